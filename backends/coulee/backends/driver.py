@@ -1,0 +1,621 @@
+"""The driver: turns a machine's operations into calls on a transport, and what the transport says into completions.
+
+Everything that backends have in common is here, so that none can get it wrong in its own way. A backend says how to do
+things (the abstract methods of `Wire`, `Listener` and `Driver`) and reports what happened (`opened`, `received`,
+`sent`, `lost`, `admit`, `finished`, `ring`). Rules:
+
+- The driver runs the machine, and nobody else does. A completion that comes up while an operation is carried out waits
+  in a queue and is handed over in the same turn of the loop; the machine is never entered twice.
+- The driver holds both sides to the laws of the seam. An assertion that begins with "machine" is about a bug of the
+  core, one that begins with "backend" about a bug of the backend. They cost a test or two an operation and stay on.
+- What crosses is nobody's fault: an operation for a connection whose `Closed` is on its way is dropped without a word.
+- After `Close(conn)` nothing but `Closed(conn)` is delivered, and after `Hold(conn)` no `Received(conn)`: the one read
+  that a loop may still deliver is kept for the next `Receive`.
+- Carrying out an operation never raises. An `OSError` becomes `Closed`, with an error kind and text for the log.
+- Bytes are passed on without being looked at. There is no timeout and no policy here.
+
+Times are float seconds of the clock that the driver is given.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from typing import Any, Literal
+
+from coulee.backends.addresses import describe
+from coulee.backends.addresses import parse_address as parse_address
+from coulee.core.seam import (
+    Accept,
+    Accepted,
+    Address,
+    Blocked,
+    Bytes,
+    Cancel,
+    Close,
+    Closed,
+    Completion,
+    Connect,
+    Connected,
+    Drain,
+    ErrorKind,
+    Finished,
+    Hold,
+    Listen,
+    Listening,
+    Machine,
+    Receive,
+    Received,
+    Report,
+    Run,
+    Send,
+    Sent,
+)
+
+_NEVER = sys.maxsize  # a turn that does not come
+
+
+class Wire(ABC):
+    """One connection, from the `Connect` that asks for it, or from its being accepted, to its `Closed`.
+
+    A backend subclasses it, so that what the loop calls and what the driver calls is one object with no layer between.
+    """
+
+    __slots__ = (
+        "aborted",
+        "barred",
+        "blocked",
+        "closing",
+        "conn",
+        "driver",
+        "early",
+        "ended",
+        "failed",
+        "gone",
+        "half_closed",
+        "is_open",
+        "reading",
+        "was_accepted",
+    )
+
+    def __init__(self, driver: Driver, conn: int, was_accepted: bool) -> None:
+        self.driver = driver
+        self.conn = conn
+        self.was_accepted = was_accepted
+        self.is_open = False
+        self.reading = False  # a Receive stands
+        self.early: bytes | None = None  # the one read that came while held
+        self.ended = False  # the peer's end of stream has been heard
+        self.barred = _NEVER  # the last turn in which no Send may come: that of the last Send, or for good
+        self.blocked = False
+        self.half_closed = False  # we have sent our end of stream
+        self.closing = False  # the machine has asked for the end
+        self.aborted = False  # and for a reset
+        self.failed = False  # an operation could not be carried out, and the driver has said `Closed` itself
+        self.gone = False  # `Closed` is said
+
+    # -- what a backend implements; an OSError from any of these ends the connection
+
+    @abstractmethod
+    def connect(self, address: Address) -> None:
+        """Begin to connect. Answered by `opened` or `lost`. Resolves names, and tries every address of one."""
+
+    @abstractmethod
+    def write(self, data: Bytes) -> bool:
+        """Write. True: taken whole. False: the backend keeps the rest, and calls `sent` when that is taken."""
+
+    @abstractmethod
+    def write_eof(self) -> None:
+        """Half-close behind everything written, also behind what is kept."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Deliver nothing more, or at most one read that is on its way. May be called when paused."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Deliver what comes, but not from within this call. A new connection delivers nothing before this."""
+
+    @abstractmethod
+    def close(self, abort: bool) -> None:
+        """End the connection, or the attempt at one: behind what was written, or with a reset. Answered by `lost`.
+
+        May be called a second time, with `abort`, where the first call was without.
+        """
+
+    # -- what a backend calls
+
+    def opened(self, peer: Address, local: Address) -> None:
+        """The connection stands."""
+        assert not self.is_open, f"backend, law 1: {self.conn} was opened twice"
+        assert not self.gone, f"backend, law 2: opened() on {self.conn} after lost()"
+        self.is_open = True
+        if self.closing:
+            return
+        self.barred = 0
+        kind = Accepted if self.was_accepted else Connected
+        self.driver.post(kind(self.conn, peer, local))
+
+    def received(self, data: bytes) -> None:
+        """Bytes came, or `b""` for the end of the stream."""
+        if self.reading and data:
+            self.driver.post(Received(self.conn, data))
+        elif not self.failed:
+            self._received_with_care(data)
+
+    def _received_with_care(self, data: bytes) -> None:
+        """The end of the stream, or a read while the connection is held or being closed."""
+        assert not self.gone, f"backend, law 2: received() on {self.conn} after lost()"
+        assert not self.ended, f"backend, law 1: received() on {self.conn} after the end of the stream"
+        assert self.is_open, f"backend, law 1: received() on {self.conn} before opened()"
+        if not data:
+            self.ended = True
+        if self.closing:
+            return
+        if self.reading:
+            self.reading = False
+            self.driver.post(Received(self.conn, data))
+        else:
+            assert self.early is None, f"backend, law 8: a second read on {self.conn}, which is held"
+            self.early = data
+            self.pause()
+
+    def sent(self) -> None:
+        """What `write` did not take has been taken."""
+        if self.failed:
+            return
+        assert self.blocked, f"backend, law 1: sent() on {self.conn}, which is not blocked"
+        self.blocked = False
+        if not self.closing:
+            if not self.half_closed:
+                self.barred = 0
+            self.driver.post(Sent(self.conn))
+
+    def lost(self, kind: ErrorKind | None, detail: str = "") -> None:
+        """The connection, or the attempt at one, has ended. The last call on this wire."""
+        if self.failed:
+            return
+        assert not self.gone, f"backend, law 1: {self.conn} was lost twice"
+        if self.aborted:
+            kind, detail = None, ""
+        self._part(kind, detail)
+
+    def fail(self, error: OSError) -> None:
+        """An operation could not be carried out: say so at once, and leave the backend to tidy up by itself."""
+        if not self.gone:
+            self.failed = True
+            self._part(*((None, "") if self.aborted else describe(error)))
+            with suppress(OSError):  # it is said; what else is wrong with the socket changes nothing
+                self.close(True)
+
+    def _part(self, kind: ErrorKind | None, detail: str) -> None:
+        self.gone = True
+        self.reading = False
+        driver = self.driver
+        del driver.wires[self.conn]
+        driver.last_word(Closed(self.conn, kind, detail), self.closing)
+
+
+class Listener(ABC):
+    """One listening socket, from `Listen` to its `Closed`, with the credits to accept that it has."""
+
+    __slots__ = ("credits", "driver", "gone", "is_open", "local", "number")
+
+    def __init__(self, driver: Driver, number: int) -> None:
+        self.driver = driver
+        self.number = number
+        self.credits: deque[int] = deque()  # numbers of connections to come; the machine bounds them
+        self.is_open = False
+        self.local: Address = ""
+        self.gone = False
+
+    # -- what a backend implements; an OSError from any of these ends the listener
+
+    @abstractmethod
+    def listen(self, address: Address) -> None:
+        """Open. Answered by `opened` or `lost`."""
+
+    @abstractmethod
+    def watch(self) -> None:
+        """There are credits: `admit` what comes, as long as there are. May be called when watching."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the socket, or give up opening it. Nothing may be called on this listener afterwards."""
+
+    # -- what a backend calls
+
+    def opened(self, local: Address) -> None:
+        """The socket listens at `local`."""
+        assert not self.is_open, f"backend, law 1: listener {self.number} was opened twice"
+        assert not self.gone, f"backend, law 2: listener {self.number} opens after its end"
+        self.is_open = True
+        self.local = local
+        self.driver.post(Listening(self.number, local))
+        if self.credits and not self.gone:
+            self.watch()
+
+    def admit(self) -> Wire:
+        """A connection has come: spend a credit on it. Answered by `opened` or `lost` of the wire."""
+        assert not self.gone, f"backend, law 2: listener {self.number} accepts after its end"
+        assert self.credits, f"backend, law 1: listener {self.number} accepts without a credit"
+        return self.driver.admitted(self.credits.popleft())
+
+    def lost(self, kind: ErrorKind, detail: str = "") -> None:
+        """The socket could not be opened, or broke."""
+        assert not self.gone, f"backend, law 1: listener {self.number} was lost twice"
+        self.driver.end_listener(self, Closed(self.number, kind, detail), asked=False)
+
+
+class Driver(ABC):
+    """Runs one machine. A backend subclasses it, together with `Wire` and `Listener`.
+
+    `clock` tells the time; it may stand still or step back, and the machine does not see it do so. `reporter` is
+    called with the record of each `Report`. An `OSError` from it (a full disk, a closed pipe) is counted in
+    `reports_lost`, for a proxy outlives its log; any other exception counts as a failure of the machine.
+    """
+
+    def __init__(
+        self, machine: Machine, clock: Callable[[], float], reporter: Callable[[Any], object] | None = None
+    ) -> None:
+        self.machine = machine
+        self.clock = clock
+        self.reporter = reporter
+        self.reports_lost = 0
+        self.now = -inf  # what the machine was told last; never goes backwards
+        self.wires: dict[int, Wire] = {}
+        self.listeners: dict[int, Listener] = {}
+        self.credits: dict[int, Listener] = {}  # not yet spent, by the number that the connection will have
+        self.jobs: dict[int, object] = {}
+        self._queue: deque[Completion] = deque()
+        self._parting: dict[int, bool] = {}  # numbers whose last word is in the queue, and whether it was asked for
+        self._running = False
+        self.draining = False
+        self._turn = 0
+        self._highest = 0  # the last number that the machine gave
+        self._alarm_at = inf
+        self._handle = machine.handle
+        self._perform: dict[type, Callable[[Any], None]] = {
+            Listen: self._listen,
+            Accept: self._accept,
+            Connect: self._connect,
+            Receive: self._receive,
+            Hold: self._hold,
+            Send: self._send,
+            Close: self._close,
+            Run: self._run,
+            Cancel: self._cancel,
+            Report: self._report,
+        }
+
+    # -- what a backend implements
+
+    @abstractmethod
+    def arm(self, when: float) -> None:
+        """Call `ring` at `when`, or as soon as may be where that has passed. Replaces what was armed before."""
+
+    @abstractmethod
+    def new_wire(self, conn: int, was_accepted: bool) -> Wire:
+        """A wire of this backend."""
+
+    @abstractmethod
+    def new_listener(self, number: int) -> Listener:
+        """A listener of this backend."""
+
+    @abstractmethod
+    def start_job(self, job: int, mode: Literal["blocking", "native"], call: Callable[[], Any]) -> object:
+        """Begin user code. Answered by `finished`, not from within. What this returns is what `stop_job` gets."""
+
+    @abstractmethod
+    def stop_job(self, handle: Any) -> None:
+        """Cancel a job as far as that is possible; `finished` still comes. May be called twice."""
+
+    @abstractmethod
+    def on_finished(self) -> None:
+        """The machine has finished, and nothing is outstanding. Called once, last."""
+
+    def on_failure(self, error: BaseException) -> None:
+        """The machine raised, or a law was broken: its state is not to be trusted, and it is not run again."""
+        raise error
+
+    # -- what a backend calls
+
+    def start(self) -> None:
+        """Give the machine its first turn."""
+        self.post(None)
+
+    def drain(self, grace_s: float) -> None:
+        """Ask the machine to stop; what runs may finish within `grace_s` seconds. May be asked again, for less."""
+        self.draining = True
+        self.post(Drain(grace_s))
+
+    def finished(self, job: int, value: object = None, error: BaseException | None = None) -> None:
+        """A job has ended."""
+        assert job in self.jobs, f"backend, law 1: finished() for job {job}, which is not running"
+        del self.jobs[job]
+        self.last_word(Finished(job, value, error), False)
+
+    def ring(self) -> None:
+        """The alarm rings. It may do so early, or after the deadline has moved: it is not taken at its word."""
+        if self._running:
+            return  # finished, or failed
+        armed, self._alarm_at = self._alarm_at, inf
+        deadline = self.machine.deadline
+        if deadline is None:
+            return
+        if deadline > armed:  # it has moved since, and the alarm was left where it stood
+            self._alarm_at = deadline
+            self.arm(deadline)
+        else:
+            # Law 6. uvloop's timers come up to a millisecond early; by the clock's own time nothing would be due, and
+            # with the deadline where it was nothing would be armed again.
+            self.now = max(self.now, deadline)
+            self.post(None)
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where the open listeners listen, in the order in which they were asked for."""
+        return [listener.local for listener in self.listeners.values() if listener.is_open]
+
+    @property
+    def outstanding(self) -> dict[str, int]:
+        """What is open or awaits an answer, by kind; all zero where nothing is left."""
+        return {
+            "listeners": len(self.listeners),
+            "credits": len(self.credits),
+            "connections": len(self.wires),
+            "jobs": len(self.jobs),
+            "queued": len(self._queue),
+        }
+
+    # -- the loop
+
+    def post(self, completion: Completion | None) -> None:
+        """Hand a completion to the machine and carry out what it asks for; where that is being done, queue it."""
+        if self._running:
+            if completion is not None:
+                self._queue.append(completion)
+            return
+        self._running = True
+        now = self.clock()
+        if now < self.now:
+            now = self.now
+        else:
+            self.now = now
+        perform = self._perform
+        finished = False
+        try:
+            while True:
+                self._turn += 1
+                for operation in self._handle(completion, now):
+                    perform[type(operation)](operation)
+                if not self._queue:
+                    break
+                completion = self._next_due()
+                if completion is None:
+                    break
+            deadline = self.machine.deadline
+            if deadline is not None and deadline < self._alarm_at:
+                self._alarm_at = deadline
+                self.arm(deadline)
+            # A machine that has wires can only be finished by mistake; while it drains, look for that too.
+            if (self.draining or not self.wires) and self.machine.finished:
+                finished = True
+                left = {kind: count for kind, count in self.outstanding.items() if count}
+                assert not left, f"machine, law 1: it says that it has finished, with {left} outstanding"
+        except BaseException as error:
+            self.on_failure(error)  # _running stays: what still comes is queued, and nobody looks at it
+            return
+        if finished:
+            self.on_finished()  # as above
+        else:
+            self._running = False
+
+    def last_word(self, completion: Closed | Finished, asked: bool) -> None:
+        """Queue the last completion about a number, and see that the queue is worked off."""
+        self._parting[_number(completion)] = asked
+        self._queue.append(completion)
+        if not self._running:
+            self.post(self._next_due())
+
+    def _next_due(self) -> Completion | None:
+        """The next completion of the queue that no operation since has overtaken."""
+        queue = self._queue
+        while queue:
+            completion = queue.popleft()
+            if isinstance(completion, Drain):
+                return completion
+            number = _number(completion)
+            if isinstance(completion, Closed | Finished):
+                del self._parting[number]
+                return completion
+            wire = self.wires.get(number)
+            if self._parting.get(number) or (wire is not None and wire.closing):
+                continue  # the machine has closed it, and waits for one thing only
+            if isinstance(completion, Received) and wire is not None:
+                if not wire.reading:
+                    wire.early = completion.data
+                    continue
+                wire.reading = bool(completion.data)
+            return completion
+        return None
+
+    # -- operations, the frequent ones first
+
+    def _send(self, operation: Send) -> None:
+        wire = self.wires.get(operation.conn)
+        if wire is None:
+            self._stray(operation, operation.conn)
+            return
+        turn = self._turn
+        if wire.barred >= turn:
+            _complain_of_send(wire)
+        wire.barred = turn
+        data = operation.data
+        try:
+            if data and not wire.write(data):
+                wire.blocked = True
+                wire.barred = _NEVER
+                self._queue.append(Blocked(operation.conn))
+            if operation.eof and not wire.gone:
+                wire.half_closed = True
+                wire.barred = _NEVER
+                wire.write_eof()
+        except OSError as error:
+            wire.fail(error)
+
+    def _receive(self, operation: Receive) -> None:
+        wire = self.wires.get(operation.conn)
+        if wire is None:
+            self._stray(operation, operation.conn)
+            return
+        assert wire.is_open, f"machine, law 1: Receive on {wire.conn} before it is open"
+        assert not wire.closing, f"machine, law 2: Receive on {wire.conn} after Close"
+        assert not wire.reading, f"machine, law 1: a second Receive on {wire.conn}"
+        wire.reading = True
+        if wire.early is not None:
+            self._queue.append(Received(wire.conn, wire.early))
+            wire.early = None
+            if wire.ended:
+                return
+        assert not wire.ended, f"machine, law 1: Receive on {wire.conn} after the end of its stream"
+        try:
+            wire.resume()
+        except OSError as error:
+            wire.fail(error)
+
+    def _hold(self, operation: Hold) -> None:
+        wire = self.wires.get(operation.conn)
+        if wire is None:
+            self._stray(operation, operation.conn)
+            return
+        assert wire.reading, f"machine, law 1: Hold on {wire.conn}, where no Receive stands"
+        wire.reading = False
+        try:
+            wire.pause()
+        except OSError as error:
+            wire.fail(error)
+
+    def _accept(self, operation: Accept) -> None:
+        self._name(operation, operation.conn)
+        listener = self.listeners.get(operation.listener)
+        if listener is None:
+            self._stray(operation, operation.listener)
+            self.last_word(Closed(operation.conn, "aborted", "the listener is closed"), False)
+            return
+        self.credits[operation.conn] = listener
+        listener.credits.append(operation.conn)
+        if listener.is_open:
+            try:
+                listener.watch()
+            except OSError as error:
+                listener.lost(*describe(error))
+
+    def _connect(self, operation: Connect) -> None:
+        self._name(operation, operation.conn)
+        wire = self.wires[operation.conn] = self.new_wire(operation.conn, False)
+        try:
+            wire.connect(operation.address)
+        except OSError as error:
+            wire.fail(error)
+
+    def _close(self, operation: Close) -> None:
+        number = operation.conn
+        wire = self.wires.get(number)
+        if wire is not None:
+            repeated = wire.closing and (wire.aborted or not operation.abort)
+            assert not repeated, f"machine, law 1: a second Close on {number}, where only one with abort may follow"
+            wire.closing = True
+            wire.aborted = operation.abort
+            wire.reading = False
+            wire.early = None
+            wire.barred = _NEVER
+            try:
+                wire.close(operation.abort)
+            except OSError as error:
+                wire.fail(error)
+        elif number in self.credits:
+            self.credits.pop(number).credits.remove(number)
+            self.last_word(Closed(number), True)
+        elif number in self.listeners:
+            self.end_listener(self.listeners[number], Closed(number), asked=True)
+        else:
+            self._stray(operation, number)
+
+    def _listen(self, operation: Listen) -> None:
+        self._name(operation, operation.listener)
+        listener = self.listeners[operation.listener] = self.new_listener(operation.listener)
+        try:
+            listener.listen(operation.address)
+        except OSError as error:
+            listener.lost(*describe(error))
+
+    def end_listener(self, listener: Listener, completion: Closed, asked: bool) -> None:
+        """Close a listener, answer every credit that it has left, and then say `Closed`."""
+        del self.listeners[listener.number]
+        listener.gone = True
+        with suppress(OSError):  # a socket that cannot be closed in order is closed all the same
+            listener.close()
+        # All are queued before the machine hears of the first, for it may answer with a Close of the others.
+        for conn in listener.credits:
+            del self.credits[conn]
+            self._parting[conn] = False
+            self._queue.append(Closed(conn, "aborted", "the listener is closed"))
+        self.last_word(completion, asked)
+
+    def admitted(self, conn: int) -> Wire:
+        """The wire on which a credit is spent."""
+        del self.credits[conn]
+        wire = self.wires[conn] = self.new_wire(conn, True)
+        return wire
+
+    def _run(self, operation: Run) -> None:
+        self._name(operation, operation.job)
+        self.jobs[operation.job] = self.start_job(operation.job, operation.mode, operation.call)
+
+    def _cancel(self, operation: Cancel) -> None:
+        if operation.job in self.jobs:
+            self.stop_job(self.jobs[operation.job])
+        else:
+            self._stray(operation, operation.job)
+
+    def _report(self, operation: Report) -> None:
+        if self.reporter is not None:
+            try:
+                self.reporter(operation.record)
+            except OSError:  # the record is lost, and nothing else is
+                self.reports_lost += 1
+
+    # -- laws
+
+    def _name(self, operation: object, number: int) -> None:
+        assert number > self._highest, (
+            f"machine, law 3: {type(operation).__name__} uses number {number}, but {self._highest} was given before"
+        )
+        self._highest = number
+
+    def _stray(self, operation: object, number: int) -> None:
+        """An operation for what is not open: it has crossed the last word about it, or is a mistake."""
+        what = f"{type(operation).__name__} on {number}"
+        assert number in self._parting, f"machine, law 2: {what}, which was never open, or has had its last word"
+
+
+def _complain_of_send(wire: Wire) -> None:
+    """Say which law a Send breaks."""
+    assert wire.is_open, f"machine, law 1: Send on {wire.conn} before it is open"
+    assert not wire.closing, f"machine, law 2: Send on {wire.conn} after Close"
+    assert not wire.blocked, f"machine, law 4: Send on {wire.conn} while it is blocked"
+    assert not wire.half_closed, f"machine, law 4: Send on {wire.conn} behind its end of stream"
+    raise AssertionError(f"machine, law 4: a second Send on {wire.conn} in one turn")
+
+
+def _number(completion: Any) -> int:
+    """The number a completion is about."""
+    if isinstance(completion, Finished):
+        return completion.job
+    number: int = completion.listener if isinstance(completion, Listening) else completion.conn
+    return number

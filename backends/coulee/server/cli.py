@@ -1,0 +1,180 @@
+"""The command line: `coulee LISTEN --to URL`, `coulee run FILE`, `coulee demo`.
+
+Exit codes: 0 all went well, 1 something failed while running, 2 wrong usage or configuration, 3 cannot listen. Whatever
+the user did wrong is answered by one line that says what, where, and what to do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, Final
+
+import click
+from coulee.backends.driver import parse_address
+
+from coulee.core import Config, Proxy
+from coulee.core.seam import Address
+from coulee.lb import Cluster
+from coulee.server.console import Console
+from coulee.server.holder import holder_of
+from coulee.server.load import LoadError, load_proxy
+
+CANNOT_LISTEN: Final = 3
+BACKENDS: Final = ("asyncio", "uvloop")
+
+
+class _Commands(click.Group):
+    """Lets `coulee :8000 --to ...` stand for `coulee serve :8000 --to ...`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        first = args[0]
+        if self.get_command(ctx, first) is None and (":" in first or first.isdigit()):
+            return super().resolve_command(ctx, ["serve", *args])
+        return super().resolve_command(ctx, args)
+
+
+def _shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that runs a proxy."""
+    for option in (
+        click.option("--backend", type=click.Choice(BACKENDS), default="asyncio", help="What carries out the I/O."),
+        click.option("--log", "form", type=click.Choice(["short", "json", "none"]), help="Form of the access lines "
+                     "[default: short on a terminal, else json]."),
+        click.option("--quiet", is_flag=True, help="The same as --log none."),
+        click.option("--grace", "grace_s", type=click.FloatRange(min=0), default=30.0, show_default=True,
+                     help="Seconds that running requests get when coulee is stopped."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.version_option(version("coulee"), "-V", "--version", prog_name="coulee", message="%(prog)s %(version)s")
+def main() -> None:
+    """A programmable HTTP reverse proxy and load balancer.
+
+    \b
+    coulee 127.0.0.1:8000 --to http://127.0.0.1:9000 --to http://127.0.0.1:9001
+    coulee run app.py
+    coulee demo
+    """
+
+
+@main.command()
+@click.argument("listen")
+@click.option("--to", "urls", multiple=True, metavar="URL", help="An origin; give it again for each further one.")
+@_shared_options
+def serve(listen: str, urls: tuple[str, ...], backend: str, form: str | None, quiet: bool, grace_s: float) -> None:
+    """Listen at LISTEN (HOST:PORT, :PORT or unix:/PATH) and pass requests on to the origins given with --to.
+
+    The word `serve` may be left out.
+    """
+    if not urls:
+        raise click.UsageError(f"no origin given: try coulee {listen} --to http://127.0.0.1:9000")
+    address = _address(listen)
+    try:
+        proxy = Proxy(Cluster(*urls), config=Config())
+    except ValueError as error:
+        raise click.UsageError(f"--to: {error}") from None
+    _run(proxy, [address], backend, form, quiet, grace_s, f"coulee {listen} --to {urls[0]}")
+
+
+@main.command()
+@click.argument("target", metavar="FILE.py|MODULE[:NAME]")
+@click.option("--listen", default="127.0.0.1:8000", show_default=True, help="HOST:PORT, :PORT or unix:/PATH.")
+@_shared_options
+def run(target: str, listen: str, backend: str, form: str | None, quiet: bool, grace_s: float) -> None:
+    """Run the Proxy that a Python file or module makes."""
+    address = _address(listen)
+    try:
+        proxy = load_proxy(target)
+    except LoadError as error:
+        _stop(str(error), 2)
+    _run(proxy, [address], backend, form, quiet, grace_s, f"coulee run {target} --listen {listen}")
+
+
+@main.command()
+@click.option("--listen", default="127.0.0.1:8000", show_default=True, help="HOST:PORT of the proxy.")
+@click.option("--traffic", type=click.FloatRange(min=0, max=100), default=1.0, show_default=True,
+              help="Requests a second that the demo makes itself; 0 for none.")  # fmt: skip
+@click.option("--backend", type=click.Choice(BACKENDS), default="asyncio", help="What carries out the I/O.")
+def demo(listen: str, traffic: float, backend: str) -> None:
+    """Show what coulee does: three origins (fast, slow, flaky), the proxy, and a line for each exchange."""
+    import asyncio
+
+    from coulee.server.demo import run_demo
+
+    console = Console("short")
+    address = _address(listen)
+    with asyncio.Runner(loop_factory=_loop_factory(backend)) as runner:
+        runner.run(run_demo(address, traffic, console))
+    if console.listen_failed is not None:
+        _cannot_listen([address], console, f"coulee demo --listen {listen}")
+
+
+def _run(
+    proxy: Proxy, listen: list[Address], backend: str, form: str | None, quiet: bool, grace_s: float, command: str
+) -> None:
+    """Run a proxy until it is told to stop; leave with the right code."""
+    from coulee.backends import asyncio as backend_module
+    from coulee.server.watch import say_what_is_down
+
+    console = Console("none" if quiet else form or ("short" if sys.stdout.isatty() else "json"))
+
+    def say_ready(event: Any) -> None:
+        print(f"coulee ({backend}) {event.text}", file=sys.stderr, flush=True)
+        say_what_is_down(proxy, console.errors)
+
+    console.on_listening = say_ready
+    _loop_factory(backend)  # says what is missing before anything starts
+    try:
+        backend_module.run(proxy, listen, uvloop=backend == "uvloop", reporter=console, grace_s=grace_s)
+    except OSError as error:
+        if console.listen_failed is None:
+            _stop(str(error), 1)
+    if console.listen_failed is not None:
+        _cannot_listen(listen, console, command)
+
+
+def _cannot_listen(listen: list[Address], console: Console, command: str) -> None:
+    """Say who is in the way."""
+    assert console.listen_failed is not None
+    address = listen[0]
+    why = console.listen_failed.text
+    if isinstance(address, str):
+        _stop(f"cannot listen on {address}: {why}", CANNOT_LISTEN)
+    host, port = address
+    holder = holder_of(port) if "in use" in why else None
+    if holder is not None:
+        why = f"in use by {holder}"
+    elif "ermission" in why and port < 1024:
+        why = "ports below 1024 need root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)"
+    free = command.replace(f":{port}", f":{port + 1 if port >= 1024 else 8000}", 1)
+    _stop(f"cannot listen on {host}:{port}: {why}. Try: {free}", CANNOT_LISTEN)
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _loop_factory(backend: str) -> Callable[[], Any] | None:
+    """What makes the event loop of a backend; None for asyncio's own."""
+    if backend != "uvloop":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        _stop('--backend uvloop needs: pip install "coulee[uvloop]"', 2)
+    return uvloop.new_event_loop
+
+
+def _stop(message: str, code: int) -> Any:
+    """One line, and out."""
+    click.echo(f"coulee: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,115 @@
+"""`coulee demo`: three origins, the proxy in front of them, and a line for each exchange, all in one process on
+loopback.
+
+It shows in ten seconds what a proxy is for: requests go round, one origin keeps failing, and no client notices. The
+origins are coulee too: proxies whose filter answers everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Final
+
+import click
+from coulee.backends.asyncio import serve
+
+from coulee.core import Event, Exchange, ExchangeError, Filter, Peer, Proxy, Response, respond, sleep
+from coulee.core.seam import Address
+from coulee.lb import Cluster
+from coulee.server.console import Console
+
+ORIGINS: Final = {"fast": (0.009, 0.0), "slow": (0.120, 0.0), "flaky": (0.009, 0.5)}
+"""For each origin: seconds to answer, and the share of requests that it resets instead."""
+
+PATHS: Final = ("/", "/products", "/products/7", "/cart", "/api/status")
+"""What the demo's own client asks for."""
+
+
+class _Origin(Filter):
+    """Answers every request, or fails as an origin would."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.delay_s, self.fails = ORIGINS[name]
+
+    async def request_filter(self, exchange: Exchange) -> Response:
+        await sleep(self.delay_s)
+        if exchange.rng.random() < self.fails:
+            raise ExchangeError("client_gone", "the flaky origin hangs up", status=0)
+        return respond(200, f"hello from {self.name}\n")
+
+
+async def run_demo(listen: Address, traffic: float, console: Console) -> None:
+    """Run the demo until Ctrl-C."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    running: list[asyncio.Task[None]] = []
+    try:
+        peers = [Peer(await _start(_nowhere(_Origin(name)), ("127.0.0.1", 0), running), name=name) for name in ORIGINS]
+        address = await _start(Proxy(Cluster(*peers)), listen, running, console)
+        _explain(address)
+        if traffic > 0:
+            running.append(asyncio.create_task(_make_traffic(address, traffic)))
+        await stop.wait()
+        click.echo("\nbye")
+    except OSError:
+        if console.listen_failed is None:
+            raise
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def _nowhere(origin: _Origin) -> Proxy:
+    """A proxy that answers everything itself."""
+    return Proxy(Cluster(Peer("nowhere")), [origin])
+
+
+async def _start(
+    proxy: Proxy, listen: Address, running: list[asyncio.Task[None]], console: Console | None = None
+) -> Address:
+    """Run a proxy beside the others; returns the address where it listens. Raises `OSError`."""
+    ready: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
+
+    def reporter(record: object) -> None:
+        if isinstance(record, Event) and record.name == "listening" and not ready.done():
+            ready.set_result(record.fields["address"])  # type: ignore[arg-type]
+        if console is not None:
+            console(record)
+
+    task = asyncio.create_task(serve(proxy, listen, reporter=reporter))
+    running.append(task)
+    await asyncio.wait([ready, task], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    return ready.result()
+
+
+def _explain(address: Address) -> None:
+    host, port = address if isinstance(address, tuple) else (address, 0)
+    url = f"http://{host}:{port}"
+    click.echo(f"coulee demo: the proxy is {url}, in front of three origins")
+    for name, (delay_s, fails) in ORIGINS.items():
+        click.echo(
+            f"  {name:<6} answers in {delay_s * 1000:.0f} ms" + (f", or hangs up ({fails:.0%})" if fails else "")
+        )
+    click.echo(f"try:  curl {url}/      curl -i {url}/any/path      for i in $(seq 20); do curl -s {url}/; done")
+    click.echo("Ctrl-C ends it. What happens now, request by request:")
+
+
+async def _make_traffic(address: Address, per_second: float) -> None:
+    """Ask for a page now and then, so that there is something to see."""
+    host, port = address if isinstance(address, tuple) else (address, 0)
+    turn = 0
+    while True:
+        reader, writer = await asyncio.open_connection(host, port)
+        path = PATHS[turn % len(PATHS)]
+        turn += 1
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+        await reader.read()
+        writer.close()
+        await asyncio.sleep(1 / per_second)

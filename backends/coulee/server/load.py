@@ -1,0 +1,83 @@
+"""Finds the proxy that `coulee run` is given: in a file, or as `module:attribute`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from coulee.core import Proxy
+
+
+class LoadError(Exception):
+    """What is wrong, where, and what to do: one line."""
+
+
+def load_proxy(target: str) -> Proxy:
+    """The `Proxy` in `app.py`, `app.py:name`, `module` or `module:name`. Raises `LoadError`."""
+    place, _, name = target.partition(":")
+    if place.endswith(".py"):
+        module = _from_file(Path(place))
+    else:
+        sys.path.insert(0, "")
+        module = _imported(place)
+    return _proxy_in(module, name, place)
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise LoadError(f"{path}: there is no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise LoadError(_where(error, path)) from error
+    return module
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and name.startswith(error.name):
+            raise LoadError(f"{name}: there is no such module (and a file would be named {name}.py)") from error
+        raise LoadError(_where(error, None)) from error
+    except Exception as error:
+        raise LoadError(_where(error, None)) from error
+
+
+def _where(error: Exception, path: Path | None) -> str:
+    """`app.py:3: NameError: ...`: the last line of the user's own code that the error passed."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if path is not None and Path(frame.filename) == path]
+    frame = (ours or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {error}"
+
+
+def _proxy_in(module: ModuleType, name: str, place: str) -> Proxy:
+    if name:
+        found = getattr(module, name, None)
+        if not isinstance(found, Proxy):
+            what = "is not there" if found is None else f"is a {type(found).__name__}, not a Proxy"
+            raise LoadError(f"{place}: {name!r} {what}")
+        return found
+    proxies = {key: value for key, value in vars(module).items() if isinstance(value, Proxy)}
+    if "proxy" in proxies:
+        return proxies["proxy"]
+    if len(proxies) == 1:
+        return next(iter(proxies.values()))
+    if not proxies:
+        raise LoadError(f"{place}: makes no Proxy; write `proxy = Proxy(Cluster('http://127.0.0.1:9000'))`")
+    raise LoadError(
+        f"{place}: makes several proxies ({', '.join(proxies)}); say which, as {place}:{next(iter(proxies))}"
+    )

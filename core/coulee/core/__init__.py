@@ -1,0 +1,56 @@
+"""The core of coulee: a proxy as one pure state machine. This is its public face.
+
+To define a proxy: `Proxy`, `Filter`, `respond`, `Config`. To test one: `coulee.testing`. To run one: `coulee.backends`.
+What filters may await is in `coulee.core.effects`.
+"""
+
+from __future__ import annotations
+
+from coulee.core.config import Config, Forwarding, Limits, Retry, Timeouts
+from coulee.core.effects import blocking, deadline, fetch, native, nursery, shielded, sleep
+from coulee.core.errors import REASONS, ExchangeError, Reason
+from coulee.core.exchange import Exchange
+from coulee.core.filters import Filter, FilterError
+from coulee.core.headers import Headers
+from coulee.core.kernel import Cancelled, DeadlineExceeded
+from coulee.core.parts import Data, Interim, Request, Response, Trailers, respond
+from coulee.core.peer import Balancer, Peer
+from coulee.core.proxy import Proxy
+from coulee.core.report import Access, Attempt, Counters, Event
+
+__all__ = [
+    "REASONS",
+    "Access",
+    "Attempt",
+    "Balancer",
+    "Cancelled",
+    "Config",
+    "Counters",
+    "Data",
+    "DeadlineExceeded",
+    "Event",
+    "Exchange",
+    "ExchangeError",
+    "Filter",
+    "FilterError",
+    "Forwarding",
+    "Headers",
+    "Interim",
+    "Limits",
+    "Peer",
+    "Proxy",
+    "Reason",
+    "Request",
+    "Response",
+    "Retry",
+    "Timeouts",
+    "Trailers",
+    "blocking",
+    "deadline",
+    "fetch",
+    "native",
+    "nursery",
+    "respond",
+    "shielded",
+    "sleep",
+]

@@ -1,0 +1,148 @@
+"""Every limit and time limit of the core, with its unit in its name and the reason for its default.
+
+All are frozen dataclasses, so a configuration can be shared. To change one:
+`Config(limits=replace(Limits(), head_bytes_max=65536))`, or simply `Config(limits=Limits(head_bytes_max=65536))`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much. Each bounds a queue, a buffer or a table."""
+
+    head_bytes_max: int = 32 * 1024
+    """A message head. nginx allows 32 KiB, HAProxy 16; more feeds no honest client. 431 beyond."""
+
+    fields_max: int = 100
+    """Fields in a head, trailers apart. Envoy's number. 431 beyond."""
+
+    interims_max: int = 8
+    """1xx answers to one request; an origin that sends more is broken."""
+
+    trailers_bytes_max: int = 8 * 1024
+    """The fields after a body."""
+
+    buffer_high_bytes: int = 64 * 1024
+    """Bytes waiting in one direction of one connection before we stop reading what feeds it."""
+
+    buffer_low_bytes: int = 16 * 1024
+    """... and how few must be left before we read again."""
+
+    replay_bytes_max: int = 64 * 1024
+    """How much of a request body is kept so that it can be sent again. Beyond, the request cannot be retried."""
+
+    unread_drain_bytes_max: int = 64 * 1024
+    """How much of an unread request body we read and forget so that a connection can be used again."""
+
+    downstream_connections_max: int = 16384
+    """Client connections at once. Beyond, we stop accepting and the system's backlog holds them."""
+
+    requests_per_connection_max: int = 1000
+    """Exchanges on one client connection; nginx's number. It bounds what one connection can accumulate."""
+
+    connections_per_peer_max: int = 1024
+    """Connections to one upstream peer, busy and idle."""
+
+    idle_connections_max: int = 512
+    """Idle upstream connections in all; the one idle for longest goes first."""
+
+    pool_waiters_max: int = 1024
+    """Exchanges waiting for a connection to one peer. Beyond: 503, `pool_full`."""
+
+    jobs_max: int = 1024
+    """Jobs of filters (`blocking`, `native`) outstanding at once; more wait for their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long, in seconds. All are watched by the core, on the core's clock."""
+
+    head_timeout_s: float = 10.0
+    """From the first byte of a request head to its last: the answer to a slow-loris."""
+
+    body_idle_timeout_s: float = 30.0
+    """Without a byte of a request body that is not finished."""
+
+    keep_alive_idle_s: float = 60.0
+    """A client connection between two requests."""
+
+    send_stall_timeout_s: float = 30.0
+    """Without any progress in sending to a client, or to an upstream."""
+
+    connect_timeout_s: float = 3.0
+    """To an established upstream connection, all its addresses tried."""
+
+    answer_timeout_s: float = 60.0
+    """From the last byte of the request that we sent to the whole head of its answer. nginx's number."""
+
+    upstream_idle_timeout_s: float = 60.0
+    """Without a byte of an answer's body that is not finished."""
+
+    upstream_keep_alive_idle_s: float = 55.0
+    """An idle upstream connection. Below 60, so that we close before an origin with the usual limit does."""
+
+    pool_wait_s: float = 5.0
+    """In the queue for a connection to a busy peer."""
+
+    linger_s: float = 1.0
+    """For a client to close after our last byte, or to send the rest of a body that nobody wants (RFC 9112 section
+    9.6)."""
+
+    logging_grace_s: float = 5.0
+    """For asynchronous `logging` filters after the exchange is over."""
+
+    close_grace_s: float = 30.0
+    """For the last bytes to leave a connection that we closed, before it is reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a failed attempt may be followed by another."""
+
+    retries_max: int = 2
+    """Attempts after the first. Each goes to an endpoint not tried yet, while there is one."""
+
+    non_idempotent: bool = False
+    """Also resend POST and PATCH after a connection died unanswered. RFC 9110 section 9.2.2 forbids it to a proxy that
+    does not know better: set it if your origins tolerate a request that arrives twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What we tell the upstream about the client."""
+
+    trusted_peers: tuple[str, ...] = ()
+    """Networks, as `10.0.0.0/8`, whose X-Forwarded-* and Forwarded fields are kept and added to. Others' are
+    dropped."""
+
+    x_forwarded: bool = True
+    """Set X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host."""
+
+    forwarded: bool = True
+    """Set Forwarded (RFC 7239)."""
+
+    via: str = ""
+    """The name to give in Via (RFC 9110 section 7.6.3), in both directions; none is sent while it is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All that can be set in the core."""
+
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retry: Retry = field(default_factory=Retry)
+    forwarding: Forwarding = field(default_factory=Forwarding)
+
+    server_name: str = "coulee"
+    """How we call ourselves in Proxy-Status (RFC 9209)."""
+
+    cancel_on_half_close: bool = False
+    """Take a client's FIN for its leaving. By default it may have closed only its sending side, and is answered."""
+
+    underscore_in_names: bool = False
+    """Pass on fields with an underscore in their name, which many origins cannot tell from a hyphen. Dropped by
+    default."""

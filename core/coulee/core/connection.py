@@ -1,0 +1,394 @@
+"""One transport and one codec: bytes on one side, streams of parts on the other.
+
+Rules:
+
+- Reading runs one read ahead: the `Receive` credit stands, also while nobody wants bytes, so that a peer's leaving is
+  heard at once. Only while our own receive buffer is over its mark do we `Hold`.
+- Writing gathers what a turn produces into one `Send`. A stream that finds more than the mark waiting waits itself.
+- Time limits are two floats, `read_by` and `write_by`, and one alarm that is put right when it rings; setting a limit
+  that is later than the alarm is a float store.
+- A part is handed straight to the task that waits for it. Nothing is queued here: the codec keeps the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from math import inf
+from types import coroutine
+from typing import TYPE_CHECKING, Any
+
+from coulee.core.codec import NeedData, Paused, ProtocolError
+from coulee.core.errors import ExchangeError, connect_error
+from coulee.core.kernel import PARKED, Alarm, Task, _Parked
+from coulee.core.parts import Part
+from coulee.core.seam import Address, Bytes, Close, Connect, Connected, ErrorKind, Hold, Receive, Send
+
+if TYPE_CHECKING:
+    from coulee.core.codec import Codec
+    from coulee.core.config import Config
+    from coulee.core.machine import KernelMachine
+
+
+class Connection(Alarm):
+    """The base of what a proxy has to its clients and to its origins.
+
+    Subclasses say what bytes mean when no stream wants them, and what a time limit means.
+    """
+
+    __slots__ = (
+        "aborted",
+        "blocked",
+        "close_grace_s",
+        "close_wanted",
+        "closing",
+        "codec",
+        "connect_limit_s",
+        "eof_wanted",
+        "held",
+        "limits",
+        "local",
+        "machine",
+        "number",
+        "opener",
+        "out",
+        "out_bytes",
+        "peer",
+        "read_by",
+        "stream",
+        "write_by",
+        "write_stall_s",
+    )
+
+    def __init__(self, machine: KernelMachine, number: int, codec: Codec, config: Config) -> None:
+        super().__init__()
+        self.machine = machine
+        self.number = number
+        self.codec = codec
+        self.limits = config.limits
+        self.write_stall_s = config.timeouts.send_stall_timeout_s
+        self.close_grace_s = config.timeouts.close_grace_s
+        self.peer: Address = ""
+        self.local: Address = ""
+        self.stream: Stream | None = None
+        self.held = True  # a new connection is, until its first Receive
+        self.out: list[bytes] = []
+        self.out_bytes = 0
+        self.blocked = False
+        self.eof_wanted = False
+        self.close_wanted = False
+        self.opener: Task | None = None  # who waits for the transport to stand
+        self.connect_limit_s = inf
+        self.closing = False
+        self.aborted = False
+        self.read_by = inf
+        self.write_by = inf
+        machine.connections[number] = self
+
+    # -- what subclasses say
+
+    def wanted_by_nobody(self) -> None:
+        """Bytes were fed to the codec, and no stream waits for a part."""
+        raise NotImplementedError
+
+    def ended_by_peer(self) -> None:
+        """The peer has half-closed, and no stream waits for a part."""
+        raise NotImplementedError
+
+    def gone(self, kind: ErrorKind | None, detail: str) -> None:
+        """The transport is closed."""
+        raise NotImplementedError
+
+    def timed_out(self, reading: bool) -> None:
+        """A limit has passed, for reading or for writing."""
+        raise NotImplementedError
+
+    def fault(self, error: ProtocolError) -> ExchangeError:
+        """What a broken message on this connection means for the exchange."""
+        raise NotImplementedError
+
+    # -- opening
+
+    @coroutine
+    def connect(self, address: Address, limit_s: float) -> Generator[_Parked, Any, None]:
+        """Ask for the transport and wait until it stands. Raises `ExchangeError`."""
+        self.machine.operations.append(Connect(self.number, address))
+        self.opener = self.machine.kernel.running
+        self.connect_limit_s = limit_s
+        self.limit_read(limit_s)
+        try:
+            yield PARKED
+        finally:
+            self.opener = None
+            self.read_by = inf
+
+    def connected(self, completion: Connected) -> None:
+        """The transport stands."""
+        self.peer = completion.peer
+        self.local = completion.local
+        if self.opener is not None:
+            self.machine.kernel.wake(self.opener, None)
+
+    # -- reading
+
+    def receive(self) -> None:
+        """Give the standing credit to read."""
+        if self.held and not self.closing:
+            self.held = False
+            self.machine.operations.append(Receive(self.number))
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the peer, or `b""` at its end."""
+        codec = self.codec
+        if data:
+            codec.feed(data)
+        else:
+            codec.feed_eof()
+        stream = self.stream
+        if stream is not None and stream.reader is not None:
+            stream.offer()
+        elif data:
+            self.wanted_by_nobody()
+        else:
+            self.ended_by_peer()
+        if codec.buffered > self.limits.buffer_high_bytes and data and not self.held and not self.closing:
+            self.held = True
+            self.machine.operations.append(Hold(self.number))
+
+    def pull(self) -> Part | None:
+        """The next part, or None when it has not arrived. Raises `ExchangeError`."""
+        try:
+            pulled = self.codec.next_part()
+        except ProtocolError as error:
+            raise self.fault(error) from error
+        if self.held and self.codec.buffered <= self.limits.buffer_low_bytes:
+            self.receive()
+        if isinstance(pulled, NeedData | Paused):
+            return None
+        return pulled[1]
+
+    # -- writing
+
+    def write(self, stream: int, part: Part) -> None:
+        """Queue the bytes of a part. Raises `ExchangeError` where it does not fit what was written before: both codecs
+        check what they read, so it was a filter that changed a length or left a body unfinished."""
+        try:
+            data = self.codec.write(stream, part)
+        except ProtocolError as error:
+            raise ExchangeError("filter_error", error.detail) from error
+        self.push(data)
+
+    def push(self, data: Bytes) -> None:
+        """Queue bytes as they are."""
+        if self.closing:
+            return
+        if not self.out and not self.blocked and not self.eof_wanted:
+            self.machine.dirty.append(self)
+        if isinstance(data, bytes):
+            self.out.append(data)
+            self.out_bytes += len(data)
+        else:
+            self.out.extend(data)
+            self.out_bytes += sum(map(len, data))
+
+    def send_eof(self) -> None:
+        """Half-close behind what is queued."""
+        if not self.eof_wanted:
+            if not self.out and not self.blocked:
+                self.machine.dirty.append(self)
+            self.eof_wanted = True
+
+    def flush(self) -> None:
+        """Write what this turn has gathered."""
+        if self.blocked or self.closing:
+            return
+        out = self.out
+        if len(out) == 1:
+            data: Bytes = out[0]
+        else:
+            data = out if self.out_bytes > 16384 else b"".join(out)
+        self.out = []
+        self.out_bytes = 0
+        self.machine.operations.append(Send(self.number, data, self.eof_wanted))
+        self.eof_wanted = False
+
+    def block(self) -> None:
+        """The transport did not take all of the last `Send`."""
+        self.blocked = True
+        self.limit_write(self.write_stall_s)
+
+    def unblock(self) -> None:
+        """The transport has taken all of the last `Send`."""
+        self.blocked = False
+        self.write_by = inf
+        if self.close_wanted:
+            self.close()
+            return
+        if self.out or self.eof_wanted:
+            self.machine.dirty.append(self)
+        if self.stream is not None:
+            self.stream.room()
+
+    # -- ending
+
+    def close(self, *, abort: bool = False) -> None:
+        """Ask for the end of the transport; `lost` follows. An abort may follow a close, to hasten it.
+
+        What was gathered so far goes out first, unless it is an abort.
+        """
+        if self.aborted or (self.closing and not abort) or self.number not in self.machine.connections:
+            return
+        if not abort and (self.out or self.eof_wanted):
+            if self.blocked:
+                self.close_wanted = True  # what we still hold goes first; the limit for writing watches it
+                return
+            self.flush()
+        self.aborted = abort
+        self.closing = True
+        self.out = []
+        self.out_bytes = 0
+        self.machine.operations.append(Close(self.number, abort))
+        self.limit_read(self.close_grace_s)
+
+    def lost(self, kind: ErrorKind | None, detail: str) -> None:
+        """The transport is closed."""
+        self.machine.kernel.disarm(self)
+        self.closing = True
+        self.read_by = self.write_by = inf
+        self.out = []
+        self.out_bytes = 0
+        if self.opener is not None:
+            self.machine.kernel.wake(self.opener, None, connect_error(kind, detail))
+        else:
+            self.gone(kind, detail)
+
+    # -- time limits
+
+    def limit_read(self, seconds: float) -> None:
+        """From now on, `seconds` for the next part (or whatever is awaited); `inf` lifts the limit."""
+        self.read_by = by = self.machine.kernel.now + seconds
+        if by < self.armed:
+            self.machine.kernel.arm(self, by)
+
+    def limit_write(self, seconds: float) -> None:
+        """From now on, `seconds` for the transport to take what it refused."""
+        self.write_by = by = self.machine.kernel.now + seconds
+        if by < self.armed:
+            self.machine.kernel.arm(self, by)
+
+    def ring(self, now: float) -> None:
+        if self.closing:
+            if self.read_by <= now:
+                self.close(abort=True)
+                self.read_by = inf
+            elif self.read_by != inf:
+                self.machine.kernel.arm(self, self.read_by)
+            return
+        if self.read_by <= now:
+            self.read_by = inf
+            if self.opener is not None:
+                waited = f"not connected within {self.connect_limit_s:g} s"
+                self.machine.kernel.wake(self.opener, None, ExchangeError("upstream_connect_timeout", waited))
+            else:
+                self.timed_out(True)
+        if self.write_by <= now:
+            self.write_by = inf
+            self.timed_out(False)
+        if self.stream is not None and not self.blocked:
+            self.stream.room()
+        due = min(self.read_by, self.write_by)
+        if due < self.armed and not self.closing:
+            self.machine.kernel.arm(self, due)
+
+
+class Stream:
+    """One message each way on a connection: what the exchange, the filters and the pool see of it."""
+
+    __slots__ = ("connection", "error", "number", "patience_s", "reader", "writer")
+
+    def __init__(self, connection: Connection, number: int, patience_s: float) -> None:
+        self.connection = connection
+        self.number = number
+        self.patience_s = patience_s  # the longest wait for one part
+        self.reader: Task | None = None
+        self.writer: Task | None = None
+        self.error: ExchangeError | None = None  # what became of the connection
+        connection.stream = self
+
+    @coroutine
+    def receive(self) -> Generator[_Parked, Any, Part]:
+        """The next part. Raises `ExchangeError` where there will be none."""
+        connection = self.connection
+        part = connection.pull()
+        if part is not None:
+            return part
+        if self.error is not None:
+            raise self.error
+        self.reader = connection.machine.kernel.running
+        connection.limit_read(self.patience_s)
+        try:
+            received: Part = yield PARKED
+        finally:
+            self.reader = None
+            connection.read_by = inf
+        return received
+
+    @coroutine
+    def send(self, part: Part) -> Generator[_Parked, Any, None]:
+        """Write a part, once there is room for it. Raises `ExchangeError` where it cannot be written."""
+        connection = self.connection
+        while connection.out_bytes >= connection.limits.buffer_high_bytes and self.error is None:
+            self.writer = connection.machine.kernel.running
+            if not connection.blocked:  # written in this very turn: go on in the next
+                connection.machine.kernel.arm(connection, connection.machine.kernel.now)
+            try:
+                yield PARKED
+            finally:
+                self.writer = None
+        if self.error is not None:
+            raise self.error
+        connection.write(self.number, part)
+
+    def expect_within(self, seconds: float) -> None:
+        """Change the longest wait for a part, also of the wait that is going on."""
+        self.patience_s = seconds
+        if self.reader is not None:
+            self.connection.limit_read(seconds)
+
+    def offer(self) -> None:
+        """New bytes are there and a task waits: hand it its part, if that is whole."""
+        reader = self.reader
+        assert reader is not None
+        kernel = self.connection.machine.kernel
+        try:
+            part = self.connection.pull()
+        except ExchangeError as error:
+            self.reader = None
+            kernel.step(reader, None, error)
+            return
+        if part is not None:
+            self.reader = None
+            kernel.step(reader, part, None)
+
+    def give_up(self, error: ExchangeError) -> None:
+        """Whoever waits for a part has waited long enough."""
+        reader = self.reader
+        if reader is not None:
+            self.reader = None
+            self.connection.machine.kernel.wake(reader, None, error)
+
+    def room(self) -> None:
+        """The connection can take more."""
+        writer = self.writer
+        if writer is not None:
+            self.writer = None
+            self.connection.machine.kernel.wake(writer, None)
+
+    def fail(self, error: ExchangeError) -> None:
+        """The connection is of no more use; whoever waits hears of it, after what it still has to read."""
+        if self.error is None:
+            self.error = error
+        self.give_up(error)
+        writer = self.writer
+        if writer is not None:
+            self.writer = None
+            self.connection.machine.kernel.wake(writer, None, error)

@@ -1,0 +1,126 @@
+"""What a filter may await. The same code runs on every backend, and in the simulator in no time at all.
+
+    await sleep(0.5)                        the core's clock
+    await blocking(function, *args)         on a thread of the host; for libraries that block
+    await native(async_function, *args)     on the host's event loop; for libraries written for it
+    await fetch(request, peer=...)          a sub-request through the same pool
+    await exchange.body(limit)              the whole request body
+
+    with deadline(2): ...                   raises `DeadlineExceeded` after two seconds
+    with nursery() as n: n.start(f, x)      child tasks that cannot outlive the block
+
+Awaiting anything else (an asyncio future, say) raises a `TypeError` that names the cure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass, field
+from functools import partial
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+
+from coulee.core.errors import ExchangeError
+from coulee.core.kernel import PARKED, _Parked, current_kernel, deadline, nursery, shielded, sleep
+from coulee.core.parts import Data, Interim, Request, Response
+from coulee.core.seam import Address, Run
+
+if TYPE_CHECKING:
+    from coulee.core.peer import Peer
+
+__all__ = ["blocking", "deadline", "fetch", "native", "nursery", "shielded", "sleep"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+async def blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `function` on a thread of the host and wait for its result, or raise what it raised.
+
+    Cancelling the wait does not stop the thread; what it gives is then thrown away.
+    """
+    return await _job("blocking", partial(function, *args, **kwargs))  # type: ignore[no-any-return]
+
+
+async def native(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Await `function(...)` on the host's event loop, where its libraries work, and wait for its result."""
+    return await _job("native", partial(function, *args, **kwargs))  # type: ignore[no-any-return]
+
+
+@coroutine
+def _job(mode: Literal["blocking", "native"], call: Callable[[], Any]) -> Generator[_Parked, Any, Any]:
+    machine = current_kernel.get().machine
+    task = machine.kernel.running
+    assert task is not None
+    while len(machine.jobs) >= machine.jobs_max:
+        machine.waiting_for_jobs.append(task)
+        try:
+            yield PARKED
+        except BaseException:
+            if task in machine.waiting_for_jobs:
+                machine.waiting_for_jobs.remove(task)
+            else:
+                machine.next_job()  # it was our turn, and we do not take it
+            raise
+    job = machine.number()
+    machine.jobs[job] = task
+    machine.operations.append(Run(job, mode, call))
+    try:
+        return (yield PARKED)
+    finally:
+        machine.forget_job(job)
+
+
+@dataclass(slots=True)
+class _Call:
+    """What a balancer sees of a sub-request."""
+
+    request: Request
+    client: Address = ""
+    tried: list[str] = field(default_factory=list)
+
+
+async def fetch(request: Request, *, peer: Peer | None = None, body_bytes_max: int = 1024 * 1024) -> Response:
+    """Send a request of our own and give the answer with its whole body. Raises `ExchangeError`.
+
+    Without a `peer` the proxy's balancer chooses. The body of `request` is its `data`. Not retried; give it a time
+    limit with `deadline` if the usual ones are too long.
+    """
+    from coulee.core.proxy import Proxy  # the proxy knows the effects' users, not the effects
+
+    proxy = current_kernel.get().machine
+    assert isinstance(proxy, Proxy)
+    if peer is None:
+        peer = proxy.balancer.choose(_Call(request))
+        if peer is None:
+            raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
+    request.length = len(request.data)
+    request.ended = True
+    if "host" not in request.headers:
+        request.headers.set("Host", request.authority or peer.name)
+    stream = proxy.pool.take(peer) or await proxy.pool.acquire(peer)
+    whole = False
+    try:
+        await stream.send(request)
+        head = await stream.receive()
+        while isinstance(head, Interim):
+            head = await stream.receive()
+        assert isinstance(head, Response)
+        pieces = [head.data]
+        total = len(head.data)
+        ended = head.ended
+        while not ended:
+            part = await stream.receive()
+            ended = not isinstance(part, Data) or part.ended
+            if isinstance(part, Data):
+                pieces.append(part.data)
+                total += len(part.data)
+            if total > body_bytes_max:
+                raise ExchangeError("upstream_invalid", f"the answer to a sub-request is over {body_bytes_max} bytes")
+        whole = True
+    finally:
+        proxy.pool.release(stream, whole=whole)
+    head.data = b"".join(pieces)
+    head.length = len(head.data)
+    head.ended = True
+    return head

@@ -1,0 +1,123 @@
+"""Why an exchange ended as it did: one closed list of words, used in access records, metrics, answers and the docs.
+
+`REASONS` is the table; docs/errors.md is written from it. Everything that can go wrong in the world raises
+`ExchangeError` with one of its words; `assert` is for our own mistakes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from coulee.core.seam import ErrorKind
+
+Side: TypeAlias = Literal["downstream", "upstream", "coulee"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One word of the list.
+
+    `status` is what the client is answered by default, 0 where there is nobody left to answer; `side` is whose doing it
+    was; `proxy_error` is the error type of RFC 9209 section 2.3; `advice` tells an operator what to do.
+    """
+
+    word: str
+    status: int
+    side: Side
+    proxy_error: str
+    meaning: str
+    advice: str
+
+
+_LIST: Final = [
+    # the client's doing
+    Reason("bad_request", 400, "downstream", "http_request_error",
+           "the request breaks HTTP", "Mend the client; the detail names the rule."),
+    Reason("method_not_allowed", 405, "downstream", "http_request_denied",
+           "CONNECT or TRACE, which a gateway refuses", "Use another method."),
+    Reason("header_timeout", 408, "downstream", "http_request_error",
+           "the request's head did not arrive in time", "Raise `head_timeout_s` if real clients are that slow."),
+    Reason("body_timeout", 408, "downstream", "http_request_error",
+           "the request's body stopped arriving", "Raise `body_idle_timeout_s` if real clients pause that long."),
+    Reason("body_too_large", 413, "downstream", "http_request_error",
+           "a filter reads the whole body, and it is larger than the filter's limit",
+           "Raise the limit given to `exchange.body(limit)`, or stream the body."),
+    Reason("expectation_failed", 417, "downstream", "http_request_error",
+           "an Expect field other than 100-continue", "Send no Expect field."),
+    Reason("header_too_large", 431, "downstream", "http_request_error",
+           "the request's head is over the limit", "Raise `head_bytes_max` or `fields_max`, or send fewer cookies."),
+    Reason("not_implemented", 501, "downstream", "http_request_error",
+           "a transfer coding or method that coulee does not do", "Send the body plain or chunked."),
+    Reason("version_not_supported", 505, "downstream", "http_request_error",
+           "an HTTP version that coulee does not speak", "Speak HTTP/1.1."),
+    Reason("client_gone", 0, "downstream", "connection_terminated",
+           "the client left before its answer was whole", "Nothing, unless there are many: then look at latency."),
+    Reason("send_timeout", 0, "downstream", "connection_write_timeout",
+           "the client stopped reading its answer", "Raise `send_stall_timeout_s` if real readers pause that long."),
+    # the origin's doing
+    Reason("upstream_refused", 502, "upstream", "connection_refused",
+           "nothing listens at the endpoint's address", "Start the origin, or correct its address."),
+    Reason("upstream_unreachable", 502, "upstream", "destination_ip_unroutable",
+           "no route to the endpoint, or its name does not resolve", "Check the address, DNS and network."),
+    Reason("upstream_connect_timeout", 504, "upstream", "connection_timeout",
+           "the endpoint did not accept the connection in time",
+           "Look at the origin's backlog; see `connect_timeout_s`."),
+    Reason("upstream_tls", 502, "upstream", "tls_protocol_error",
+           "the TLS handshake with the endpoint failed", "The detail says why; check its certificate and name."),
+    Reason("upstream_reset", 502, "upstream", "connection_terminated",
+           "the endpoint closed the connection before its answer was whole", "Look at the origin's log."),
+    Reason("upstream_timeout", 504, "upstream", "http_response_timeout",
+           "the endpoint did not answer in time", "Find out why it is slow; see `answer_timeout_s`."),
+    Reason("upstream_invalid", 502, "upstream", "http_protocol_error",
+           "the endpoint's answer breaks HTTP", "The detail names the rule; mend the origin."),
+    # ours
+    Reason("no_healthy_endpoint", 503, "coulee", "destination_unavailable",
+           "the cluster has no endpoint to offer", "Look at the health of the cluster's endpoints."),
+    Reason("pool_full", 503, "coulee", "connection_limit_reached",
+           "every connection to the endpoint is busy and the queue is full or took too long",
+           "Raise `connections_per_peer_max`, or add endpoints."),
+    Reason("filter_error", 500, "coulee", "proxy_internal_error",
+           "a filter raised an exception", "The report has the traceback; mend the filter."),
+    Reason("internal_error", 500, "coulee", "proxy_internal_error",
+           "coulee itself raised an exception", "Please report it with the traceback."),
+    Reason("shutting_down", 503, "coulee", "proxy_internal_response",
+           "the grace period of a shutdown ended", "Nothing; raise the grace period if exchanges take longer."),
+]  # fmt: skip
+
+REASONS: Final = {reason.word: reason for reason in _LIST}
+
+
+class ExchangeError(Exception):
+    """What went wrong in an exchange. `reason` is a word of `REASONS`, `detail` is text for people.
+
+    `status` may differ from the table's where a message has a closer one.
+    """
+
+    def __init__(self, reason: str, detail: str = "", status: int | None = None) -> None:
+        super().__init__(detail or REASONS[reason].meaning)
+        self.reason = reason
+        self.detail = detail
+        self.status = REASONS[reason].status if status is None else status
+
+    @property
+    def side(self) -> Side:
+        """Whose doing it was."""
+        return REASONS[self.reason].side
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.args[0]}"
+
+
+_CONNECT: Final[dict[ErrorKind | None, str]] = {
+    "refused": "upstream_refused",
+    "unreachable": "upstream_unreachable",
+    "timed_out": "upstream_connect_timeout",
+    "tls": "upstream_tls",
+    "resources": "upstream_unreachable",
+}
+
+
+def connect_error(kind: ErrorKind | None, detail: str) -> ExchangeError:
+    """What a failed connect means for the exchange that wanted it."""
+    return ExchangeError(_CONNECT.get(kind, "upstream_reset"), detail)

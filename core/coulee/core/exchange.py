@@ -1,0 +1,543 @@
+"""One request and its answer through the proxy. Read it from top to bottom: it is the phase diagram.
+
+Rules:
+
+- One coroutine per exchange. A request whose body came with its head needs no child task; another one has a child that
+  pumps the body up while the exchange pumps the answer down.
+- An attempt may be followed by another only while no byte of an answer has been sent, and while all of the request's
+  body so far is in the replay buffer. A truncated body is never sent as if it were whole.
+- Nothing that an origin or a filter does leaves the client with an empty reply: before the answer's head it gets an
+  error answer, after it a visible cut.
+- Whatever happens, the upstream stream goes back to the pool, `logging` runs, and one access record is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from coulee.core.answers import METHODS, error_answer
+from coulee.core.errors import REASONS, ExchangeError
+from coulee.core.filters import Chain, FilterError, decide, transform
+from coulee.core.kernel import AnyCoroutine, Cancelled, Task, nursery, shielded
+from coulee.core.parts import Data, Interim, Request, Response, Trailers, respond
+from coulee.core.peer import Peer
+from coulee.core.report import Access, Attempt, Event
+from coulee.core.seam import Address
+from coulee.core.translate import add_date, hops_left, request_for_upstream, response_for_downstream
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from coulee.core.connection import Stream
+    from coulee.core.proxy import Proxy
+
+NO_REQUEST: Final = Request("-", "-", version=(0, 0))
+"""Stands in the place of a request that could not be understood."""
+
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+"""Sending these twice has the effect of sending them once (RFC 9110 section 9.2.2)."""
+
+_NOT_SENT: Final = frozenset({"upstream_refused", "upstream_unreachable", "upstream_connect_timeout", "upstream_tls"})
+"""Reasons of a failed connect: the origin saw nothing of the request."""
+
+
+class Exchange:
+    """What filters see of a request on its way.
+
+    `request` is as the client sent it, `upstream_request` as it goes to the origin, `response` the answer. `peer` is
+    where the present attempt goes, `tried` where earlier ones went, `attempts` how many there were with this one.
+    `tags` is for filters; it ends up in the access record. `client` is the address at the other end of the connection.
+    """
+
+    __slots__ = (
+        "answered",
+        "attempts",
+        "body_ended",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "continued",
+        "downstream",
+        "error",
+        "failure",
+        "first_byte",
+        "head_sent",
+        "history",
+        "peer",
+        "proxy",
+        "replay",
+        "replay_bytes",
+        "request",
+        "response",
+        "reused",
+        "spent",
+        "started",
+        "tags",
+        "task",
+        "trailers",
+        "upstream",
+        "upstream_ended",
+        "upstream_request",
+    )
+
+    def __init__(self, proxy: Proxy, downstream: Stream, request: Request) -> None:
+        self.proxy = proxy
+        self.downstream = downstream
+        self.client: Address = downstream.connection.peer
+        self.request = request
+        self.upstream_request: Request | None = None
+        self.response: Response | None = None
+        self.tags: dict[str, object] = {}
+        self.task: Task | None = None
+        # where it goes
+        self.peer: Peer | None = None
+        self.upstream: Stream | None = None
+        self.upstream_ended = False  # the present attempt was written and read to its end
+        self.reused = False
+        self.attempts = 0
+        self.history: list[Attempt] = []
+        # the request's body
+        self.replay: list[bytes] = [request.data] if request.data else []
+        self.replay_bytes = len(request.data)
+        self.spent = False  # more of the body was taken from the client than the replay buffer holds
+        self.body_ended = request.ended
+        self.trailers: Trailers | None = None
+        self.continued = False  # the client was told to send its body
+        # how it ends
+        self.head_sent = False
+        self.answered = False  # to the end
+        self.error: ExchangeError | None = None
+        self.failure: ExchangeError | None = None  # why it was cancelled
+        self.started = proxy.kernel.now
+        self.first_byte = -1.0
+        self.bytes_in = len(request.data)
+        self.bytes_out = 0
+
+    # -- for filters
+
+    @property
+    def now(self) -> float:
+        """The core's clock, in seconds; only differences mean anything."""
+        return self.proxy.kernel.now
+
+    @property
+    def rng(self) -> Random:
+        """The only randomness that keeps an exchange reproducible."""
+        return self.proxy.rng
+
+    @property
+    def tried(self) -> list[str]:
+        """The names of the peers of the attempts so far."""
+        return [attempt.peer for attempt in self.history]
+
+    async def body(self, limit: int = 1024 * 1024) -> bytes:
+        """The whole request body, which still goes to the origin afterwards. Raises `ExchangeError` (413) past `limit`.
+
+        For phases before the request is sent: `early_request_filter`, `request_filter`, `upstream_peer`.
+        """
+        assert self.upstream is None, "body() is for phases before the request is sent; use request_body_filter"
+        declared = self.request.length
+        if self.replay_bytes > limit or (declared is not None and declared > limit):
+            raise ExchangeError("body_too_large", f"the body is larger than {limit} bytes")
+        await self._tell_to_continue()
+        while not self.body_ended:
+            data = await self._read_body()
+            self.replay.append(data)
+            self.replay_bytes += len(data)
+            if self.replay_bytes > limit:
+                raise ExchangeError("body_too_large", f"the body is larger than {limit} bytes")
+        whole = b"".join(self.replay)
+        self.replay = [whole]
+        return whole
+
+    # -- its life, from outside
+
+    def start(self, body: AnyCoroutine, on_done: Callable[[Task], None]) -> None:
+        """Begin, up to the first wait."""
+        self.proxy.counters.requests += 1
+        self.task = task = Task(self.proxy.kernel, body, on_done)
+        self.proxy.kernel.step(task, None, None)
+
+    def cancel(self, error: ExchangeError) -> None:
+        """End it now; `error` says why. What it waits for is cancelled with it."""
+        if self.failure is None and self.task is not None:
+            self.failure = error
+            self.task.cancel()
+
+    # -- its life, from inside
+
+    async def run(self) -> None:
+        """The whole exchange."""
+        try:
+            try:
+                answer = await self._request_phases()
+                if answer is None:
+                    await self._proxy()
+                else:
+                    await self._answer_here(answer)
+            except ExchangeError as error:
+                await self._fail(error)
+            except Exception as error:
+                await self._fail(ExchangeError("internal_error", f"{type(error).__name__}: {error}"), error)
+        except Cancelled:
+            self.error = self.failure
+        finally:
+            self._release()
+        await self._finish()
+
+    async def refuse(self, error: ExchangeError) -> None:
+        """The exchange of a request that is none: it only fails."""
+        try:
+            await self._fail(error)
+        except Cancelled:
+            self.error = self.failure
+        await self._finish()
+
+    async def _request_phases(self) -> Response | None:
+        chains = self.proxy.chains
+        answer: Response | None = None
+        if chains.early_request_filter:
+            answer = await decide(chains.early_request_filter, Response, self)
+        if answer is None and chains.request_filter:
+            answer = await decide(chains.request_filter, Response, self)
+        if answer is None and self.request.method == "OPTIONS" and hops_left(self.request) == 0:
+            answer = respond(204, headers={"Allow": METHODS})  # the last hop answers (RFC 9110 section 7.6.2)
+        return answer
+
+    async def _proxy(self) -> None:
+        """Attempt after attempt, until one answers."""
+        while True:
+            try:
+                await self._attempt()
+                return
+            except ExchangeError as error:
+                if not await self._try_again(error):
+                    raise
+
+    async def _attempt(self) -> None:
+        proxy = self.proxy
+        chains = proxy.chains
+        self.upstream = upstream = await self._connect()
+        if chains.connected_to_upstream:
+            await decide(chains.connected_to_upstream, (), self, self.reused)
+        self.upstream_request = request = request_for_upstream(
+            self.request, self.client, proxy.is_trusted(self.downstream.connection), proxy.config
+        )
+        if self.continued:
+            request.headers.remove("expect")  # we answered it ourselves
+        if chains.upstream_request_filter:
+            await decide(chains.upstream_request_filter, (), self, request)
+        data = b"".join(self.replay)
+        ended = self.body_ended and self.trailers is None
+        if chains.request_body_filter and (data or self.body_ended):
+            data = await transform(chains.request_body_filter, self, data, self.body_ended)
+        if chains.request_body_filter:
+            request.length = len(data) if ended else None
+        request.data = data
+        request.ended = ended
+        if self.body_ended:
+            await upstream.send(request)
+            if self.trailers is not None:
+                await self._send_request_trailers(upstream, self.trailers)
+            await self._relay_answer(upstream)
+        else:
+            upstream.patience_s = inf  # its time to answer begins when the request is complete
+            with nursery() as tasks:
+                await upstream.send(request)
+                tasks.start(self._pump_request, upstream)
+                await self._relay_answer(upstream)
+
+    async def _connect(self) -> Stream:
+        """Choose a peer and get a stream to it."""
+        proxy = self.proxy
+        chains = proxy.chains
+        self.reused = False
+        self.upstream_ended = False
+        peer: Peer | None = None
+        if chains.upstream_peer:
+            peer = await decide(chains.upstream_peer, Peer, self)
+        if peer is None:
+            peer = proxy.balancer.choose(self)
+            if peer is None:
+                raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
+        again = self.history[-1] if self.history else None
+        if again is not None and again.reason in _NOT_SENT and peer.name in self.tried:
+            raise ExchangeError(again.reason, again.detail)  # every endpoint was tried, and this one just now
+        self.peer = peer
+        self.attempts += 1
+        proxy.counters.attempts += 1
+        if again is None or not again.reused:  # what died under us once was idle for too long: then take a fresh one
+            stream = proxy.pool.take(peer)
+            if stream is not None:
+                self.reused = True
+                proxy.counters.reuses += 1
+                return stream
+        proxy.counters.connects += 1
+        return await proxy.pool.acquire(peer)
+
+    # -- the request's body
+
+    async def _pump_request(self, upstream: Stream) -> None:
+        """Pass the rest of the body up, as a child of the exchange."""
+        chain = self.proxy.chains.request_body_filter
+        while not self.body_ended:
+            data = await self._read_body()
+            if not self.spent:
+                self._keep_for_replay(data)
+            ended = self.body_ended
+            if chain:
+                data = await transform(chain, self, data, ended)
+            try:
+                await upstream.send(Data(data, ended and self.trailers is None))
+                if ended and self.trailers is not None:
+                    await self._send_request_trailers(upstream, self.trailers)
+            except FilterError:
+                raise
+            except ExchangeError:
+                return  # the origin takes no more; it may have answered already, and whoever reads that knows better
+        upstream.expect_within(self.proxy.config.timeouts.answer_timeout_s)
+
+    async def _read_body(self) -> bytes:
+        """The next piece of the body from the client. Sets `body_ended`, and `trailers`."""
+        part = await self.downstream.receive()
+        if isinstance(part, Trailers):
+            self.trailers = part
+            self.body_ended = True
+            return b""
+        assert isinstance(part, Data)
+        self.body_ended = part.ended
+        self.bytes_in += len(part.data)
+        return part.data
+
+    def _keep_for_replay(self, data: bytes) -> None:
+        """Keep a piece so that the body can be sent again, or note that it cannot any more."""
+        self.replay_bytes += len(data)
+        if self.replay_bytes > self.proxy.config.limits.replay_bytes_max or self.head_sent:
+            self.spent = True
+            self.replay = []
+        else:
+            self.replay.append(data)
+
+    async def _send_request_trailers(self, upstream: Stream, trailers: Trailers) -> None:
+        if self.proxy.chains.request_trailer_filter:
+            await decide(self.proxy.chains.request_trailer_filter, (), self, trailers.headers)
+        await upstream.send(trailers)
+
+    async def _tell_to_continue(self) -> None:
+        """Answer `Expect: 100-continue` ourselves, because we want the body before an origin could (RFC 9110
+        10.1.1)."""
+        if not self.continued and not self.body_ended and self.downstream.connection.codec.expects_continue:
+            self.continued = True
+            await self.downstream.send(Interim(100))
+
+    # -- the answer
+
+    async def _relay_answer(self, upstream: Stream) -> None:
+        """Pass the answer down, to its end."""
+        chains = self.proxy.chains
+        part = await upstream.receive()
+        while isinstance(part, Interim):
+            await self._relay_interim(part)
+            part = await upstream.receive()
+        assert isinstance(part, Response)
+        upstream.patience_s = self.proxy.config.timeouts.upstream_idle_timeout_s
+        self._settle("")
+        response = part
+        self.upstream_ended = response.ended
+        if chains.upstream_response_filter:
+            other = await decide(chains.upstream_response_filter, Response, self, response)
+            if other is not None:
+                await self._answer_here(other)
+                return
+        response_for_downstream(response, self.proxy.wall_clock, self.proxy.config)
+        if chains.response_filter:
+            other = await decide(chains.response_filter, Response, self, response)
+            if other is not None:
+                await self._answer_here(other, filtered=True)
+                return
+        body_chain = chains.upstream_response_body_filter + chains.response_body_filter
+        await self._send_head(response, body_chain)
+        if not response.ended:
+            await self._relay_body(upstream, body_chain)
+
+    async def _relay_interim(self, interim: Interim) -> None:
+        """Pass on a 1xx (RFC 9110 section 15.2), but for a second 100, and not to who cannot know it."""
+        if self.request.version < (1, 1) or (interim.status == 100 and self.continued):
+            return
+        if interim.status == 100:
+            self.continued = True
+        await self.downstream.send(interim)
+
+    async def _send_head(self, response: Response, body_chain: Chain) -> None:
+        """Send the answer's head with what is there of its body."""
+        self.response = response
+        if body_chain:
+            await self._filter_first_piece(response, body_chain)
+        if self.request.method == "HEAD" or response.status in (204, 304):
+            response.data = b""
+        if not self.body_ended and self.downstream.connection.codec.expects_continue:
+            self.downstream.connection.codec.close_after()  # the client may or may not send its body now
+        self.head_sent = True
+        self.replay = []
+        self.bytes_out += len(response.data)
+        self.first_byte = self.proxy.kernel.now
+        await self.downstream.send(response)
+        self.answered = response.ended
+
+    async def _filter_first_piece(self, response: Response, body_chain: Chain) -> None:
+        """What came with the head goes through the body filters; then only a whole body has a known length."""
+        had = response.data
+        if had or response.ended:
+            response.data = await transform(body_chain, self, had, response.ended)
+        described = not had and (self.request.method == "HEAD" or response.status == 304)
+        response.length = len(response.data) if response.ended and not described else None
+
+    async def _relay_body(self, upstream: Stream, body_chain: Chain) -> None:
+        downstream = self.downstream
+        while True:
+            part = await upstream.receive()
+            if isinstance(part, Data):
+                self.upstream_ended = part.ended
+                if body_chain:
+                    part = Data(await transform(body_chain, self, part.data, part.ended), part.ended)
+                self.bytes_out += len(part.data)
+                await downstream.send(part)
+                if part.ended:
+                    break
+            else:
+                assert isinstance(part, Trailers)
+                self.upstream_ended = True
+                await self._relay_trailers(part, body_chain)
+                break
+        self.answered = True
+
+    async def _relay_trailers(self, trailers: Trailers, body_chain: Chain) -> None:
+        if body_chain:
+            data = await transform(body_chain, self, b"", True)
+            self.bytes_out += len(data)
+            await self.downstream.send(Data(data))
+        if self.proxy.chains.response_trailer_filter:
+            await decide(self.proxy.chains.response_trailer_filter, (), self, trailers.headers)
+        await self.downstream.send(trailers)
+
+    async def _answer_here(self, response: Response, *, filtered: bool = False) -> None:
+        """Send an answer that a filter made."""
+        chains = self.proxy.chains
+        if chains.response_filter and not filtered:
+            response = await decide(chains.response_filter, Response, self, response) or response
+        if not response.ended:
+            raise ExchangeError("filter_error", "a filter's answer must be whole; use respond()")
+        add_date(response.headers, self.proxy.wall_clock)
+        response.length = len(response.data)
+        await self._send_head(response, chains.response_body_filter)
+
+    # -- failing
+
+    async def _try_again(self, error: ExchangeError) -> bool:
+        """Whether a failed attempt is followed by another: what the rules say, unless a filter says otherwise."""
+        chains = self.proxy.chains
+        connected = self.upstream is not None
+        self._settle(error.reason, error.detail)
+        self._release()
+        if self.head_sent or error.side != "upstream":
+            return False
+        config = self.proxy.config.retry
+        possible = not self.spent and self.attempts <= config.retries_max
+        safe = not connected or (
+            error.reason == "upstream_reset" and (config.non_idempotent or self.request.method in IDEMPOTENT)
+        )
+        chain = chains.error_while_proxy if connected else chains.fail_to_connect
+        wanted: bool | None = None
+        if chain:
+            wanted = await decide(chain, bool, self, error)
+        again = possible and (safe if wanted is None else wanted)
+        if again:
+            self.proxy.counters.retries += 1
+            self.proxy.tell_retry(self, error)
+        return again
+
+    def _settle(self, reason: str, detail: str = "") -> None:
+        """Note what became of the present attempt, and tell the balancer."""
+        peer = self.peer
+        if peer is None:
+            return
+        if len(self.history) < self.attempts:
+            self.history.append(Attempt(peer.name, reason, detail, self.reused))
+        elif reason and not self.history[-1].reason:
+            self.history[-1] = Attempt(peer.name, reason, detail, self.reused)
+        else:
+            return
+        if not reason or REASONS[reason].side == "upstream":
+            self.proxy.balancer.observe(peer, reason)
+
+    async def _fail(self, error: ExchangeError, cause: BaseException | None = None) -> None:
+        """The request has failed for good: answer it, if that is still possible."""
+        self.error = error
+        if error.reason in ("filter_error", "internal_error"):
+            self.proxy.tell_failure(self, error, cause or error.__cause__ or error)
+        if self.head_sent or error.status == 0:
+            return
+        answer: Response | None = None
+        try:
+            if self.proxy.chains.fail_to_proxy:
+                answer = await decide(self.proxy.chains.fail_to_proxy, Response, self, error)
+        except ExchangeError as second:
+            self.proxy.tell_failure(self, second, second.__cause__ or second)
+        try:
+            answer = answer or error_answer(error, self.request, self.proxy.config.server_name)
+            add_date(answer.headers, self.proxy.wall_clock)
+            await self._send_head(answer, ())
+        except ExchangeError as second:
+            self.error = second
+        except Cancelled:
+            self.error = self.failure
+
+    def _release(self) -> None:
+        """Give the upstream stream back."""
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            self.proxy.pool.release(upstream, whole=self.upstream_ended and self.body_ended)
+
+    async def _finish(self) -> None:
+        """`logging`, and the record."""
+        if self.proxy.chains.logging:
+            try:
+                with shielded(self.proxy.config.timeouts.logging_grace_s):
+                    for call in self.proxy.chains.logging:
+                        await decide((call,), (), self)
+            except ExchangeError as error:
+                self.proxy.tell_failure(self, error, error.__cause__ or error)
+            except (TimeoutError, Cancelled):
+                self.proxy.report(Event("filter_error", "a logging filter took too long", self.now))
+        self.proxy.finished_exchange(self)
+
+    def record(self) -> Access:
+        """What is to be said of it at its end."""
+        request = self.request
+        error = self.error
+        if error is not None:
+            self._settle(error.reason, error.detail)
+        return Access(
+            self.client,
+            request.method,
+            request.target,
+            request.version,
+            request.authority,
+            self.response.status if self.response is not None and self.head_sent else 0,
+            "" if error is None else error.reason,
+            "" if error is None else error.detail,
+            self.started + self.proxy.wall_clock_offset_s,
+            self.now - self.started,
+            self.first_byte - self.started if self.first_byte >= 0 else -1.0,
+            self.bytes_in,
+            self.bytes_out,
+            self.peer.name if self.peer is not None else "",
+            self.reused,
+            self.history,
+            self.tags,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.request.method} {self.request.target} attempt {self.attempts}>"

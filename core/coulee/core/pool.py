@@ -1,0 +1,243 @@
+"""The pool of upstream connections: it lends streams, and is nothing but bookkeeping.
+
+Rules:
+
+- A connection goes back only if its request was fully written and its answer fully read; else it is closed.
+- An idle connection is being read from. Any byte, or its end, retires it at once: nobody asked for anything.
+- The one used last is lent first; the one idle for longest goes first when there are too many.
+- At the cap of a peer, exchanges queue, first come first served, bounded in number and in time.
+- Every change of state is one synchronous function. Only `acquire` awaits, and it holds no state across its awaits that
+  is not in the tables here.
+
+As httpcore learned (its PR 880): no I/O in the bookkeeping, and no connection between two states.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from types import coroutine
+from typing import TYPE_CHECKING, Any
+
+from coulee.core.codec import ProtocolError
+from coulee.core.connection import Connection, Stream
+from coulee.core.errors import ExchangeError
+from coulee.core.kernel import PARKED, Alarm, Task, _Parked
+from coulee.core.seam import ErrorKind
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from coulee.core.peer import Peer, PoolKey
+    from coulee.core.proxy import Proxy
+
+
+class Upstream(Connection):
+    """One connection to an origin: connecting, then lent (`stream` is set) or idle."""
+
+    __slots__ = ("desk", "pool", "uses")
+
+    def __init__(self, pool: Pool, desk: _Desk) -> None:
+        super().__init__(pool.proxy, pool.proxy.number(), pool.proxy.new_codec("client"), pool.proxy.config)
+        self.pool = pool
+        self.desk = desk
+        self.uses = 0  # streams lent so far
+
+    def lend(self) -> Stream:
+        """The stream for one exchange."""
+        self.uses += 1
+        self.read_by = inf  # it may have lain idle
+        return Stream(self, self.uses, self.pool.proxy.config.timeouts.answer_timeout_s)
+
+    # -- what happens to it
+
+    def wanted_by_nobody(self) -> None:
+        if self.stream is None:
+            self.pool.retire(self)
+
+    def ended_by_peer(self) -> None:
+        if self.stream is None:
+            self.pool.retire(self)
+
+    def gone(self, kind: ErrorKind | None, detail: str) -> None:
+        if self.stream is not None:
+            self.stream.fail(ExchangeError("upstream_reset", detail or "the connection was closed"))
+        else:
+            self.pool.retire(self)
+
+    def timed_out(self, reading: bool) -> None:
+        timeouts = self.pool.proxy.config.timeouts
+        if self.stream is None:
+            self.pool.retire(self)
+        elif reading:
+            self.stream.give_up(ExchangeError("upstream_timeout", f"no answer within {self.stream.patience_s:g} s"))
+        else:
+            waited = f"took nothing of the request for {timeouts.send_stall_timeout_s:g} s"
+            self.stream.fail(ExchangeError("upstream_timeout", waited))
+
+    def fault(self, error: ProtocolError) -> ExchangeError:
+        return ExchangeError(error.reason, error.detail, error.status)
+
+
+class _Waiter(Alarm):
+    """An exchange in the queue of a peer. It is given a connection, or a place to open one (`called` without
+    `given`)."""
+
+    __slots__ = ("called", "given", "task")
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+        self.given: Upstream | None = None
+        self.called = False
+
+    def call(self, given: Upstream | None) -> None:
+        """It is this one's turn."""
+        self.given = given
+        self.called = True
+        self.task.kernel.wake(self.task, None)
+
+    def ring(self, now: float) -> None:
+        if not self.called:
+            self.task.kernel.wake(self.task, None, ExchangeError("pool_full", "no connection became free in time"))
+
+
+class _Desk:
+    """All that is known of one peer: its connections, and who waits for one."""
+
+    __slots__ = ("idle", "peer", "total", "waiters")
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.idle: list[Upstream] = []
+        self.total = 0  # connections, and places held for those that are about to be opened
+        self.waiters: deque[_Waiter] = deque()
+
+
+class Pool:
+    """Streams to upstream peers."""
+
+    __slots__ = ("desks", "idle", "proxy")
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.desks: dict[PoolKey, _Desk] = {}
+        self.idle: dict[Upstream, None] = {}  # all idle ones, the one idle for longest first
+
+    # -- lending
+
+    def take(self, peer: Peer) -> Stream | None:
+        """A stream on an idle connection, at once, if there is one."""
+        desk = self.desks.get(peer.key)
+        if desk is None or not desk.idle:
+            return None
+        connection = desk.idle.pop()
+        del self.idle[connection]
+        return connection.lend()
+
+    async def acquire(self, peer: Peer) -> Stream:
+        """A stream on a new connection; at the peer's cap, on whatever becomes free first. Raises `ExchangeError`."""
+        limits = self.proxy.config.limits
+        desk = self.desks.get(peer.key)
+        if desk is None:
+            desk = self.desks[peer.key] = _Desk(peer)
+        if desk.total < limits.connections_per_peer_max:
+            desk.total += 1
+        elif desk.idle:
+            self.retire(desk.idle[0])  # a fresh one is wanted, and an idle one can make room
+            desk.total += 1
+            self.desks[peer.key] = desk
+        elif len(desk.waiters) >= limits.pool_waiters_max:
+            raise ExchangeError("pool_full", f"{len(desk.waiters)} exchanges wait for {peer.name} already")
+        else:
+            given = await self._wait(desk)
+            if given is not None:
+                return given.lend()
+        return await self._open(desk)
+
+    @coroutine
+    def _wait(self, desk: _Desk) -> Generator[_Parked, Any, Upstream | None]:
+        kernel = self.proxy.kernel
+        assert kernel.running is not None
+        waiter = _Waiter(kernel.running)
+        desk.waiters.append(waiter)
+        kernel.arm(waiter, kernel.now + self.proxy.config.timeouts.pool_wait_s)
+        try:
+            yield PARKED
+        except BaseException:
+            if not waiter.called:
+                desk.waiters.remove(waiter)
+            elif waiter.given is None:
+                self._free_place(desk)
+            else:
+                self._put(waiter.given)
+            raise
+        finally:
+            kernel.disarm(waiter)
+        return waiter.given
+
+    async def _open(self, desk: _Desk) -> Stream:
+        """Open a connection in the place held for it."""
+        connection = Upstream(self, desk)
+        try:
+            await connection.connect(desk.peer.address, self.proxy.config.timeouts.connect_timeout_s)
+        except BaseException:
+            connection.close(abort=True)
+            self._free_place(desk)
+            raise
+        stream = connection.lend()
+        connection.receive()
+        return stream
+
+    # -- taking back
+
+    def release(self, stream: Stream, *, whole: bool) -> None:
+        """An exchange is done with a stream; `whole` says that nothing of it was cut short."""
+        connection = stream.connection
+        assert isinstance(connection, Upstream)
+        connection.stream = None
+        if whole and connection.codec.reusable and not (connection.out or connection.blocked or connection.closing):
+            connection.receive()  # it may be on hold
+            self._put(connection)
+        else:
+            connection.close(abort=not whole)
+            self._free_place(connection.desk)
+
+    def _put(self, connection: Upstream) -> None:
+        """A connection is free: for the first who waits, or to lie idle."""
+        desk = connection.desk
+        if self.proxy.draining:
+            connection.close()
+            self._free_place(desk)
+        elif connection.closing:
+            self._free_place(desk)
+        elif desk.waiters:
+            desk.waiters.popleft().call(connection)
+        else:
+            desk.idle.append(connection)
+            self.idle[connection] = None
+            connection.limit_read(self.proxy.config.timeouts.upstream_keep_alive_idle_s)
+            if len(self.idle) > self.proxy.config.limits.idle_connections_max:
+                self.retire(next(iter(self.idle)))
+
+    def retire(self, connection: Upstream) -> None:
+        """End an idle connection. One that was given to a waiter a moment ago is noticed by `_put` or the exchange."""
+        if connection in self.idle:
+            del self.idle[connection]
+            connection.desk.idle.remove(connection)
+            connection.close()
+            self._free_place(connection.desk)
+
+    def retire_all(self) -> None:
+        """End all idle connections."""
+        for connection in list(self.idle):
+            self.retire(connection)
+
+    def _free_place(self, desk: _Desk) -> None:
+        """A connection is gone: who waits may open another."""
+        if desk.waiters:
+            desk.waiters.popleft().call(None)
+            return
+        desk.total -= 1
+        if desk.total == 0:
+            del self.desks[desk.peer.key]

@@ -1,0 +1,229 @@
+"""The proxy: what a user defines, and the machine that a backend drives.
+
+A `Proxy` is a definition (balancer, filters, configuration) and a machine in its initial state at once. Backends and
+tests make a machine of their own with `fresh`, so one definition can run in many workers and many tests, and none
+leaves a mark on another, except through what filters keep in themselves.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from coulee.core.http1_h11 import H11Codec
+
+from coulee.core.config import Config
+from coulee.core.downstream import Downstream
+from coulee.core.errors import ExchangeError
+from coulee.core.filters import PHASES, Chains, Filter
+from coulee.core.kernel import Alarm, Task
+from coulee.core.machine import KernelMachine
+from coulee.core.pool import Pool, Upstream
+from coulee.core.report import Counters, Event
+from coulee.core.seam import Accepted, Address, Close, Closed, Listen, Listening
+from coulee.core.translate import TrustedNetworks
+
+if TYPE_CHECKING:
+    from coulee.core.codec import Codec
+    from coulee.core.connection import Connection
+    from coulee.core.exchange import Exchange
+    from coulee.core.peer import Balancer
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class _GraceEnd(Alarm):
+    """The end of a drain's patience."""
+
+    __slots__ = ("proxy",)
+
+    def __init__(self, proxy: Proxy) -> None:
+        super().__init__()
+        self.proxy = proxy
+
+    def ring(self, now: float) -> None:
+        self.proxy.end_now()
+
+
+class Proxy(KernelMachine):
+    """A reverse proxy: `Proxy(Cluster("http://127.0.0.1:9000"), filters=[...])`.
+
+    Run it with `coulee.backends.asyncio.run(proxy, listen="127.0.0.1:8000")`; test it with `coulee.testing.Exchange`.
+    Raises `ValueError` where the configuration makes no sense.
+    """
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        filters: Iterable[Filter] = (),
+        config: Config | None = None,
+        *,
+        rng: Random | None = None,
+        wall_clock_offset_s: float = 0.0,
+        listen: Sequence[Address] = (),
+    ) -> None:
+        super().__init__(rng or Random(0), wall_clock_offset_s)
+        self.config = config or Config()
+        self.jobs_max = self.config.limits.jobs_max
+        self.filters = list(filters)
+        self.chains = Chains(self.filters)
+        self.balancer = balancer.fresh()
+        self.pool = Pool(self)
+        self.counters = Counters()
+        self.listen_at = list(listen)
+        self.downstreams: dict[Downstream, None] = {}
+        self._starved: list[int] = []  # listeners that get no credit while we are full
+        self._trusted = TrustedNetworks(self.config.forwarding.trusted_peers)
+        self._grace_end = _GraceEnd(self)
+
+    # -- for the definition
+
+    def on(self, phase: str) -> Callable[[Function], Function]:
+        """Add a function as the filter of one phase: `@proxy.on("request_filter")`. Raises `ValueError`."""
+        if phase not in PHASES:
+            raise ValueError(f"there is no phase {phase!r}; there are {', '.join(PHASES)}")
+
+        def add(function: Function) -> Function:
+            hook = Filter()
+            setattr(hook, phase, function)
+            self.filters.append(hook)
+            self.chains = Chains(self.filters)
+            return function
+
+        return add
+
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float = 0.0, listen: Sequence[Address] = ()) -> Proxy:
+        """A machine of the same definition in its initial state; see `seam.Machine`."""
+        return Proxy(
+            self.balancer,
+            self.filters,
+            self.config,
+            rng=rng,
+            wall_clock_offset_s=wall_clock_offset_s,
+            listen=[*self.listen_at, *listen],
+        )
+
+    # -- listeners and clients
+
+    def start(self) -> None:
+        for address in self.listen_at:
+            self.listen(address)
+
+    def listen(self, address: Address) -> int:
+        """Open one more listener; the number is for `unlisten`. Takes effect in this turn, or in the next one."""
+        listener = self.number()
+        self.listeners[listener] = address
+        self.operations.append(Listen(listener, address))
+        return listener
+
+    def unlisten(self, listener: int) -> None:
+        """Close a listener. Connections that it has accepted live on."""
+        self.operations.append(Close(listener))
+
+    def listening(self, completion: Listening) -> None:
+        self.report(Event("listening", f"listening on {_shown(completion.local)}", self.wall_clock,
+                          {"address": completion.local}))  # fmt: skip
+        self.ask_to_accept(completion.listener)
+
+    def listener_closed(self, address: Address, completion: Closed) -> None:
+        if completion.error is not None:
+            fields: dict[str, object] = {"address": address, "kind": completion.error}
+            self.report(Event("listen_failed", completion.detail, self.wall_clock, fields))
+
+    def accepted(self, completion: Accepted, listener: int) -> None:
+        self.counters.connections += 1
+        self.downstreams[Downstream(self, completion)] = None
+        if self.draining or listener not in self.listeners:
+            return
+        if len(self.downstreams) < self.config.limits.downstream_connections_max:
+            self.ask_to_accept(listener)
+        else:
+            self._starved.append(listener)
+
+    def connection_closed(self, connection: Connection) -> None:
+        if isinstance(connection, Downstream):
+            del self.downstreams[connection]
+            if self._starved:
+                listener = self._starved.pop()
+                if listener in self.listeners and not self.draining:
+                    self.ask_to_accept(listener)
+        if self.draining and not self.connections:
+            self.kernel.disarm(self._grace_end)
+
+    # -- ending
+
+    def drain(self, grace_s: float) -> None:
+        if not self.listeners and not self.connections:
+            return
+        self.report(Event("draining", f"draining for at most {grace_s:g} s", self.wall_clock, {"grace_s": grace_s}))
+        for listener in list(self.listeners):
+            self.operations.append(Close(listener))
+        self.pool.retire_all()
+        for downstream in list(self.downstreams):
+            downstream.drain()
+        self.kernel.arm(self._grace_end, self.kernel.now + grace_s)
+
+    def end_now(self) -> None:
+        """The grace period is over: cut what still runs."""
+        for downstream in list(self.downstreams):
+            downstream.cancel(ExchangeError("shutting_down", "the grace period of the shutdown ended"))
+            downstream.close(abort=True)
+        for connection in list(self.connections.values()):
+            if isinstance(connection, Upstream):
+                connection.close(abort=True)
+
+    # -- for exchanges
+
+    @property
+    def wall_clock(self) -> float:
+        """Seconds since 1970."""
+        return self.kernel.now + self.wall_clock_offset_s
+
+    def new_codec(self, role: Literal["server", "client"]) -> Codec:
+        """The codec of a new connection."""
+        return H11Codec(role, self.config.limits)
+
+    def is_trusted(self, connection: Connection) -> bool:
+        """Whether what a client says about who is behind it counts. Found once per connection."""
+        assert isinstance(connection, Downstream)
+        if connection.trusted is None:
+            connection.trusted = connection.peer in self._trusted
+        return connection.trusted
+
+    def tell_retry(self, exchange: Exchange, error: ExchangeError) -> None:
+        """Another attempt follows a failed one."""
+        peer = exchange.tried[-1] if exchange.tried else "-"
+        text = f"{exchange.request.method} {exchange.request.target}: {peer} failed ({error.reason}), trying again"
+        fields: dict[str, object] = {"peer": peer, "reason": error.reason, "detail": error.detail}
+        self.report(Event("retry", text, self.wall_clock, fields))
+
+    def tell_failure(self, exchange: Exchange, error: ExchangeError, cause: BaseException) -> None:
+        """A filter, or we ourselves, raised an exception: one report with its traceback."""
+        lines = "".join(traceback.format_exception(cause))
+        self.report(Event(error.reason, str(error), self.wall_clock, {"traceback": lines}))
+
+    def finished_exchange(self, exchange: Exchange) -> None:
+        """The last word about an exchange."""
+        record = exchange.record()
+        counters = self.counters
+        counters.bytes_in += record.bytes_in
+        counters.bytes_out += record.bytes_out
+        if record.reason:
+            counters.reasons[record.reason] = counters.reasons.get(record.reason, 0) + 1
+        self.report(record)
+
+    def stray_error(self, task: Task) -> None:
+        """A task of our own died of an exception that nobody expected. The proxy goes on; its connection does not."""
+        assert task.error is not None
+        lines = "".join(traceback.format_exception(task.error))
+        self.report(Event("internal_error", str(task.error), self.wall_clock, {"traceback": lines}))
+
+
+def _shown(address: Address) -> str:
+    """An address as people write it."""
+    if isinstance(address, str):
+        return address
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,206 @@
+"""What changes in a message on its way through: one file for all that a gateway must do to fields.
+
+- Hop-by-hop fields, and those that Connection names, stay on their hop (RFC 9110 section 7.6.1). Some fields cannot be
+  named away, because a client could use that to change what the request means to the origin, or to hide who it is.
+- Framing is not handled here: codecs never write the framing they are given, see `parts`.
+- The client's address, scheme and host go along in X-Forwarded-* and Forwarded (RFC 7239). What arrives in these fields
+  is dropped unless the peer is trusted, because anybody can write anything into them.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Final
+
+from coulee.core.headers import Headers, encode_field, field_pattern
+from coulee.core.parts import Request, Response
+from coulee.core.seam import Address
+
+if TYPE_CHECKING:
+    from coulee.core.config import Config
+
+_HOP_BY_HOP: Final = (
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-authenticate",
+    "proxy-authorization",
+)
+_FORWARDING: Final = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "forwarded")
+_NEVER_NAMED_AWAY: Final = frozenset(
+    {*_FORWARDING, "host", "authorization", "cookie", "via", "date", "expect", "max-forwards", "set-cookie"}
+)
+
+_DROP_FROM_STRANGER: Final = field_pattern(_HOP_BY_HOP + _FORWARDING)
+_DROP_FROM_TRUSTED: Final = field_pattern(_HOP_BY_HOP)
+_UNDERSCORE: Final = re.compile(rb"\r\n[^:\r]*_[^:\r]*:[^\r]*")
+_ORDINARY_CONNECTION: Final = frozenset({"keep-alive", "close", ""})
+
+
+def request_for_upstream(request: Request, client: Address, trusted: bool, config: Config) -> Request:
+    """The request as it goes to the origin, in an object of its own."""
+    headers = request.headers
+    block = headers.block
+    named = headers.get("connection")
+    if named is not None and named.lower() not in _ORDINARY_CONNECTION:
+        block = _without_named(block, named)
+    block = (_DROP_FROM_TRUSTED if trusted else _DROP_FROM_STRANGER).sub(b"", block)
+    if not config.underscore_in_names and b"_" in block:
+        block = _UNDERSCORE.sub(b"", block)
+    block += _forwarding_fields(request, client, Headers.from_block(block) if trusted else None, config)
+    out = Headers.from_block(block)
+    if trusted and config.forwarding.x_forwarded:
+        out.set("X-Forwarded-For", _appended(headers.get("x-forwarded-for"), host_of(client)))
+    if trusted and config.forwarding.forwarded:
+        out.set("Forwarded", _appended(headers.get("forwarded"), _forwarded_element(client, request)))
+    if config.forwarding.via:
+        out.set("Via", _appended(headers.get("via"), _via_element(request.version, config)))
+    if request.method == "OPTIONS":
+        hops = hops_left(request)
+        if hops:
+            out.set("Max-Forwards", str(hops - 1))
+    return Request(
+        request.method,
+        request.target,
+        out,
+        (1, 1),
+        request.scheme,
+        request.authority,
+        request.length,
+    )
+
+
+def response_for_downstream(response: Response, wall_clock: float, config: Config) -> None:
+    """Make an origin's answer one that we give: in place."""
+    headers = response.headers
+    block = headers.block
+    named = headers.get("connection")
+    if named is not None and named.lower() not in _ORDINARY_CONNECTION:
+        block = _without_named(block, named)
+    headers.block = _DROP_FROM_TRUSTED.sub(b"", block)
+    if config.forwarding.via:
+        headers.set("Via", _appended(headers.get("via"), _via_element(response.version, config)))
+    add_date(headers, wall_clock)
+    response.version = (1, 1)
+
+
+def add_date(headers: Headers, wall_clock: float) -> None:
+    """A recipient with a clock adds the Date that an answer lacks (RFC 9110 section 6.6.1)."""
+    if "date" not in headers:
+        headers.block += _date_field(int(wall_clock))
+
+
+def hops_left(request: Request) -> int | None:
+    """The value of Max-Forwards (RFC 9110 section 7.6.2), None where there is none that counts."""
+    value = request.headers.get("max-forwards")
+    return int(value) if value is not None and value.isdecimal() and len(value) < 10 else None
+
+
+def host_of(address: Address) -> str:
+    """The host of a peer's address, without its port; `unknown` for a Unix socket (RFC 7239 section 6.2)."""
+    return "unknown" if isinstance(address, str) else address[0]
+
+
+class TrustedNetworks:
+    """Tells whether a peer is one whose forwarding fields count. Raises `ValueError` for what is no network."""
+
+    __slots__ = ("_networks",)
+
+    def __init__(self, networks: tuple[str, ...]) -> None:
+        try:
+            self._networks = [ip_network(network, strict=False) for network in networks]
+        except ValueError as error:
+            raise ValueError(f"trusted_peers: {error}; write networks like 10.0.0.0/8") from None
+
+    def __contains__(self, address: object) -> bool:
+        if not self._networks or not isinstance(address, tuple):
+            return False
+        try:
+            peer = ip_address(str(address[0]).partition("%")[0])
+        except ValueError:
+            return False
+        return any(peer in network for network in self._networks)
+
+
+def _without_named(block: bytes, named: str) -> bytes:
+    """Drop the fields that a Connection field names, but for those that nobody may name away."""
+    names = [name.strip().lower() for name in named.split(",")]
+    drop = tuple(name for name in names if name and name not in _NEVER_NAMED_AWAY and not name.startswith("content-"))
+    # not through the cache of patterns: these names are the client's choice
+    if not drop:
+        return block
+    kept = [line for line in block.split(b"\r\n")[1:] if line.partition(b":")[0].decode("latin-1").lower() not in drop]
+    return b"".join([b"\r\n" + line for line in kept])
+
+
+def _forwarding_fields(request: Request, client: Address, known: Headers | None, config: Config) -> bytes:
+    """The forwarding fields to append. `known` are the fields of a trusted peer: what they say already is not
+    repeated."""
+    forwarding = config.forwarding
+    if known is None:
+        x_forwarded, forwarded = forwarding.x_forwarded, forwarding.forwarded
+        return _fresh_forwarding(client, request.scheme, request.authority, x_forwarded, forwarded)
+    block = b""
+    if forwarding.x_forwarded:
+        if "x-forwarded-proto" not in known:
+            block += encode_field("X-Forwarded-Proto", request.scheme)
+        if "x-forwarded-host" not in known and request.authority:
+            block += encode_field("X-Forwarded-Host", request.authority)
+    return block
+
+
+@lru_cache(maxsize=1024)
+def _fresh_forwarding(client: Address, scheme: str, authority: str, x_forwarded: bool, forwarded: bool) -> bytes:
+    """All of them, for a client whose own do not count. The same for all requests of a connection, hence the cache."""
+    host = host_of(client)
+    block = b""
+    if x_forwarded:
+        block += encode_field("X-Forwarded-For", host) + encode_field("X-Forwarded-Proto", scheme)
+        if authority:
+            block += encode_field("X-Forwarded-Host", authority)
+    if forwarded:
+        block += encode_field("Forwarded", _element(host, scheme, authority))
+    return block
+
+
+def _forwarded_element(client: Address, request: Request) -> str:
+    return _element(host_of(client), request.scheme, request.authority)
+
+
+def _element(host: str, scheme: str, authority: str) -> str:
+    """One element of Forwarded (RFC 7239 section 4)."""
+    who = f'"[{host}]"' if ":" in host else host
+    element = f"for={who};proto={scheme}"
+    if authority:
+        escaped = authority.replace("\\", "\\\\").replace('"', '\\"')
+        element += f';host="{escaped}"'
+    return element
+
+
+def _via_element(version: tuple[int, int], config: Config) -> str:
+    """One element of Via (RFC 9110 section 7.6.3)."""
+    return f"{version[0]}.{version[1]} {config.forwarding.via}"
+
+
+def _appended(before: str | None, element: str) -> str:
+    return f"{before}, {element}" if before else element
+
+
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+@lru_cache(maxsize=4)
+def _date_field(second: int) -> bytes:
+    """An IMF-fixdate (RFC 9110 section 5.6.7), whatever the locale."""
+    at = datetime.fromtimestamp(second, UTC)
+    return (
+        f"\r\nDate: {_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year} "
+        f"{at.hour:02}:{at.minute:02}:{at.second:02} GMT"
+    ).encode()

@@ -1,0 +1,62 @@
+"""The load generator: wrk where it is installed, else `blast.py`, both on the core of the origin.
+
+Rules: one thread; the same ten request fields from both; the counts come from one JSON line, and a window in which
+nothing was answered is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from processes import HOST, BenchError, child
+from scenarios import REQUEST_FIELDS, Load, Scenario
+
+_HERE = Path(__file__).parent
+_LATE = 30.0
+
+
+class Generator:
+    """Runs one window of load at a time."""
+
+    def __init__(self, core: int, folder: Path) -> None:
+        self._core = core
+        self._folder = folder
+        self._wrk = shutil.which("wrk")
+
+    @property
+    def name(self) -> str:
+        if self._wrk is None:
+            return "blast.py (no wrk)"
+        first = subprocess.run([self._wrk, "-v"], capture_output=True, text=True, check=False).stdout.split()
+        return " ".join(first[:2])
+
+    def run(self, scenario: Scenario, port: int, seconds: int) -> Load:
+        """Load `port` for `seconds`; return what was counted."""
+        with child("generator", self._command(scenario, port, seconds), self._core, self._folder) as generator:
+            try:
+                code = generator.process.wait(seconds + _LATE)
+            except subprocess.TimeoutExpired:
+                raise BenchError(f"the load generator did not end within {seconds + _LATE:.0f} s") from None
+            words = generator.last_words()
+        if code != 0:
+            raise BenchError(f"the load generator ended with code {code}: {words}")
+        try:
+            load = Load(**json.loads(words))
+        except (ValueError, TypeError):
+            raise BenchError(f"the load generator printed no counts: {words}") from None
+        if load.errors or not load.requests:
+            raise BenchError(f"{load.requests} requests answered, {load.errors} failed")
+        return load
+
+    def _command(self, scenario: Scenario, port: int, seconds: int) -> list[str]:
+        connections = str(scenario.connections)
+        if self._wrk is None:
+            blast = str(_HERE / "blast.py")
+            return [sys.executable, blast, str(port), scenario.path, connections, str(seconds), *REQUEST_FIELDS]
+        options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(_HERE / "done.lua")]
+        fields = [word for field in REQUEST_FIELDS for word in ("-H", field)]
+        return [self._wrk, *options, *fields, f"http://{HOST}:{port}{scenario.path}"]

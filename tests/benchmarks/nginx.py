@@ -1,0 +1,117 @@
+"""nginx twice: the origin of every run, and the proxy to compare with.
+
+Rules: one process without a master, so that one process id holds all its CPU time; everything it writes stays in the
+folder of the run; the proxy has 64 KiB buffers and never spools to disk, since nginx's defaults make it a weak rival.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from processes import HOST, BenchError
+from scenarios import ANSWER_FIELDS, SCENARIOS
+
+_BESIDE_PATH = ("/usr/sbin", "/usr/local/sbin")  # where packages put it, outside an ordinary user's PATH
+_TEMP_MODULES = ("proxy", "fastcgi", "uwsgi", "scgi")
+_FOR_EVER = 1_000_000_000
+
+_CONFIG = """\
+daemon off;
+master_process off;
+worker_processes 1;
+pid {folder}/{name}.pid;
+error_log stderr warn;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/{name}-temp-body;
+{temp_paths}
+    sendfile on;
+    tcp_nopush on;
+    open_file_cache max=8;
+    keepalive_requests {for_ever};
+    keepalive_timeout 600s;
+    default_type application/octet-stream;
+{body}
+}}
+"""
+
+_ORIGIN = """\
+    server {{
+        listen {host}:{port};
+        root {folder}/files;
+        location = /small {{
+            default_type text/plain;
+{fields}
+            return 200 "{small}";
+        }}
+    }}
+"""
+
+_PROXY = """\
+    upstream origin {{
+        server {host}:{origin};
+        keepalive 64;
+        keepalive_requests {for_ever};
+        keepalive_timeout 600s;
+    }}
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_buffer_size 64k;
+    proxy_buffers 8 64k;
+    proxy_busy_buffers_size 128k;
+    proxy_max_temp_file_size 0;
+    server {{
+        listen {host}:{port};
+        location / {{ proxy_pass http://origin; }}
+    }}
+"""
+
+
+class Nginx:
+    """The installed nginx: what it is, and the commands that run it."""
+
+    def __init__(self, folder: Path) -> None:
+        found = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_BESIDE_PATH)))
+        if found is None:
+            raise BenchError("nginx is not installed, and it is the origin of every run (Debian: nginx-light)")
+        self._program = found
+        self._folder = folder
+        self._build = subprocess.run([found, "-V"], capture_output=True, text=True, check=False).stderr
+        self.version = self._build.partition("\n")[0].rpartition(": ")[2]
+
+    def origin(self, port: int) -> Sequence[str]:
+        """The command of an origin that serves every scenario on `port`."""
+        files = self._folder / "files"
+        files.mkdir()
+        for scenario in SCENARIOS.values():
+            if scenario.name != "small":
+                (files / scenario.name).write_bytes(b"0123456789abcdef" * (scenario.size // 16))
+        body = _ORIGIN.format(
+            host=HOST,
+            port=port,
+            folder=self._folder,
+            small="x" * SCENARIOS["small"].size,
+            fields="\n".join(f'            add_header {name} "{value}";' for name, value in ANSWER_FIELDS),
+        )
+        return self._command("origin", body)
+
+    def proxy(self, port: int, origin: int) -> Sequence[str]:
+        """The command of a proxy on `port` in front of `origin`."""
+        return self._command("nginx", _PROXY.format(host=HOST, port=port, origin=origin, for_ever=_FOR_EVER))
+
+    def _command(self, name: str, body: str) -> Sequence[str]:
+        temp_paths = "\n".join(
+            f"    {module}_temp_path {self._folder}/{name}-temp-{module};"
+            for module in _TEMP_MODULES
+            if f"--without-http_{module}_module" not in self._build
+        )
+        config = self._folder / f"{name}.conf"
+        config.write_text(
+            _CONFIG.format(folder=self._folder, name=name, temp_paths=temp_paths, for_ever=_FOR_EVER, body=body)
+        )
+        return [self._program, "-p", str(self._folder), "-e", "stderr", "-c", str(config)]
