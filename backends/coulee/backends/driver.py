@@ -28,7 +28,6 @@ from math import inf
 from typing import Any, Literal
 
 from coulee.backends.addresses import describe
-from coulee.backends.addresses import parse_address as parse_address
 from coulee.core.seam import (
     Accept,
     Accepted,

@@ -65,7 +65,8 @@ def listen(places: list[Target]) -> list[socket.socket]:
     """Sockets that listen at every place that this host has, all on one port. Raises OSError."""
     opened: list[socket.socket] = []
     try:
-        for family, place in places:
+        for family, asked in places:
+            place = asked
             if opened and place[1] == 0:
                 place = (place[0], opened[0].getsockname()[1], *place[2:])
             try:
@@ -73,7 +74,7 @@ def listen(places: list[Target]) -> list[socket.socket]:
             except OSError as error:
                 # IPv6 is compiled in and switched off; or a name has an address that is not ours.
                 missing = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-                if not missing or (not opened and place is places[-1][1]):
+                if not missing or (not opened and asked is places[-1][1]):
                     raise
     except OSError:
         for sock in opened:

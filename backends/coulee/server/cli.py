@@ -12,8 +12,8 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import click
-from coulee.backends.driver import parse_address
 
+from coulee.backends.addresses import parse_address
 from coulee.core import Config, Proxy
 from coulee.core.seam import Address
 from coulee.lb import Cluster

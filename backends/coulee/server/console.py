@@ -73,7 +73,7 @@ def escaped(text: str) -> str:
 
 def clock(at: float) -> str:
     """The local time of day."""
-    return datetime.fromtimestamp(at).strftime("%H:%M:%S")
+    return datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S")
 
 
 def path_of(record: Access) -> str:

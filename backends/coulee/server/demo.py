@@ -12,8 +12,8 @@ import signal
 from typing import Final
 
 import click
-from coulee.backends.asyncio import serve
 
+from coulee.backends.asyncio import serve
 from coulee.core import Event, Exchange, ExchangeError, Filter, Peer, Proxy, Response, respond, sleep
 from coulee.core.seam import Address
 from coulee.lb import Cluster

@@ -28,14 +28,39 @@ METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """What we pass on, for Allow."""
 
 PHRASES: Final = {
+    100: "Continue",
+    103: "Early Hints",
     200: "OK",
+    201: "Created",
+    202: "Accepted",
+    204: "No Content",
+    206: "Partial Content",
+    301: "Moved Permanently",
+    302: "Found",
+    303: "See Other",
+    304: "Not Modified",
+    307: "Temporary Redirect",
+    308: "Permanent Redirect",
     400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
     405: "Method Not Allowed",
+    406: "Not Acceptable",
     408: "Request Timeout",
+    409: "Conflict",
+    410: "Gone",
+    411: "Length Required",
+    412: "Precondition Failed",
     413: "Content Too Large",
     414: "URI Too Long",
+    415: "Unsupported Media Type",
+    416: "Range Not Satisfiable",
     417: "Expectation Failed",
     421: "Misdirected Request",
+    422: "Unprocessable Content",
+    426: "Upgrade Required",
+    428: "Precondition Required",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
@@ -45,7 +70,7 @@ PHRASES: Final = {
     504: "Gateway Timeout",
     505: "HTTP Version Not Supported",
 }
-"""Reason phrases of RFC 9110 section 15 for the statuses that we give ourselves."""
+"""Reason phrases (RFC 9110 section 15, RFC 6585), for answers that bring none of their own."""
 
 
 def error_answer(error: ExchangeError, request: Request, server_name: str) -> Response:

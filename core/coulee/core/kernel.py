@@ -116,7 +116,8 @@ class Scope(Alarm):
 
     def __enter__(self) -> Self:
         task = current_kernel.get().running
-        assert task is not None and self.task is None, "a scope is entered once, inside a task"
+        assert task is not None, "a scope is entered inside a task"
+        assert self.task is None, "a scope is entered once"
         self.task = task
         self.outer = task.scope
         task.scope = self
@@ -129,7 +130,8 @@ class Scope(Alarm):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         task = self.task
-        assert task is not None and task.scope is self, "scopes are left in the reverse order of entering"
+        assert task is not None
+        assert task.scope is self, "scopes are left in the reverse order of entering"
         task.kernel.disarm(self)
         task.scope = self.outer
         ours = self.cancelled and isinstance(error, Cancelled)

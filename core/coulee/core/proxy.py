@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from coulee.core.http1_h11 import H11Codec
-
 from coulee.core.config import Config
 from coulee.core.downstream import Downstream
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import PHASES, Chains, Filter
+from coulee.core.http1_h11 import H11Codec
 from coulee.core.kernel import Alarm, Task
 from coulee.core.machine import KernelMachine
 from coulee.core.pool import Pool, Upstream

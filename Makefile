@@ -1,0 +1,62 @@
+# Everything a developer does with coulee. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+
+.PHONY: help demo test lint types unit coverage sweep fuzz bench versions docs clean system
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("coulee needs Python 3.11 or later; say which with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+system:  ## install the programs that some tests use, where this is Debian and may be done
+	@tests/install-system-packages
+
+demo: $(STAMP)  ## run the demo: three origins, the proxy, a line for each exchange
+	@$(BIN)/coulee demo
+
+test: $(STAMP) system lint unit  ## everything that must hold before a change is kept
+
+lint: $(STAMP)  ## ruff, mypy, pyright, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+coverage: $(STAMP)  ## branch coverage of the core and of load balancing, by the fast tests
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -q tests/core tests/lb tests/backends tests/server tests/conformance
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --skip-covered --show-missing --include='core/*,lb/*'
+
+sweep: $(STAMP)  ## the simulation over many more seeds: make sweep SEEDS=20000
+	SEEDS=$(or $(SEEDS),20000) $(BIN)/python -m pytest -q -s --timeout 0 tests/simulation
+
+fuzz: $(STAMP)  ## the properties with many more examples
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/properties
+
+bench: $(STAMP) system  ## CPU time per request beside nginx, a byte relay and an aiohttp proxy
+	$(BIN)/python tests/benchmarks
+
+versions: $(STAMP)  ## the tests on every CPython from 3.11 on that this machine has
+	@tests/every-version
+
+docs: $(STAMP)  ## build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+clean:  ## remove everything that was made here
+	rm -rf $(VENV) .venv-* docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
