@@ -49,8 +49,8 @@ def run(
 ) -> None:
     """Run `proxy` until it is told to stop: a program's main. The arguments are those of `serve`.
 
-    SIGINT and SIGTERM let what runs finish, within `grace_s` seconds; a second one ends it at once. Raises ImportError
-    where `uvloop` is wanted and not installed.
+    SIGINT and SIGTERM let what runs finish, within `grace_s` seconds; a second one ends it at once. Raises OSError
+    where an address cannot be listened at, ImportError where `uvloop` is wanted and not installed.
     """
     loop_factory = None
     if uvloop:
@@ -79,9 +79,10 @@ async def serve(
 
     `listen` is one address or several, each as `(host, port)` or as text (see `parse_address`, which may raise
     ValueError). `reporter` is called with each record that the machine reports; `seed` makes its random choices
-    repeatable. `on_ready` is called with the driver, once every listener asked for at the start is open or has failed:
+    repeatable. `on_ready` is called with the driver, once every listener asked for at the start is open:
     `driver.addresses` says where it listens, and `driver.stop()` ends it as a signal would, first within `grace_s`
-    seconds and, asked again, at once. Cancelling ends it at once.
+    seconds and, asked again, at once. Cancelling ends it at once. Raises OSError where one of the
+    addresses cannot be listened at.
     """
     await _drive(_make(proxy, listen, reporter, grace_s, seed), on_ready, signals=False)
 
@@ -119,6 +120,9 @@ async def _drive(driver: AsyncioDriver, on_ready: Callable[[AsyncioDriver], obje
         driver.start()
         opening = [listener.task for listener in driver.listeners.values() if isinstance(listener, _Listener)]
         await asyncio.gather(*filter(None, opening))
+        if driver.unopened:
+            driver.drain(0.0)
+            raise OSError(driver.unopened[0])
         if on_ready is not None:
             on_ready(driver)
         await asyncio.shield(driver.done)
@@ -300,7 +304,7 @@ class _Wire(Wire, asyncio.Protocol):
 
     # -- reading
 
-    data_received = Wire.received
+    data_received = Wire.received  # pyright: ignore[reportAssignmentType] -- one call less a read, and we are a Wire
 
     def eof_received(self) -> bool:
         self.received(b"")

@@ -53,6 +53,7 @@ from coulee.core.seam import (
     Run,
     Send,
     Sent,
+    show_address,
 )
 
 _NEVER = sys.maxsize  # a turn that does not come
@@ -105,7 +106,10 @@ class Wire(ABC):
 
     @abstractmethod
     def write(self, data: Bytes) -> bool:
-        """Write. True: taken whole. False: the backend keeps the rest, and calls `sent` when that is taken."""
+        """Write. True: taken whole. False: the backend keeps the rest, and calls `sent` when that is taken.
+
+        May be called once more in the turn in which it said False; what it then gets joins what it keeps.
+        """
 
     @abstractmethod
     def write_eof(self) -> None:
@@ -202,13 +206,14 @@ class Wire(ABC):
 class Listener(ABC):
     """One listening socket, from `Listen` to its `Closed`, with the credits to accept that it has."""
 
-    __slots__ = ("credits", "driver", "gone", "is_open", "local", "number")
+    __slots__ = ("address", "credits", "driver", "gone", "is_open", "local", "number")
 
     def __init__(self, driver: Driver, number: int) -> None:
         self.driver = driver
         self.number = number
         self.credits: deque[int] = deque()  # numbers of connections to come; the machine bounds them
         self.is_open = False
+        self.address: Address = ""  # as it was asked for
         self.local: Address = ""
         self.gone = False
 
@@ -247,6 +252,8 @@ class Listener(ABC):
     def lost(self, kind: ErrorKind, detail: str = "") -> None:
         """The socket could not be opened, or broke."""
         assert not self.gone, f"backend, law 1: listener {self.number} was lost twice"
+        if not self.is_open:
+            self.driver.unopened.append(f"cannot listen on {show_address(self.address)}: {detail}")
         self.driver.end_listener(self, Closed(self.number, kind, detail), asked=False)
 
 
@@ -265,6 +272,7 @@ class Driver(ABC):
         self.clock = clock
         self.reporter = reporter
         self.reports_lost = 0
+        self.unopened: list[str] = []  # listeners that could not be opened, and why
         self.now = -inf  # what the machine was told last; never goes backwards
         self.wires: dict[int, Wire] = {}
         self.listeners: dict[int, Listener] = {}
@@ -451,15 +459,17 @@ class Driver(ABC):
             self._stray(operation, operation.conn)
             return
         turn = self._turn
-        if wire.barred >= turn:
+        if wire.barred >= turn and not self._crosses(wire):
             _complain_of_send(wire)
         wire.barred = turn
         data = operation.data
         try:
-            if data and not wire.write(data):
+            if data and not wire.write(data) and not wire.blocked:
                 wire.blocked = True
+                # Ahead of what was queued before: who does not know of it yet may take that for a reason to send more.
+                self._queue.appendleft(Blocked(operation.conn))
+            if wire.blocked:
                 wire.barred = _NEVER
-                self._queue.append(Blocked(operation.conn))
             if operation.eof and not wire.gone:
                 wire.half_closed = True
                 wire.barred = _NEVER
@@ -548,6 +558,7 @@ class Driver(ABC):
     def _listen(self, operation: Listen) -> None:
         self._name(operation, operation.listener)
         listener = self.listeners[operation.listener] = self.new_listener(operation.listener)
+        listener.address = operation.address
         try:
             listener.listen(operation.address)
         except OSError as error:
@@ -601,6 +612,11 @@ class Driver(ABC):
         """An operation for what is not open: it has crossed the last word about it, or is a mistake."""
         what = f"{type(operation).__name__} on {number}"
         assert number in self._parting, f"machine, law 2: {what}, which was never open, or has had its last word"
+
+    def _crosses(self, wire: Wire) -> bool:
+        """Whether a Send on a blocked wire has crossed the `Blocked`, which waits behind that of another connection.
+        What it carries joins what the backend keeps."""
+        return wire.blocked and not (wire.closing or wire.half_closed) and Blocked(wire.conn) in self._queue
 
 
 def _complain_of_send(wire: Wire) -> None:

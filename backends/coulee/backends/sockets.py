@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from coulee.core.seam import Address
 
@@ -128,7 +128,8 @@ def stop_listening(sock: socket.socket) -> None:
 def plain(name: Any) -> Address:
     """What sockets call an address, as the core has it: without flow label and scope, and "" for an unnamed socket."""
     if isinstance(name, tuple):
-        return name[0], name[1]
+        host, port = cast("tuple[str, int]", name[:2])
+        return host, port
     return os.fsdecode(name)  # abstract Unix sockets are named in bytes
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -174,7 +174,7 @@ def _loop_factory(backend: str) -> Callable[[], Any] | None:
     return uvloop.new_event_loop
 
 
-def _stop(message: str, code: int) -> Any:
+def _stop(message: str, code: int) -> NoReturn:
     """One line, and out."""
     click.echo(f"coulee: {message}", err=True)
     sys.exit(code)

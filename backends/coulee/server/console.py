@@ -55,7 +55,7 @@ class Console:
             print(str(event.fields.get("traceback", "")).rstrip(), file=self.errors, flush=True)
         elif event.name == "retry" and self.form == "short":
             self._print(escaped(f"{clock(event.at)} ! {event.text}"))
-        elif event.name == "draining" and self.form == "short":
+        elif event.name == "draining" and self.form == "short" and event.fields.get("grace_s"):
             self._print(f"{clock(event.at)} {event.text}")
 
     def _print(self, line: str) -> None:

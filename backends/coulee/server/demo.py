@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Final
+from typing import Any, Final, cast
 
 import click
 
 from coulee.backends.asyncio import serve
-from coulee.core import Event, Exchange, ExchangeError, Filter, Peer, Proxy, Response, respond, sleep
+from coulee.core import Exchange, ExchangeError, Filter, Peer, Proxy, Response, respond, sleep
 from coulee.core.seam import Address
 from coulee.lb import Cluster
 from coulee.server.console import Console
@@ -74,16 +74,11 @@ async def _start(
 ) -> Address:
     """Run a proxy beside the others; returns the address where it listens. Raises `OSError`."""
     ready: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
-
-    def reporter(record: object) -> None:
-        if isinstance(record, Event) and record.name == "listening" and not ready.done():
-            ready.set_result(record.fields["address"])  # type: ignore[arg-type]
-        if console is not None:
-            console(record)
-
-    task = asyncio.create_task(serve(proxy, listen, reporter=reporter))
+    task = asyncio.create_task(
+        serve(proxy, listen, reporter=console, on_ready=lambda driver: ready.set_result(driver.addresses[0]))
+    )
     running.append(task)
-    await asyncio.wait([ready, task], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([cast("asyncio.Future[Any]", ready), task], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
     return ready.result()

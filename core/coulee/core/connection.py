@@ -4,7 +4,8 @@ Rules:
 
 - Reading runs one read ahead: the `Receive` credit stands, also while nobody wants bytes, so that a peer's leaving is
   heard at once. Only while our own receive buffer is over its mark do we `Hold`.
-- Writing gathers what a turn produces into one `Send`. A stream that finds more than the mark waiting waits itself.
+- Writing gathers what a turn produces into one `Send`, however much that is: one turn cannot produce more than the reads
+  it began with. While the transport is blocked, a stream that finds more than the mark waiting waits itself.
 - Time limits are two floats, `read_by` and `write_by`, and one alarm that is put right when it rings; setting a limit
   that is later than the alarm is a float store.
 - A part is handed straight to the task that waits for it. Nothing is queued here: the codec keeps the bytes.
@@ -293,8 +294,6 @@ class Connection(Alarm):
         if self.write_by <= now:
             self.write_by = inf
             self.timed_out(False)
-        if self.stream is not None and not self.blocked:
-            self.stream.room()
         due = min(self.read_by, self.write_by)
         if due < self.armed and not self.closing:
             self.machine.kernel.arm(self, due)
@@ -336,10 +335,8 @@ class Stream:
     def send(self, part: Part) -> Generator[_Parked, Any, None]:
         """Write a part, once there is room for it. Raises `ExchangeError` where it cannot be written."""
         connection = self.connection
-        while connection.out_bytes >= connection.limits.buffer_high_bytes and self.error is None:
+        while connection.blocked and connection.out_bytes >= connection.limits.buffer_high_bytes and self.error is None:
             self.writer = connection.machine.kernel.running
-            if not connection.blocked:  # written in this very turn: go on in the next
-                connection.machine.kernel.arm(connection, connection.machine.kernel.now)
             try:
                 yield PARKED
             finally:

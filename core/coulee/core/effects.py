@@ -77,7 +77,7 @@ class _Call:
 
     request: Request
     client: Address = ""
-    tried: list[str] = field(default_factory=list)
+    tried: list[str] = field(default_factory=list[str])
 
 
 async def fetch(request: Request, *, peer: Peer | None = None, body_bytes_max: int = 1024 * 1024) -> Response:
@@ -97,7 +97,7 @@ async def fetch(request: Request, *, peer: Peer | None = None, body_bytes_max: i
     request.length = len(request.data)
     request.ended = True
     if "host" not in request.headers:
-        request.headers.set("Host", request.authority or peer.name)
+        request.headers.set("Host", request.authority or peer.authority)
     stream = proxy.pool.take(peer) or await proxy.pool.acquire(peer)
     whole = False
     try:

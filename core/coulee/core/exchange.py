@@ -39,9 +39,6 @@ NO_REQUEST: Final = Request("-", "-", version=(0, 0))
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 """Sending these twice has the effect of sending them once (RFC 9110 section 9.2.2)."""
 
-_NOT_SENT: Final = frozenset({"upstream_refused", "upstream_unreachable", "upstream_connect_timeout", "upstream_tls"})
-"""Reasons of a failed connect: the origin saw nothing of the request."""
-
 
 class Exchange:
     """What filters see of a request on its way.
@@ -208,23 +205,38 @@ class Exchange:
 
     async def _proxy(self) -> None:
         """Attempt after attempt, until one answers."""
+        peer = await self._choose_peer()
         while True:
             try:
-                await self._attempt()
+                await self._attempt(peer)
                 return
             except ExchangeError as error:
-                if not await self._try_again(error):
+                other = await self._next_peer(error)
+                if other is None:
                     raise
+            peer = other
 
-    async def _attempt(self) -> None:
+    async def _choose_peer(self) -> Peer:
+        peer: Peer | None = None
+        if self.proxy.chains.upstream_peer:
+            peer = await decide(self.proxy.chains.upstream_peer, Peer, self)
+        if peer is None:
+            peer = self.proxy.balancer.choose(self)
+        if peer is None:
+            raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
+        return peer
+
+    async def _attempt(self, peer: Peer) -> None:
         proxy = self.proxy
         chains = proxy.chains
-        self.upstream = upstream = await self._connect()
+        self.upstream = upstream = await self._connect(peer)
         if chains.connected_to_upstream:
             await decide(chains.connected_to_upstream, (), self, self.reused)
         self.upstream_request = request = request_for_upstream(
             self.request, self.client, proxy.is_trusted(self.downstream.connection), proxy.config
         )
+        if not request.authority:  # HTTP/1.0 may leave it out, HTTP/1.1 must not (RFC 9112 section 3.2)
+            request.headers.set("Host", peer.authority)
         if self.continued:
             request.headers.remove("expect")  # we answered it ourselves
         if chains.upstream_request_filter:
@@ -249,23 +261,13 @@ class Exchange:
                 tasks.start(self._pump_request, upstream)
                 await self._relay_answer(upstream)
 
-    async def _connect(self) -> Stream:
-        """Choose a peer and get a stream to it."""
+    async def _connect(self, peer: Peer) -> Stream:
+        """A stream to the peer, on a connection that lies idle or a new one."""
         proxy = self.proxy
-        chains = proxy.chains
+        again = self.history[-1] if self.history else None
+        self.peer = peer
         self.reused = False
         self.upstream_ended = False
-        peer: Peer | None = None
-        if chains.upstream_peer:
-            peer = await decide(chains.upstream_peer, Peer, self)
-        if peer is None:
-            peer = proxy.balancer.choose(self)
-            if peer is None:
-                raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
-        again = self.history[-1] if self.history else None
-        if again is not None and again.reason in _NOT_SENT and peer.name in self.tried:
-            raise ExchangeError(again.reason, again.detail)  # every endpoint was tried, and this one just now
-        self.peer = peer
         self.attempts += 1
         proxy.counters.attempts += 1
         if again is None or not again.reused:  # what died under us once was idle for too long: then take a fresh one
@@ -435,28 +437,31 @@ class Exchange:
 
     # -- failing
 
-    async def _try_again(self, error: ExchangeError) -> bool:
-        """Whether a failed attempt is followed by another: what the rules say, unless a filter says otherwise."""
+    async def _next_peer(self, error: ExchangeError) -> Peer | None:
+        """Where to try again after a failed attempt; None where the rules, or a filter, say that it is the last."""
         chains = self.proxy.chains
         connected = self.upstream is not None
         self._settle(error.reason, error.detail)
         self._release()
         if self.head_sent or error.side != "upstream":
-            return False
+            return None
         config = self.proxy.config.retry
-        possible = not self.spent and self.attempts <= config.retries_max
-        safe = not connected or (
-            error.reason == "upstream_reset" and (config.non_idempotent or self.request.method in IDEMPOTENT)
-        )
         chain = chains.error_while_proxy if connected else chains.fail_to_connect
         wanted: bool | None = None
         if chain:
             wanted = await decide(chain, bool, self, error)
-        again = possible and (safe if wanted is None else wanted)
-        if again:
-            self.proxy.counters.retries += 1
-            self.proxy.tell_retry(self, error)
-        return again
+        if wanted is False or self.spent or self.attempts > config.retries_max:
+            return None
+        if wanted is None and connected:
+            safe = config.non_idempotent or self.request.method in IDEMPOTENT
+            if error.reason != "upstream_reset" or not safe:
+                return None
+        peer = await self._choose_peer()
+        if wanted is None and not connected and peer.name in self.tried:
+            return None  # every endpoint was tried, and what refuses now refuses a moment later
+        self.proxy.counters.retries += 1
+        self.proxy.tell_retry(self, error)
+        return peer
 
     def _settle(self, reason: str, detail: str = "") -> None:
         """Note what became of the present attempt, and tell the balancer."""

@@ -203,6 +203,10 @@ def _filter_error(call: Callable[..., Any], error: BaseException) -> FilterError
     return FilterError(call, f"{type(error).__name__}: {error}")
 
 
+def _is_awaitable(result: object) -> bool:
+    return type(result) is CoroutineType or isinstance(result, Awaitable)
+
+
 async def decide(chain: Chain, wanted: type | tuple[type, ...], *args: Any) -> Any:
     """Call a chain until one gives something other than None, and give that. Raises `ExchangeError`.
 
@@ -211,8 +215,8 @@ async def decide(chain: Chain, wanted: type | tuple[type, ...], *args: Any) -> A
     """
     for call in chain:
         try:
-            result = call(*args)
-            if result is not None and (type(result) is CoroutineType or isinstance(result, Awaitable)):
+            result: Any = call(*args)
+            if result is not None and _is_awaitable(result):
                 result = await result
         except (ExchangeError, Cancelled):
             raise
@@ -229,8 +233,8 @@ async def transform(chain: Chain, exchange: Exchange, data: bytes, ended: bool) 
     """Pass a piece of a body through a chain. Raises `ExchangeError`."""
     for call in chain:
         try:
-            result = call(exchange, data, ended)
-            if result is not None and (type(result) is CoroutineType or isinstance(result, Awaitable)):
+            result: Any = call(exchange, data, ended)
+            if result is not None and _is_awaitable(result):
                 result = await result
         except (ExchangeError, Cancelled):
             raise

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """RFC 9110 section 5.6.2."""
@@ -62,7 +62,8 @@ class Headers:
         if isinstance(fields, Headers):
             self._block = fields._block
         else:
-            pairs = fields.items() if isinstance(fields, Mapping) else fields
+            pairs: Iterable[tuple[str, str]]
+            pairs = cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields
             self._block = b"".join([encode_field(name, value) for name, value in pairs])
 
     @classmethod

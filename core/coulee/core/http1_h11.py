@@ -35,6 +35,9 @@ _BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})
 
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 
+_READABLE: Final = (h11.IDLE, h11.SEND_RESPONSE, h11.SEND_BODY)
+"""States of the peer in which something is still to come from it."""
+
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
 """uri-host with an optional port (RFC 9110 section 7.2), never empty (section 4.2.1)."""
 
@@ -128,7 +131,7 @@ class H11Codec:
             if conn.our_state is not h11.DONE or self._last or self._role == "client":
                 return PAUSED
             self._next_cycle()
-        elif conn.their_state in (h11.MUST_CLOSE, h11.CLOSED, h11.MIGHT_SWITCH_PROTOCOL, h11.ERROR):
+        elif conn.their_state not in _READABLE:
             return PAUSED
         if not self._pass_on():
             return NEED_DATA
@@ -348,8 +351,6 @@ def _request(event: h11.Request, limits: Limits) -> Request:
     if expect is not None and version > (1, 0) and expect.lower() != "100-continue":
         raise ProtocolError(f"Expect: {expect} is not 100-continue", 417, "expectation_failed")
     hosts = [value for name, value in event.headers if name == b"host"]
-    if len(hosts) > 1:
-        raise ProtocolError("more than one Host field (RFC 9112 section 3.2)")
     if hosts and _HOST.fullmatch(hosts[0]) is None:
         raise ProtocolError("the Host field is not a host with an optional port (RFC 9112 section 3.2)")
     target, authority = _target(event)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from coulee.core.seam import Address
+from coulee.core.seam import Address, show_address
 
 if TYPE_CHECKING:
     from coulee.core.parts import Request
@@ -31,9 +31,16 @@ class Peer:
     """What two exchanges must have in common to use the same connection: exact, not a hash of it. The address, because
     it is another server; the group, because somebody said so."""
 
+    @property
+    def authority(self) -> str:
+        """What to say in Host where the request does not."""
+        if isinstance(self.address, str):
+            return "localhost"
+        return show_address(self.address).removesuffix(":80")
+
     def __post_init__(self) -> None:
         if not self.name:
-            self.name = self.address if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
+            self.name = show_address(self.address)
         self.key = (self.address, self.group)
 
 

@@ -21,7 +21,7 @@ from coulee.core.kernel import Alarm, Task
 from coulee.core.machine import KernelMachine
 from coulee.core.pool import Pool, Upstream
 from coulee.core.report import Counters, Event
-from coulee.core.seam import Accepted, Address, Close, Closed, Listen, Listening
+from coulee.core.seam import Accepted, Address, Close, Closed, Listen, Listening, show_address
 from coulee.core.translate import TrustedNetworks
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Proxy(KernelMachine):
         self.operations.append(Close(listener))
 
     def listening(self, completion: Listening) -> None:
-        self.report(Event("listening", f"listening on {_shown(completion.local)}", self.wall_clock,
+        self.report(Event("listening", f"listening on {show_address(completion.local)}", self.wall_clock,
                           {"address": completion.local}))  # fmt: skip
         self.ask_to_accept(completion.listener)
 
@@ -218,11 +218,3 @@ class Proxy(KernelMachine):
         assert task.error is not None
         lines = "".join(traceback.format_exception(task.error))
         self.report(Event("internal_error", str(task.error), self.wall_clock, {"traceback": lines}))
-
-
-def _shown(address: Address) -> str:
-    """An address as people write it."""
-    if isinstance(address, str):
-        return address
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -61,7 +61,7 @@ class Event:
     name: str
     text: str
     at: float
-    fields: dict[str, object] = field(default_factory=dict)
+    fields: dict[str, object] = field(default_factory=dict[str, object])
 
 
 Record: TypeAlias = Access | Event
@@ -95,5 +95,5 @@ class Counters:
     bytes_out: int = 0
     """Of answer bodies."""
 
-    reasons: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict[str, int])
     """How many requests ended with each reason, the good ones apart."""

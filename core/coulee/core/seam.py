@@ -29,6 +29,14 @@ ErrorKind: TypeAlias = Literal["refused", "unreachable", "timed_out", "reset", "
 """Why a connection failed. Never an errno: those differ between systems; text for the log goes beside it."""
 
 
+def show_address(address: Address) -> str:
+    """An address as people write it."""
+    if isinstance(address, str):
+        return address
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 # ---------------------------------------------------------------------------------------------- operations
 
 

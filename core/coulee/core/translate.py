@@ -13,7 +13,7 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from coulee.core.headers import Headers, encode_field, field_pattern
 from coulee.core.parts import Request, Response
@@ -122,7 +122,7 @@ class TrustedNetworks:
         if not self._networks or not isinstance(address, tuple):
             return False
         try:
-            peer = ip_address(str(address[0]).partition("%")[0])
+            peer = ip_address(str(cast("tuple[object, ...]", address)[0]).partition("%")[0])
         except ValueError:
             return False
         return any(peer in network for network in self._networks)

@@ -1,0 +1,174 @@
+"""A scripted end of a simulated connection: what tests and examples put at the other side of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coulee.backends.network import Attempt, Network
+from coulee.backends.pipes import Socket
+from coulee.core.seam import Address, ErrorKind
+
+CLIENT_HOST = "10.0.0.9"  # where scripted clients come from, unless told otherwise
+
+
+class FarEnd:
+    """A scripted end of a connection: subclass it, or set `on_opened`, `on_received` and `on_closed`.
+
+    It knows nothing of HTTP. Its calls never raise: before the connection stands they wait, after its end they are
+    ignored. When both sides have half-closed it closes by itself.
+    """
+
+    on_opened: Callable[[], object] | None = None
+    on_received: Callable[[bytes], object] | None = None
+    on_closed: Callable[[ErrorKind | None], object] | None = None
+
+    def __init__(self) -> None:
+        self.network: Network | None = None
+        self.address: Address = ""  # what was connected to
+        self.peer: Address = ""  # who is at the other end
+        self.is_open = False
+        self.is_closed = False
+        self._socket: Socket | None = None
+        self._attempt: Attempt | None = None
+        self._waiting: list[Callable[[], None]] = []  # calls made before it stands
+        self._paused = False
+        self._ended = False  # the end of the peer's stream was heard
+
+    # -- what a script overrides
+
+    def opened(self) -> None:
+        """The connection stands."""
+        if self.on_opened is not None:
+            self.on_opened()
+
+    def received(self, data: bytes) -> None:
+        """Bytes came, or `b""` for the end of the stream."""
+        if self.on_received is not None:
+            self.on_received(data)
+
+    def closed(self, error: ErrorKind | None) -> None:
+        """The connection has ended: in order, by our own hand, or by an error."""
+        if self.on_closed is not None:
+            self.on_closed(error)
+
+    # -- what a script calls
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; what does not fit into the window waits."""
+        if self._socket is not None:
+            self._socket.write(data)
+        elif not self.is_closed:
+            self._waiting.append(lambda: self.write(data))
+
+    def write_eof(self) -> None:
+        """Half-close behind what was written."""
+        if self._socket is None:
+            self._waiting.append(self.write_eof)
+            return
+        self._socket.write_eof()
+        if self._ended:
+            self._socket.close(False)
+
+    def reset(self) -> None:
+        """Reset the connection."""
+        self._end(True)
+
+    def close(self) -> None:
+        """Close behind what was written."""
+        self._end(False)
+
+    def _end(self, abort: bool) -> None:
+        if self._socket is not None:
+            self._socket.close(abort)
+        elif self._waiting and not abort:
+            self._waiting.append(self.close)
+        elif self._attempt is not None:
+            self._attempt.cancel()
+
+    def pause(self) -> None:
+        """Take nothing more, so that the other side's window fills up."""
+        self._paused = True
+        if self._socket is not None:
+            self._socket.pause()
+
+    def resume(self) -> None:
+        """Take what comes."""
+        self._paused = False
+        if self._socket is not None and not self._ended:
+            self._socket.resume()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written that the other side has not taken yet."""
+        return 0 if self._socket is None else self._socket.unsent
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Have the script go on in `delay_s` seconds."""
+        assert self.network is not None, "this end is at no connection yet"
+        self.network.call_later(delay_s, call)
+
+    # -- what the network calls
+
+    def dial(self, network: Network, address: Address, source: Address | None) -> None:
+        """Connect."""
+        self.network = network
+        self.address = address
+        if source is None:
+            source = (CLIENT_HOST, network.free_port()) if isinstance(address, tuple) else ""
+        self._attempt = network.dial(self, address, source, exposed=False)
+
+    def take_over(self, network: Network, socket: Socket) -> None:
+        """Be the end of a connection that came in."""
+        self.network = network
+        self.address = socket.local
+        self.peer = socket.remote
+        socket.owner = self
+
+    def joined(self, socket: Socket) -> None:
+        """See `Owner`."""
+        self._socket = socket
+        self.peer = socket.remote
+        self.is_open = True
+        socket.slow_down()
+        if not self._paused:
+            socket.resume()
+        self.opened()
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call()
+
+    def readable(self, data: bytes) -> None:
+        """See `Owner`."""
+        if not data:
+            self._ended = True
+        self.received(data)
+        if self._ended and self._socket is not None and (self._socket.eof_sent or self._socket.eof_due):
+            self._socket.close(False)
+
+    def writable(self) -> None:
+        """See `Owner`."""
+
+    def broken(self, kind: ErrorKind | None, detail: str) -> None:
+        """See `Owner`."""
+        self.is_closed = True
+        self.closed(kind)
+
+
+class Stage:
+    """Where scripted ends await connections."""
+
+    def __init__(self, network: Network, on_connect: Callable[[FarEnd], FarEnd | None]) -> None:
+        self.network = network
+        self.on_connect = on_connect
+
+    def incoming(self, socket: Socket) -> None:
+        """See `Place`."""
+        if socket.released:
+            return
+        far = FarEnd()
+        far.take_over(self.network, socket)
+        instead = self.on_connect(far)
+        if instead is not None and instead is not far:
+            far = instead
+            far.take_over(self.network, socket)
+        far.joined(socket)

@@ -1,0 +1,101 @@
+"""Clusters: endpoints in turn, those that were tried last, and one clear line for a cluster that is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from coulee.core.parts import Request
+from coulee.core.peer import Balancer, Peer, Routed
+from coulee.core.seam import Address
+from coulee.lb import Cluster
+
+A, B, C = "http://127.0.0.1:9001", "http://127.0.0.1:9002", "http://127.0.0.1:9003"
+
+
+class Asks:
+    """An exchange, as far as a balancer sees it."""
+
+    def __init__(self, *tried: str) -> None:
+        self.request = Request("GET", "/")
+        self.client: Address = ("10.0.0.9", 50000)
+        self.tried = [f"127.0.0.1:{port}" for port in tried]
+
+
+def chosen(balancer: Balancer, *tried: str) -> str:
+    """The port of the peer for an exchange that has tried others."""
+    exchange: Routed = Asks(*tried)
+    peer = balancer.choose(exchange)
+    assert peer is not None
+    return peer.name.rpartition(":")[2]
+
+
+def test_endpoints_are_chosen_in_turn() -> None:
+    cluster = Cluster(A, B, C)
+    assert [chosen(cluster) for _ in range(7)] == ["9001", "9002", "9003", "9001", "9002", "9003", "9001"]
+
+
+def test_an_endpoint_that_was_tried_is_passed_over() -> None:
+    cluster = Cluster(A, B, C)
+    assert chosen(cluster, "9001") == "9002"
+    assert chosen(cluster, "9001", "9003") == "9002"
+    assert chosen(cluster, "9003") == "9001"
+
+
+def test_the_turn_goes_on_behind_the_one_that_was_chosen() -> None:
+    cluster = Cluster(A, B, C)
+    assert chosen(cluster, "9001", "9002") == "9003"
+    assert [chosen(cluster) for _ in range(3)] == ["9001", "9002", "9003"]
+
+
+def test_when_all_were_tried_they_are_tried_again_in_turn() -> None:
+    cluster = Cluster(A, B)
+    everybody = ("9001", "9002")
+    assert [chosen(cluster, *everybody) for _ in range(3)] == ["9001", "9002", "9001"]
+
+
+def test_a_cluster_of_one_always_has_that_one_to_offer() -> None:
+    cluster = Cluster(A)
+    assert [chosen(cluster), chosen(cluster, "9001"), chosen(cluster)] == ["9001"] * 3
+
+
+def test_a_peer_that_another_balancer_knows_counts_for_nothing() -> None:
+    assert chosen(Cluster(A, B), "1234") == "9001"
+
+
+def test_a_fresh_cluster_begins_at_the_first_endpoint_and_shares_nothing() -> None:
+    cluster = Cluster(A, B)
+    chosen(cluster)
+    fresh = cluster.fresh()
+    assert [chosen(fresh), chosen(fresh), chosen(fresh)] == ["9001", "9002", "9001"]
+    assert chosen(cluster) == "9002"
+    assert fresh.peers is not cluster.peers
+    assert fresh.peers == cluster.peers
+
+
+def test_round_robin_does_not_learn() -> None:
+    cluster = Cluster(A, B)
+    cluster.observe(cluster.peers[0], "upstream_refused")
+    assert [chosen(cluster), chosen(cluster)] == ["9001", "9002"]
+
+
+def test_endpoints_may_be_peers() -> None:
+    peer = Peer(("127.0.0.1", 9001), name="blue", group="tenant")
+    cluster = Cluster(peer, B)
+    assert cluster.peers[0] is peer
+    assert cluster.choose(Asks()) is peer
+
+
+def test_a_cluster_of_nothing_is_refused_with_the_cure() -> None:
+    with pytest.raises(ValueError, match=r"^a cluster needs at least one endpoint, such as http://127\.0\.0\.1:9000$"):
+        Cluster()
+
+
+@pytest.mark.parametrize("again", [A, f"{A}/", Peer(("127.0.0.1", 9001)), Peer("/x", name="127.0.0.1:9001")])
+def test_an_endpoint_given_twice_is_refused(again: str | Peer) -> None:
+    with pytest.raises(ValueError, match=r"^endpoint 127\.0\.0\.1:9001 is given twice$"):
+        Cluster(B, A, again)
+
+
+def test_a_url_that_names_no_endpoint_is_refused() -> None:
+    with pytest.raises(ValueError, match="^'127.0.0.1:9000' has no scheme; write http://127.0.0.1:9000$"):
+        Cluster(A, "127.0.0.1:9000")
