@@ -80,7 +80,7 @@ def test_an_error_may_have_a_closer_status() -> None:
 
 
 def test_a_word_that_is_not_on_the_list_is_our_own_mistake() -> None:
-    with pytest.raises(KeyError, match="^'upstream_sulks'$"):
+    with pytest.raises(KeyError, match=r"^'upstream_sulks'$"):
         ExchangeError("upstream_sulks")
 
 

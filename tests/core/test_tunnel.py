@@ -24,7 +24,6 @@ from coulee.core.seam import (
     Listen,
     Listening,
     Receive,
-    Received,
     Send,
     Sent,
 )
@@ -247,10 +246,8 @@ def test_a_reader_that_is_slow_stops_the_writer_at_the_other_end(make_world: Mak
     assert world.receives(origin, b"d" * 100) == [], "waits in the codec, at its mark"
     assert world.receives(origin, b"e") == [Hold(origin)]
     world.sent(client)
-    assert world.gives(Sent(client)) == [Send(client, b"b" * 100)]
-    assert world.machine.deadline == world.now, "the rest follows in turns of its own"
-    assert world.gives(None) == [Receive(origin), Send(client, b"c" * 100)]
-    assert world.gives(None) == [Send(client, b"d" * 100 + b"e")]
+    everything = b"b" * 100 + b"c" * 100 + b"d" * 100 + b"e"
+    assert world.gives(Sent(client)) == [Receive(origin), Send(client, everything)]
     assert world.receives(origin, b"f") == [Send(client, b"f")]
 
 
@@ -383,5 +380,5 @@ def test_the_raw_codec_writes_the_bytes_and_nothing_else() -> None:
 
 
 def test_a_codec_that_frames_nothing_can_find_no_fault() -> None:
-    with pytest.raises(AssertionError, match="finds no fault"):
+    with pytest.raises(AssertionError, match=r"finds no fault"):
         _End(Tunnel(ORIGIN), 1).fault(ProtocolError("no"))

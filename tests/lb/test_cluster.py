@@ -97,5 +97,5 @@ def test_an_endpoint_given_twice_is_refused(again: str | Peer) -> None:
 
 
 def test_a_url_that_names_no_endpoint_is_refused() -> None:
-    with pytest.raises(ValueError, match="^'127.0.0.1:9000' has no scheme; write http://127.0.0.1:9000$"):
+    with pytest.raises(ValueError, match=r"^'127.0.0.1:9000' has no scheme; write http://127.0.0.1:9000$"):
         Cluster(A, "127.0.0.1:9000")

@@ -6,7 +6,15 @@ All are frozen dataclasses, so a configuration can be shared. To change one:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+
+
+def _require_positive(settings: Limits | Timeouts, zero_allowed: tuple[str, ...] = ()) -> None:
+    """Every limit is a number above 0, but for those where 0 means none. Raises `ValueError`."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if not (value > 0 or (value == 0 and each.name in zero_allowed)):
+            raise ValueError(f"{each.name} is {value}; it must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,14 @@ class Limits:
     jobs_max: int = 1024
     """Jobs of filters (`blocking`, `native`) outstanding at once; more wait for their turn."""
 
+    def __post_init__(self) -> None:
+        _require_positive(self, zero_allowed=("interims_max", "replay_bytes_max", "unread_drain_bytes_max",
+                                              "idle_connections_max", "pool_waiters_max"))  # fmt: skip
+        if self.buffer_low_bytes > self.buffer_high_bytes:
+            raise ValueError("buffer_low_bytes is larger than buffer_high_bytes")
+        if self.head_bytes_max > self.buffer_high_bytes:
+            raise ValueError("head_bytes_max is larger than buffer_high_bytes, so such a head could never be read")
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -97,6 +113,9 @@ class Timeouts:
     close_grace_s: float = 30.0
     """For the last bytes to leave a connection that we closed, before it is reset."""
 
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -108,6 +127,10 @@ class Retry:
     non_idempotent: bool = False
     """Also resend POST and PATCH after a connection died unanswered. RFC 9110 section 9.2.2 forbids it to a proxy that
     does not know better: set it if your origins tolerate a request that arrives twice."""
+
+    def __post_init__(self) -> None:
+        if self.retries_max < 0:
+            raise ValueError(f"retries_max is {self.retries_max}; 0 switches retries off")
 
 
 @dataclass(frozen=True, slots=True)

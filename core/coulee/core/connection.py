@@ -25,7 +25,7 @@ from coulee.core.parts import Part
 from coulee.core.seam import Address, Bytes, Close, Connect, Connected, ErrorKind, Hold, Receive, Send
 
 if TYPE_CHECKING:
-    from coulee.core.codec import Codec
+    from coulee.core.codec import Codec, Pulled
     from coulee.core.config import Config
     from coulee.core.machine import KernelMachine
 
@@ -155,14 +155,19 @@ class Connection(Alarm):
             self.held = True
             self.machine.operations.append(Hold(self.number))
 
+    def next_part(self) -> Pulled:
+        """The codec's next part; where we held and few bytes are left, we read on. Raises `ProtocolError`."""
+        pulled = self.codec.next_part()
+        if self.held and self.codec.buffered <= self.limits.buffer_low_bytes:
+            self.receive()
+        return pulled
+
     def pull(self) -> Part | None:
         """The next part, or None when it has not arrived. Raises `ExchangeError`."""
         try:
-            pulled = self.codec.next_part()
+            pulled = self.next_part()
         except ProtocolError as error:
             raise self.fault(error) from error
-        if self.held and self.codec.buffered <= self.limits.buffer_low_bytes:
-            self.receive()
         if isinstance(pulled, NeedData | Paused):
             return None
         return pulled[1]

@@ -98,7 +98,7 @@ class Downstream(Connection):
         self.serving = True
         while self.state is State.IDLE and not self.closing:
             try:
-                pulled = self.codec.next_part()
+                pulled = self.next_part()
             except ProtocolError as error:
                 self.refuse(self.fault(error))
                 continue
@@ -113,7 +113,6 @@ class Downstream(Connection):
     def wait_for_head(self) -> None:
         """Nothing, or not all, of the next request is here."""
         timeouts = self.proxy.config.timeouts
-        self.receive()
         if self.codec.idle:
             if self.half_closed or self.proxy.draining:
                 self.linger()
@@ -139,6 +138,7 @@ class Downstream(Connection):
         self.state = State.BUSY
         self.read_by = inf
         self.requests += 1
+        self.codec.close_after()
         self.exchange = exchange = Exchange(self.proxy, Stream(self, self.requests, inf), NO_REQUEST)
         exchange.start(exchange.refuse(error), self.done)
 
@@ -166,13 +166,12 @@ class Downstream(Connection):
         """Read and forget what is left of a request that was answered early, within bounds (RFC 9112 section 9.3)."""
         while self.drained <= self.limits.unread_drain_bytes_max:
             try:
-                pulled = self.codec.next_part()
+                pulled = self.next_part()
             except ProtocolError:
                 break
             if isinstance(pulled, NeedData | Paused):
                 if self.half_closed:
                     break
-                self.receive()
                 return
             part = pulled[1]
             if isinstance(part, Data):
