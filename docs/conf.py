@@ -57,7 +57,15 @@ def _docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: 
     lines[:] = literal_blocks(lines)
 
 
+def _signature(
+    app: Any, what: str, name: str, thing: Any, options: Any, arguments: str | None, result: str | None
+) -> Any:
+    """Defaults that a dataclass makes anew each time have no source text, and what stands for them does not parse."""
+    return (arguments.replace("<factory>", "...") if arguments else arguments), result
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", _docstring)
+    app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True}

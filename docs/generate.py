@@ -41,16 +41,16 @@ A request that does not end well ends with one *reason*: a word of the closed li
 - the counters, as `counters.reasons`;
 - the `ExchangeError` that filters see, and that they may raise with a word of this list.
 
-An error answer is JSON, or a small page for a client that asks for `text/html` before it asks for JSON. It names the word, never an
-address or an exception's text: those are in the access record, as `detail`. For example:
+An error answer is JSON, or a small page for a client that asks for `text/html` before it asks for JSON. It names the
+word, never an address or an exception's text: those are in the access record, as `detail`. For example:
 
 ```http
 {example}
 ```
 
-The status is the usual one. Where a message has a closer one, that is sent instead. Status 0 means that no answer is sent, because
-nobody is left to take it. Once the head of an answer has been sent its status stands; then a failure cuts the connection, so that the
-client cannot take what it has for the whole.
+The status is the usual one. Where a message has a closer one, that is sent instead. Status 0 means that no answer is
+sent, because nobody is left to take it. Once the head of an answer has been sent its status stands; then a failure cuts
+the connection, so that the client cannot take what it has for the whole.
 
 A filter may give another answer in its `fail_to_proxy` phase; see [Filters](filters.md).
 
@@ -92,8 +92,9 @@ def example_answer() -> str:
 CONFIGURATION_INTRO: Final = """\
 # Configuration
 
-Everything that can be set in the core is a field of `Config`, or of one of the four that it is made of. All are frozen dataclasses, and
-every field has a default that is safe. Units are in the names: `_s` are seconds, `_bytes` are bytes, and `_max` is a bound.
+Everything that can be set in the core is a field of `Config`, or of one of the four that it is made of. All are frozen
+dataclasses, and every field has a default that is safe. Units are in the names: `_s` are seconds, `_bytes` are bytes,
+and `_max` is a bound. A value that makes no sense raises `ValueError`, at once or when the `Proxy` is made.
 
 ```python run
 from coulee.core import Config, Forwarding, Limits, Proxy, Timeouts
@@ -107,8 +108,8 @@ config = Config(
 proxy = Proxy(Cluster("http://127.0.0.1:9000"), config=config)
 ```
 
-A proxy that is started as `coulee LISTEN --to URL` has the defaults; one that is started as `coulee run app.py` has the `config` that
-`app.py` gave it. What answers when a limit is passed is on the page of [reasons](errors.md).
+A proxy that is started as `coulee LISTEN --to URL` has the defaults; one that is started as `coulee run app.py` has the
+`config` that `app.py` gave it. What answers when a limit is passed is on the page of [reasons](errors.md).
 """
 
 SECTIONS: Final = {Config: "", Limits: "limits", Timeouts: "timeouts", Retry: "retry", Forwarding: "forwarding"}
@@ -123,7 +124,10 @@ def config_table(kind: type, field: str) -> str:
     """The fields of one dataclass."""
     instance = kind()
     place = f"The field `{field}` of `Config`. " if field else ""
-    lines = [f"\n## {kind.__name__}\n\n{place}{kind.__doc__}\n\n", "| field | type | default | meaning |\n|---|---|---|---|\n"]
+    lines = [
+        f"\n## {kind.__name__}\n\n{place}{kind.__doc__}\n\n",
+        "| field | type | default | meaning |\n|---|---|---|---|\n",
+    ]
     for name, annotation, text in documented_fields(kind.__name__):
         value = getattr(instance, name)
         lines.append(f"| `{name}` | `{annotation}` | {shown(name, value)} | {cell(text or section_link(value))} |\n")

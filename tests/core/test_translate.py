@@ -11,6 +11,7 @@ from coulee.core.seam import Address
 from coulee.core.translate import (
     TrustedNetworks,
     add_date,
+    drop_named,
     hops_left,
     host_of,
     request_for_upstream,
@@ -28,7 +29,9 @@ def request_with(fields: Pairs, method: str = "GET", authority: str = "a.example
 
 def up(fields: Pairs, config: Config = SILENT, *, trusted: bool = False, client: Address = CLIENT) -> Pairs:
     """The fields that the origin sees."""
-    return list(request_for_upstream(request_with(fields), client, trusted, config).headers)
+    request = request_with(fields)
+    drop_named(request.headers)
+    return list(request_for_upstream(request, client, trusted, config).headers)
 
 
 def down(fields: Pairs, config: Config = SILENT, version: tuple[int, int] = (1, 1)) -> Pairs:

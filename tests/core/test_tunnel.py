@@ -56,7 +56,7 @@ def test_a_tunnel_listens_accepts_connects_and_reads_both_ends() -> None:
     tunnel = Tunnel(ORIGIN, listen=[HERE])
     assert tunnel.handle(None, 0.0) == [Listen(1, HERE)]
     assert tunnel.handle(Listening(1, HERE), 0.0) == [Accept(2, 1)]
-    assert tunnel.handle(Accepted(2, ("10.0.0.9", 50000), HERE), 0.0) == [Accept(3, 1), Connect(4, ORIGIN)]
+    assert tunnel.handle(Accepted(2, ("10.0.0.9", 50000), HERE), 0.0) == [Accept(3, 1), Receive(2), Connect(4, ORIGIN)]
 
 
 def test_a_tunnel_without_listeners_asks_for_nothing() -> None:
@@ -236,7 +236,7 @@ def test_the_limit_of_a_connect_is_over_with_it(world: World, pair: tuple[int, i
 
 
 def test_a_reader_that_is_slow_stops_the_writer_at_the_other_end(make_world: MakeWorld) -> None:
-    limits = Limits(buffer_high_bytes=100, buffer_low_bytes=10)
+    limits = Limits(buffer_high_bytes=100, buffer_low_bytes=10, head_bytes_max=100)
     world = make_world(Tunnel(ORIGIN, Config(limits=limits), listen=[HERE]))
     client, origin = world.client(), world.connects()
     assert world.receives(origin, b"a" * 60) == [Send(client, b"a" * 60)]

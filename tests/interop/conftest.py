@@ -35,6 +35,7 @@ import pytest
 HOST = "127.0.0.1"
 WITHIN_S = 15.0  # for anything that should happen at once, on a machine that may be busy
 BLOCK = 256 * 1024
+PORTS_TRIED = 5
 
 Value = TypeVar("Value")
 
@@ -105,10 +106,7 @@ class Coulee:
 
     def memory_kib(self, name: str) -> int:
         """`VmRSS` or `VmHWM` of the process."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        match = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
-        assert match is not None
-        return int(match[1])
+        return memory_of(self.process.pid, name)
 
     def end(self) -> int:
         """Ask it to stop; its exit code."""
@@ -122,8 +120,23 @@ class Coulee:
         return self.process.returncode
 
 
+def memory_of(pid: int, name: str) -> int:
+    """`VmRSS` or `VmHWM` of a process, in KiB. Linux only."""
+    match = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match[1])
+
+
+@pytest.fixture(scope="session")
+def memory_kib() -> Callable[[int, str], int]:
+    """Tells `VmRSS` or `VmHWM` of a process."""
+    return memory_of
+
+
 @contextlib.contextmanager
-def running(*args: str, listen: str = f"{HOST}:0", app: str = "", traceback: bool = False) -> Generator[Coulee, None, None]:
+def running(
+    *args: str, listen: str = f"{HOST}:0", app: str = "", traceback: bool = False
+) -> Generator[Coulee, None, None]:
     """`coulee LISTEN ARGS`, or `coulee run app.py` with `app` as its text, while the block lasts.
 
     It prints no traceback, unless the test says that it may.
@@ -457,7 +470,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing."""
 
 
@@ -548,9 +561,6 @@ def nginx() -> Generator[Nginx, None, None]:
     (folder / "files" / "close").write_bytes(b"until I close\n" * 1000)
     (folder / "files" / "etag").write_bytes(b"tagged\n")
     folder.chmod(0o755)
-    with socket.socket() as probe:  # nginx cannot tell which port it was given
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
     built = subprocess.run([program, "-V"], capture_output=True, text=True, check=False).stderr
     temp_paths = "\n".join(
         f"    {module}_temp_path {folder}/{module};"
@@ -558,27 +568,25 @@ def nginx() -> Generator[Nginx, None, None]:
         if f"--without-http_{module}_module" not in built
     )
     config = folder / "nginx.conf"
-    config.write_text(NGINX_CONFIG.format(folder=folder, host=HOST, port=port, temp_paths=temp_paths))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "-p", str(folder), "-e", "stderr", "-c", str(config)], stdin=subprocess.DEVNULL, stderr=log
-        )
+    for _ in range(PORTS_TRIED):
+        with socket.socket() as probe:  # nginx cannot tell which port it was given
+            probe.bind((HOST, 0))
+            port: int = probe.getsockname()[1]
+        config.write_text(NGINX_CONFIG.format(folder=folder, host=HOST, port=port, temp_paths=temp_paths))
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [program, "-p", str(folder), "-e", "stderr", "-c", str(config)], stdin=subprocess.DEVNULL, stderr=log
+            )
+        until(lambda: (folder / "nginx.pid").exists() or process.poll() is not None, "nginx starts")  # noqa: B023
+        if process.poll() is None:
+            break  # or somebody else was given that port a moment later
     try:
-        until(lambda: _accepts(port) or process.poll() is not None, "nginx listens")
         assert process.poll() is None, (folder / "log").read_text()
         yield Nginx(folder, port)
     finally:
         process.terminate()
         process.wait(WITHIN_S)
         shutil.rmtree(folder)
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection((HOST, port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="session")

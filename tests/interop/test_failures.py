@@ -60,6 +60,12 @@ def too_slow(wire: Wire, head: Head) -> None:
         slowly.wait(LIMIT_S / 4)
 
 
+def fine(wire: Wire, head: Head) -> bool:
+    """Answer, and go on."""
+    wire.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+    return True
+
+
 FAILURES = {
     "reset": (reset, 502, "upstream_reset", "connection_terminated"),
     "close": (close, 502, "upstream_reset", "connection_terminated"),
@@ -139,7 +145,9 @@ def test_an_origin_that_accepts_nobody_is_a_gateway_timeout(
                 one.setblocking(False)
                 one.connect_ex(address)
                 crowd.append(one)
-            proxy = coulee("--backend", backend, app=IMPATIENT.format(limit=LIMIT_S, url=f"http://127.0.0.1:{address[1]}"))
+            proxy = coulee(
+                "--backend", backend, app=IMPATIENT.format(limit=LIMIT_S, url=f"http://127.0.0.1:{address[1]}")
+            )
             answer = curl(f"{proxy.url}/")
         finally:
             for one in crowd:
@@ -150,20 +158,18 @@ def test_an_origin_that_accepts_nobody_is_a_gateway_timeout(
 
 
 @pytest.mark.parametrize("failure", ["reset", "silent", "garbage"])
-def test_the_short_log_has_the_reason_too(
-    failure: str, coulee: Callable[..., Coulee], raw: Raw, curl: Curl
-) -> None:
+def test_the_short_log_has_the_reason_too(failure: str, coulee: Callable[..., Coulee], raw: Raw, curl: Curl) -> None:
     script, status, word, _ = FAILURES[failure]
     proxy = coulee("--log", "short", app=IMPATIENT.format(limit=LIMIT_S, url=raw.url))
     raw.on("/a", script)
     assert curl(f"{proxy.url}/a").status == status
-    line = next(line for line in [proxy.line(f"[{word}")])
+    line = proxy.line(f"[{word}")
     assert f"GET /a {status} " in line
     assert f"127.0.0.1:{raw.port}" in line
 
 
 def test_the_short_log_shows_fail_over(coulee: Callable[..., Coulee], dead_port: int, raw: Raw, curl: Curl) -> None:
-    raw.on("/a", lambda wire, head: wire.send(b"HTTP/1.1 204 No Content\r\n\r\n") is None)
+    raw.on("/a", fine)
     proxy = coulee("--log", "short", "--to", f"http://127.0.0.1:{dead_port}", "--to", raw.url)
     assert curl(f"{proxy.url}/a").status == 204
     assert "retry: upstream_refused" in proxy.line("GET /a 204")
@@ -277,7 +283,7 @@ def fail(exchange):
     if exchange.request.path == "/bad":
         raise LookupError("no such luck")
 """
-    raw.on("/good", lambda wire, head: wire.send(b"HTTP/1.1 204 No Content\r\n\r\n") is None)
+    raw.on("/good", fine)
     proxy = coulee("--backend", backend, app=app, traceback=True)
     bad = curl(f"{proxy.url}/bad")
     assert bad.status == 500

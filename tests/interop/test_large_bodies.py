@@ -24,8 +24,8 @@ GROWTH_MAX_KIB = 20 * 1024
 PACE = 100_000  # bytes in each tenth of a second: 1 MB/s
 THROTTLED_S = 4.0
 HELD_BACK_MAX = 48 * 1024 * 1024
-"""What may have left a fast sender while a slow reader took 4 MB: the kernel's buffers of two connections, 4 MiB to send
-and 6 MiB to receive by default, twice that for its bookkeeping; and coulee's, which are small."""
+"""What may have left a fast sender while a slow reader took 4 MB: the kernel's buffers of two connections, 4 MiB to
+send and 6 MiB to receive by default, twice that for its bookkeeping; and coulee's, which are small."""
 
 FILTERED = """
 from coulee.core import Filter, Proxy
@@ -64,6 +64,11 @@ class Big:
         self.received = 0
         self.throttle = False
         self.sent_while_throttled = 0
+
+    def small(self, wire: Wire, head: Head) -> bool:
+        """Nothing."""
+        wire.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        return True
 
     def download(self, wire: Wire, head: Head) -> bool:
         """1 GiB with its length."""
@@ -130,7 +135,7 @@ def big(raw: Raw, data: tuple[Callable[[int], Any], Callable[[int], str]]) -> Bi
     scripts = Big(*data)
     for name in ("download", "chunked_download", "upload"):
         raw.on(f"/{name}", getattr(scripts, name))
-    raw.on("/small", lambda wire, head: wire.send(b"HTTP/1.1 204 No Content\r\n\r\n") is None)
+    raw.on("/small", scripts.small)
     return scripts
 
 

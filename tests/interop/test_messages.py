@@ -67,9 +67,7 @@ def test_304_has_no_body_and_its_connection_serves_on(proxy: Coulee, curl: Curl)
     assert twice.stdout == b"304 1\n304 0\n"
 
 
-def test_hop_by_hop_fields_stay_on_their_hop_and_the_client_is_named(
-    raw: Raw, raw_proxy: Coulee, curl: Curl
-) -> None:
+def test_hop_by_hop_fields_stay_on_their_hop_and_the_client_is_named(raw: Raw, raw_proxy: Coulee, curl: Curl) -> None:
     raw.on("/", respond(b"HTTP/1.1 200 OK\r\nConnection: x-mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\n"
                         b"X-Kept: yes\r\nContent-Length: 2\r\n\r\nhi"))  # fmt: skip
     answer = curl("-H", "Connection: x-secret", "-H", "X-Secret: 1", "-H", "X-Forwarded-For: 6.6.6.6", raw_proxy.url)
@@ -213,9 +211,7 @@ def test_trailers_of_an_answer_reach_the_client(raw: Raw, raw_proxy: Coulee, cur
     assert answer.trailers == [("X-Sum", "42")]
 
 
-def test_trailers_of_a_request_reach_the_origin(
-    raw: Raw, raw_proxy: Coulee, dial: Callable[[int], Wire]
-) -> None:
+def test_trailers_of_a_request_reach_the_origin(raw: Raw, raw_proxy: Coulee, dial: Callable[[int], Wire]) -> None:
     seen: list[tuple[bytes, list[tuple[str, str]]]] = []
 
     def take(wire: Wire, head: Head) -> bool:

@@ -301,7 +301,8 @@ def test_whoever_stops_reading_our_lines_does_not_stop_the_proxy() -> None:
 
 def test_letters_that_the_output_cannot_show_do_not_stop_the_proxy() -> None:
     raw = io.BytesIO()
-    Console("short", io.TextIOWrapper(raw, encoding="ascii"), io.StringIO())(record(target="/caf\xe9"))
+    out = io.TextIOWrapper(raw, encoding="ascii")
+    Console("short", out, io.StringIO())(record(target="/caf\xe9"))
     assert raw.getvalue() == b"00:00:02 GET /caf\\xe9 200 11ms fast\n"
 
 

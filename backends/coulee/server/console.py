@@ -10,12 +10,14 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from typing import Final, TextIO
 
 from coulee.core.report import Access, Event
 
 LINE_MAX: Final = 8192
+TEXT_MAX: Final = 1024  # of one field, where a line is long
 
 _RED, _GREEN, _YELLOW, _DIM, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 
@@ -51,8 +53,10 @@ class Console:
             if self.on_listening is not None:
                 self.on_listening(event)
         elif event.name in ("filter_error", "internal_error"):
-            print(escaped(f"! {event.name}: {event.text}"), file=self.errors, flush=True)
-            print(str(event.fields.get("traceback", "")).rstrip(), file=self.errors, flush=True)
+            lines = [f"! {event.name}: {event.text}"]
+            lines += [f"  {line}" for line in str(event.fields.get("traceback", "")).splitlines()]
+            for line in lines:  # an exception's text may hold what a client sent
+                self._print_to(self.errors, escaped(line))
         elif event.name == "retry" and self.form == "short":
             self._print(escaped(f"{clock(event.at)} ! {event.text}"))
         elif event.name == "draining" and self.form == "short" and event.fields.get("grace_s"):
@@ -60,10 +64,14 @@ class Console:
 
     def _print(self, line: str) -> None:
         try:
-            self.out.write(line[:LINE_MAX] + "\n")
-            self.out.flush()
+            self._print_to(self.out, line)
         except BrokenPipeError:
             self.form = "none"  # whoever read our lines has left; the proxy goes on
+
+    def _print_to(self, out: TextIO, line: str) -> None:
+        encoding = getattr(out, "encoding", None) or "utf-8"
+        out.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        out.flush()
 
 
 def escaped(text: str) -> str:
@@ -89,20 +97,38 @@ def short_line(record: Access, *, colours: bool = False) -> str:
     """`12:00:02 GET /a 200 11ms flaky -> fast (retry: upstream_reset)`."""
     status = str(record.status) if record.status else "---"
     reason = f" [{record.reason}{': ' + record.detail if record.detail else ''}]" if record.reason else ""
-    path = path_of(record)
+    path, reason = _short(path_of(record)), _short(reason)
     if colours:
         good = record.status and record.status < 400
         status = f"{_GREEN if good else _YELLOW if 400 <= record.status < 500 else _RED}{status}{_PLAIN}"
-        path = f"{_DIM}{escaped(path)}{_PLAIN}"
-    else:
-        path = escaped(path)
+        path = f"{_DIM}{path}{_PLAIN}"
     size = "" if not record.bytes_out else f" {record.bytes_out}B"
-    head = escaped(f"{clock(record.started)} {record.method} {record.target}")
-    return f"{head} {status} {record.duration_s * 1000:.0f}ms{size} {path}{escaped(reason)}".rstrip()
+    head = f"{clock(record.started)} {_short(record.method)} {_short(record.target)}"
+    return f"{head} {status} {record.duration_s * 1000:.0f}ms{size} {path}{reason}".rstrip()
 
 
 def json_line(record: Access) -> str:
-    """All of a record as one JSON object."""
-    fields = asdict(record)
-    fields["version"] = f"{record.version[0]}.{record.version[1]}"
-    return json.dumps(fields, default=str)
+    """All of a record as one JSON object; texts are shortened where the line would be too long otherwise."""
+    names = [each.name for each in dataclass_fields(record)]
+    values = {name: getattr(record, name) for name in names}  # not asdict(), which copies what filters put into tags
+    values["version"] = f"{record.version[0]}.{record.version[1]}"
+    values["attempts"] = [asdict(attempt) for attempt in record.attempts]
+    line = json.dumps(values, default=str)
+    if len(line) <= LINE_MAX:
+        return line
+    for name in names:
+        if isinstance(values[name], str):
+            values[name] = _short(values[name])
+    for attempt in values["attempts"]:
+        attempt["detail"] = _short(attempt["detail"])
+    line = json.dumps(values, default=str)
+    if len(line) > LINE_MAX:
+        values["tags"] = {"omitted": "the line would be too long with them"}
+        values["attempts"] = values["attempts"][-1:]
+    return json.dumps(values, default=str)
+
+
+def _short(text: str) -> str:
+    """Text that cannot start a new line and leaves room for the rest of it."""
+    text = escaped(text[:TEXT_MAX])
+    return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 3] + "..."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from coulee.server.console import escaped
+
 
 def holder_of(port: int) -> str | None:
     """`python3 (pid 4242)`, for the process that listens on a TCP port, where that can be seen."""
@@ -21,7 +23,7 @@ def holder_of(port: int) -> str | None:
         for descriptor in descriptors:
             try:
                 if os.readlink(descriptor) in inodes:
-                    return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+                    return f"{escaped((process / 'comm').read_text(errors='replace').strip())} (pid {process.name})"
             except OSError:
                 continue
     return None

@@ -21,9 +21,11 @@ def load_proxy(target: str) -> Proxy:
     place, _, name = target.partition(":")
     if place.endswith(".py"):
         module = _from_file(Path(place))
-    else:
+    elif all(part.isidentifier() for part in place.split(".")):
         sys.path.insert(0, "")
         module = _imported(place)
+    else:
+        raise LoadError(f"{target!r} names no module: write app.py, app.py:name, module or module:name")
     return _proxy_in(module, name, place)
 
 
@@ -34,34 +36,43 @@ def _from_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(path.stem)
     sys.modules[path.stem] = module
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        if before is None:
+            del sys.modules[path.stem]
+        else:
+            sys.modules[path.stem] = before
         raise LoadError(_where(error, path)) from error
     return module
 
 
 def _imported(name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and name.startswith(error.name):
-            raise LoadError(f"{name}: there is no such module (and a file would be named {name}.py)") from error
-        raise LoadError(_where(error, None)) from error
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None  # a package around it is missing
     except Exception as error:
         raise LoadError(_where(error, None)) from error
+    if spec is None:
+        raise LoadError(f"{name}: there is no such module (and a file would be named {name}.py)")
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise LoadError(_where(error, Path(spec.origin) if spec.origin else None)) from error
 
 
 def _where(error: Exception, path: Path | None) -> str:
-    """`app.py:3: NameError: ...`: the last line of the user's own code that the error passed."""
+    """`app.py:3: NameError: ...`: the last line of the user's own code that the error passed, as one line."""
     if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {error.msg}"
+        return f"{error.filename or path}:{error.lineno or 1}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if path is not None and Path(frame.filename) == path]
+    ours = [frame for frame in frames if path is not None and Path(frame.filename).resolve() == path.resolve()]
     frame = (ours or frames)[-1]
-    return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {error}"
+    return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _proxy_in(module: ModuleType, name: str, place: str) -> Proxy:
@@ -74,10 +85,9 @@ def _proxy_in(module: ModuleType, name: str, place: str) -> Proxy:
     proxies = {key: value for key, value in vars(module).items() if isinstance(value, Proxy)}
     if "proxy" in proxies:
         return proxies["proxy"]
-    if len(proxies) == 1:
-        return next(iter(proxies.values()))
     if not proxies:
         raise LoadError(f"{place}: makes no Proxy; write `proxy = Proxy(Cluster('http://127.0.0.1:9000'))`")
-    raise LoadError(
-        f"{place}: makes several proxies ({', '.join(proxies)}); say which, as {place}:{next(iter(proxies))}"
-    )
+    first = next(iter(proxies))
+    if any(other is not proxies[first] for other in proxies.values()):
+        raise LoadError(f"{place}: makes several proxies ({', '.join(proxies)}); say which, as {place}:{first}")
+    return proxies[first]

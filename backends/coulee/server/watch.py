@@ -34,6 +34,6 @@ def _unreachable(peer: Peer) -> str | None:
                 probe.connect(peer.address)
         else:
             socket.create_connection(peer.address, timeout=1.0).close()
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
+    except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
+        return (getattr(error, "strerror", None) or str(error)).lower()
     return None

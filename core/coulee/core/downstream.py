@@ -150,6 +150,7 @@ class Downstream(Connection):
         self.exchange = None
         if task.error is not None:
             self.proxy.stray_error(task)
+            exchange.abandoned(task.error)
         if self.closing:
             return
         if not exchange.answered:

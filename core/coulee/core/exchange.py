@@ -25,7 +25,7 @@ from coulee.core.parts import Data, Interim, Request, Response, Trailers, respon
 from coulee.core.peer import Peer
 from coulee.core.report import Access, Attempt, Event
 from coulee.core.seam import Address
-from coulee.core.translate import add_date, hops_left, request_for_upstream, response_for_downstream
+from coulee.core.translate import add_date, drop_named, hops_left, request_for_upstream, response_for_downstream
 
 if TYPE_CHECKING:
     from random import Random
@@ -64,6 +64,7 @@ class Exchange:
         "history",
         "peer",
         "proxy",
+        "recorded",
         "replay",
         "replay_bytes",
         "request",
@@ -107,6 +108,7 @@ class Exchange:
         self.answered = False  # to the end
         self.error: ExchangeError | None = None
         self.failure: ExchangeError | None = None  # why it was cancelled
+        self.recorded = False
         self.started = proxy.kernel.now
         self.first_byte = -1.0
         self.bytes_in = len(request.data)
@@ -194,6 +196,7 @@ class Exchange:
 
     async def _request_phases(self) -> Response | None:
         chains = self.proxy.chains
+        drop_named(self.request.headers)
         answer: Response | None = None
         if chains.early_request_filter:
             answer = await decide(chains.early_request_filter, Response, self)
@@ -516,7 +519,19 @@ class Exchange:
                 self.proxy.tell_failure(self, error, error.__cause__ or error)
             except (TimeoutError, Cancelled):
                 self.proxy.report(Event("filter_error", "a logging filter took too long", self.now))
-        self.proxy.finished_exchange(self)
+        self._record_once()
+
+    def abandoned(self, error: BaseException) -> None:
+        """Its task had to be left behind, or was broken: nothing of it may be left, and its record is due."""
+        self._release()
+        if self.error is None:
+            self.error = ExchangeError("internal_error", f"{type(error).__name__}: {error}")
+        self._record_once()
+
+    def _record_once(self) -> None:
+        if not self.recorded:
+            self.recorded = True
+            self.proxy.finished_exchange(self)
 
     def record(self) -> Access:
         """What is to be said of it at its end."""

@@ -24,14 +24,16 @@ _VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 @lru_cache(maxsize=1024)
 def _needle(name: str) -> bytes:
-    """What to search for in a lower-case block."""
-    return b"\r\n%s:" % name.lower().encode("latin-1", "replace")
+    """What to search for in a lower-case block; for what can be no name, what is in no block."""
+    raw = name.encode("latin-1", "replace")
+    return b"\r\n%s:" % raw.lower() if TOKEN.fullmatch(raw) else b"\n\n"
 
 
 @lru_cache(maxsize=256)
 def field_pattern(names: tuple[str, ...]) -> re.Pattern[bytes]:
     """A pattern that matches each whole field with one of these names in a block."""
-    return re.compile(rb"(?i)\r\n(?:%s):[^\r]*" % b"|".join(re.escape(name.encode("latin-1")) for name in names))
+    possible = [name.encode("latin-1") for name in names if name.isascii() and TOKEN.fullmatch(name.encode())]
+    return re.compile(rb"(?i)\r\n(?:%s):[^\r]*" % b"|".join(map(re.escape, possible)) if possible else rb"(?!)")
 
 
 def encode_field(name: str, value: str) -> bytes:

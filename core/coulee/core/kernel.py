@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import ContextVar
 from heapq import heapify, heappop, heappush
 from inspect import CORO_CREATED, CORO_RUNNING, getcoroutinestate
 from math import inf
-from types import TracebackType, coroutine
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from types import CoroutineType, TracebackType, coroutine
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 if TYPE_CHECKING:
     from coulee.core.machine import KernelMachine
@@ -71,11 +72,12 @@ class Alarm:
     `deadline` may be set to `inf` at any time to call it off; to set it, use `Kernel.arm`.
     """
 
-    __slots__ = ("armed", "deadline")
+    __slots__ = ("armed", "deadline", "entry")
 
     def __init__(self) -> None:
         self.deadline = inf
-        self.armed = inf  # the time of our entry in the heap; an entry with another time is stale
+        self.armed = inf  # the time of our entry in the heap
+        self.entry = 0  # and its number; an entry with another number is stale
 
     def ring(self, now: float) -> None:
         """Called once when the deadline has come."""
@@ -128,21 +130,20 @@ class Scope(Alarm):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> Literal[False]:  # for type checkers, who then know that a block with a `return` in it returns
+        if self.leave(error):
+            raise DeadlineExceeded(f"no end within {self.limit_s:g} s") from None
+        return False
+
+    def leave(self, error: BaseException | None) -> bool:
+        """The end of the block. True where `error` is our own cancellation, which has done its work."""
         task = self.task
         assert task is not None
         assert task.scope is self, "scopes are left in the reverse order of entering"
         task.kernel.disarm(self)
         task.scope = self.outer
-        ours = self.cancelled and isinstance(error, Cancelled)
         task.find_doom()
-        if ours and task.doomed is None:
-            return self.settle(error)
-        return False
-
-    def settle(self, error: BaseException | None) -> bool:
-        """Our own cancellation has done its work: say so in the words of whoever wrote `with deadline`."""
-        raise DeadlineExceeded(f"no end within {self.limit_s:g} s") from None
+        return self.cancelled and isinstance(error, Cancelled) and task.doomed is None
 
     def ring(self, now: float) -> None:
         self.cancel()
@@ -159,14 +160,15 @@ class Scope(Alarm):
 class Nursery(Scope):
     """A scope that owns child tasks: `with nursery() as n: n.start(f, x); await n.join()`.
 
-    Leaving the block cancels the children that are left, so none outlives it. A child's exception cancels the block and
+    Leaving the block ends the children that are left, shielded or not, so none outlives it. A child's exception cancels the block and
     is raised at its end.
     """
 
-    __slots__ = ("children", "failure", "waiter")
+    __slots__ = ("children", "failure", "left", "waiter")
 
     def __init__(self) -> None:
         super().__init__()
+        self.left = False
         self.children: dict[Task, None] = {}
         self.failure: BaseException | None = None
         self.waiter: Task | None = None
@@ -174,6 +176,7 @@ class Nursery(Scope):
     def start(self, function: Callable[..., AnyCoroutine], *args: Any) -> Task:
         """Run `function(*args)` as a child; it begins in this turn, after whatever is ready already."""
         assert self.task is not None, "enter the nursery first"
+        assert not self.left, "the nursery was left: nothing would wait for a child of it"
         child = Task(self.task.kernel, function(*args), self._child_done)
         self.children[child] = None
         child.kernel.wake(child, None)
@@ -197,19 +200,16 @@ class Nursery(Scope):
         elif not self.children and self.waiter is not None:
             self.waiter.kernel.wake(self.waiter, None)
 
-    def __exit__(
+    def __exit__(  # type: ignore[override]
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        self.left = True
         for child in list(self.children):
-            child.cancel()
-        super().__exit__(kind, error, trace)
-        ours = isinstance(error, Cancelled) and self.cancelled and self.task is not None and self.task.doomed is None
+            child.kill()
+        ours = self.leave(error)
         if self.failure is not None and (error is None or ours):
             raise self.failure
         return ours
-
-    def settle(self, error: BaseException | None) -> bool:
-        return True
 
 
 def deadline(limit_s: float) -> Scope:
@@ -237,14 +237,27 @@ class Task:
     goes to `machine.stray_error`.
     """
 
-    __slots__ = ("body", "cancelled", "done", "doomed", "error", "kernel", "on_done", "scope", "turn", "value")
+    __slots__ = (
+        "body",
+        "cancelled",
+        "done",
+        "doomed",
+        "error",
+        "kernel",
+        "killed",
+        "on_done",
+        "scope",
+        "turn",
+        "value",
+    )
 
     def __init__(self, kernel: Kernel, body: AnyCoroutine, on_done: Callable[[Task], None] | None = None) -> None:
         self.kernel = kernel
-        self.body = body
+        self.body = body if isinstance(body, CoroutineType) else _as_coroutine(body)  # `sleep` is a bare generator
         self.on_done = on_done
         self.scope: Scope | None = None
         self.cancelled = False  # the whole task is
+        self.killed = False  # and no shield counts any more
         self.doomed: Scope | Task | None = None  # the scope that is cancelled around the point where we stand
         self.turn = 0  # an entry of the FIFO counts only while it bears this number
         self.done = False
@@ -259,8 +272,18 @@ class Task:
             self.find_doom()
             self.interrupt()
 
+    def kill(self) -> None:
+        """Cancel the whole task, whatever shields it: whoever owns it is leaving."""
+        if not self.done:
+            self.cancelled = self.killed = True
+            self.find_doom()
+            self.interrupt()
+
     def find_doom(self) -> None:
         """Recompute whether a cancelled scope is around us that no shield keeps away."""
+        if self.killed:
+            self.doomed = self
+            return
         scope = self.scope
         while scope is not None:
             if scope.cancelled:
@@ -282,6 +305,10 @@ class Task:
             self.kernel.end(self, None, Cancelled())
         elif state != CORO_RUNNING:
             self.kernel.step(self, None, Cancelled())
+
+
+async def _as_coroutine(awaitable: Any) -> Any:
+    return await awaitable
 
 
 class Kernel:
@@ -317,6 +344,8 @@ class Kernel:
 
         Nobody but the kernel, `start`, and the connection that hands over a part may call this: elsewhere, `wake`.
         """
+        if task.done:
+            return
         outer = self.running
         self.running = task
         task.turn += 1
@@ -345,6 +374,8 @@ class Kernel:
                 yielded = task.body.throw(Cancelled())
             else:
                 return
+        with suppress(BaseException):  # it may catch this one too; then it is left where it stands
+            task.body.close()
         raise RuntimeError(f"a task caught {STUBBORN_MAX} exceptions meant to end it, and was abandoned")
 
     def end(self, task: Task, value: Any, error: BaseException | None) -> None:
@@ -376,6 +407,7 @@ class Kernel:
                 self.stale += 1
             alarm.armed = when
             self.sequence += 1
+            alarm.entry = self.sequence
             heappush(self.heap, (when, self.sequence, alarm))
 
     def disarm(self, alarm: Alarm) -> None:
@@ -383,9 +415,10 @@ class Kernel:
         alarm.deadline = inf
         if alarm.armed != inf:
             alarm.armed = inf
+            alarm.entry = 0
             self.stale += 1
             if self.stale > 64 and self.stale * 2 > len(self.heap):
-                self.heap = [entry for entry in self.heap if entry[2].armed == entry[0]]
+                self.heap = [entry for entry in self.heap if entry[2].entry == entry[1]]
                 heapify(self.heap)
                 self.stale = 0
 
@@ -393,8 +426,8 @@ class Kernel:
         """When to be called again at the latest."""
         heap = self.heap
         while heap:
-            when, _, alarm = heap[0]
-            if alarm.armed == when:
+            when, number, alarm = heap[0]
+            if alarm.entry == number:
                 return when
             heappop(heap)
             self.stale -= 1
@@ -404,11 +437,12 @@ class Kernel:
         """Ring what has come due; put right the entries whose alarm was moved to a later time."""
         heap = self.heap
         while heap and heap[0][0] <= now:
-            when, _, alarm = heappop(heap)
-            if alarm.armed != when:
+            _, number, alarm = heappop(heap)
+            if alarm.entry != number:
                 self.stale -= 1
                 continue
             alarm.armed = inf
+            alarm.entry = 0
             due = alarm.deadline
             if due <= now:
                 alarm.deadline = inf
@@ -420,7 +454,7 @@ class Kernel:
     @property
     def alarms(self) -> int:
         """How many alarms are set."""
-        return sum(1 for when, _, alarm in self.heap if alarm.armed == when and alarm.deadline != inf)
+        return sum(1 for _, number, alarm in self.heap if alarm.entry == number and alarm.deadline != inf)
 
 
 # -------------------------------------------------------------------------------------------------- waiting

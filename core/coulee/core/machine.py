@@ -99,6 +99,7 @@ class KernelMachine:
                 self._started = True
                 self.start()
             if kernel.heap and kernel.heap[0][0] <= now:
+                kernel.run()  # before the alarms: what came in time must not be overtaken by one that rings late
                 kernel.expire(now)
             if kernel.ready:
                 kernel.run()

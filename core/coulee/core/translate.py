@@ -37,19 +37,28 @@ _NEVER_NAMED_AWAY: Final = frozenset(
     {*_FORWARDING, "host", "authorization", "cookie", "via", "date", "expect", "max-forwards", "set-cookie"}
 )
 
-_DROP_FROM_STRANGER: Final = field_pattern(_HOP_BY_HOP + _FORWARDING)
+_DROP_FROM_STRANGER: Final = re.compile(
+    rb"(?i)\r\n(?:%s|x-forwarded-[^:\r]*):[^\r]*" % b"|".join(name.encode() for name in (*_HOP_BY_HOP, "forwarded"))
+)
 _DROP_FROM_TRUSTED: Final = field_pattern(_HOP_BY_HOP)
 _UNDERSCORE: Final = re.compile(rb"\r\n[^:\r]*_[^:\r]*:[^\r]*")
 _ORDINARY_CONNECTION: Final = frozenset({"keep-alive", "close", ""})
+
+
+def drop_named(headers: Headers) -> None:
+    """Drop the fields that Connection names (RFC 9110 section 7.6.1), in place, and leave Connection to be looked at.
+
+    For a request this is done when it arrives: what a filter adds later, no client can name away.
+    """
+    named = headers.get("connection")
+    if named is not None and named.lower() not in _ORDINARY_CONNECTION:
+        headers.block = _without_named(headers.block, named)
 
 
 def request_for_upstream(request: Request, client: Address, trusted: bool, config: Config) -> Request:
     """The request as it goes to the origin, in an object of its own."""
     headers = request.headers
     block = headers.block
-    named = headers.get("connection")
-    if named is not None and named.lower() not in _ORDINARY_CONNECTION:
-        block = _without_named(block, named)
     block = (_DROP_FROM_TRUSTED if trusted else _DROP_FROM_STRANGER).sub(b"", block)
     if not config.underscore_in_names and b"_" in block:
         block = _UNDERSCORE.sub(b"", block)
@@ -79,11 +88,8 @@ def request_for_upstream(request: Request, client: Address, trusted: bool, confi
 def response_for_downstream(response: Response, wall_clock: float, config: Config) -> None:
     """Make an origin's answer one that we give: in place."""
     headers = response.headers
-    block = headers.block
-    named = headers.get("connection")
-    if named is not None and named.lower() not in _ORDINARY_CONNECTION:
-        block = _without_named(block, named)
-    headers.block = _DROP_FROM_TRUSTED.sub(b"", block)
+    drop_named(headers)
+    headers.block = _DROP_FROM_TRUSTED.sub(b"", headers.block)
     if config.forwarding.via:
         headers.set("Via", _appended(headers.get("via"), _via_element(response.version, config)))
     add_date(headers, wall_clock)

@@ -89,8 +89,9 @@ class _End(Connection):
             self.relay.cancel()
 
     def timed_out(self, reading: bool) -> None:
-        assert self.stream is not None
-        self.stream.fail(ExchangeError("send_timeout", "the peer takes nothing"))
+        assert self.relay is not None
+        self.relay.cancel()
+        self.close(abort=True)  # also where the relay is over, and only the last bytes are left
 
     def fault(self, error: ProtocolError) -> ExchangeError:
         raise AssertionError("a codec that frames nothing finds no fault")
@@ -131,9 +132,11 @@ class Tunnel(KernelMachine):
         """Nothing to do."""
 
     def accepted(self, completion: Accepted, listener: int) -> None:
-        if not self.draining:
-            self.ask_to_accept(listener)
         down = _End(self, completion.conn)
+        if self.draining:
+            down.close(abort=True)
+            return
+        self.ask_to_accept(listener)
         task = Task(self.kernel, self._relay(down), self._relayed)
         down.relay = task
         self.relays[task] = None
@@ -153,8 +156,8 @@ class Tunnel(KernelMachine):
         up = _End(self, self.number())
         up.relay = down.relay
         try:
+            down.receive()  # its leaving is heard while we connect
             await up.connect(self.to, self.config.timeouts.connect_timeout_s)
-            down.receive()
             up.receive()
             with nursery() as pumps:
                 pumps.start(_pump, down, up)

@@ -1,0 +1,54 @@
+"""The backends under test. Add yours to `HARNESSES`, or override the fixture `harness` in a suite of your own."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.conformance.bench import Bench
+from tests.conformance.harness import AsyncioHarness, Harness, SimulatedHarness
+
+from coulee.backends.simulator import Weather
+
+ROUGH = Weather(
+    latency_s=(0.0, 0.01),
+    split=0.3,
+    join=0.3,
+    window_bytes=(1000, 100_000),
+    early_read=1.0,
+    early_alarm=1.0,
+    deaf=1.0,
+    shuffle=True,
+)
+
+
+def _uvloop() -> Harness:
+    pytest.importorskip("uvloop")
+    return AsyncioHarness(importlib.import_module("uvloop").new_event_loop)
+
+
+HARNESSES: dict[str, Callable[[], Harness]] = {
+    "asyncio": lambda: AsyncioHarness(asyncio.new_event_loop),
+    "uvloop": _uvloop,
+    "simulator": lambda: SimulatedHarness(Weather.calm()),
+    "simulator, rough": lambda: SimulatedHarness(ROUGH),
+}
+
+
+@pytest.fixture(params=HARNESSES)
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    made = HARNESSES[request.param]()
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def bench(harness: Harness) -> Iterator[Bench]:
+    """A bench whose machine must finish in order."""
+    bench = Bench(harness)
+    yield bench
+    bench.end()
