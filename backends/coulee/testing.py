@@ -45,8 +45,8 @@ _PROXY: Address = ("127.0.0.1", 8000)
 
 @dataclass(slots=True)
 class Answer:
-    """What the client got, as far as it came. `complete` tells whether that is all of it; `why` is the reason and detail
-    of the access record where something went wrong."""
+    """What the client got, as far as it came. `complete` tells whether that is all of it; `why` is the reason and
+    detail of the access record where something went wrong."""
 
     status: int
     headers: Headers

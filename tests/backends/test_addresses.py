@@ -48,7 +48,7 @@ def test_addresses_are_read(text: str, address: object) -> None:
     ],
 )
 def test_what_is_no_address_is_told_how_to_be_one(text: str, advice: str) -> None:
-    with pytest.raises(ValueError, match=".") as raised:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
         parse_address(text)
     assert advice in str(raised.value)
 

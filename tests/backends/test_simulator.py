@@ -24,7 +24,6 @@ from coulee.core.seam import (
     Completion,
     Connect,
     Connected,
-    Drain,
     ErrorKind,
     Finished,
     Hold,
@@ -37,35 +36,7 @@ from coulee.core.seam import (
     Send,
 )
 from coulee.core.tunnel import Tunnel
-
-HERE: Address = ("10.0.0.1", 8000)
-ORIGIN: Address = ("10.0.0.2", 80)
-KIB = 1024
-
-
-class Recorder(FarEnd):
-    """Writes down what happens to it."""
-
-    def __init__(self, says: bytes = b"", *, then_eof: bool = False) -> None:
-        super().__init__()
-        self.says = says
-        self.then_eof = then_eof
-        self.got = b""
-        self.eofs = 0
-        self.ends: list[ErrorKind | None] = []
-
-    def opened(self) -> None:
-        if self.says:
-            self.write(self.says)
-        if self.then_eof:
-            self.write_eof()
-
-    def received(self, data: bytes) -> None:
-        self.got += data
-        self.eofs += not data
-
-    def closed(self, error: ErrorKind | None) -> None:
-        self.ends.append(error)
+from tests.backends.ends import HERE, KIB, ORIGIN, Recorder, far_ends
 
 
 class Echo(Recorder):
@@ -112,15 +83,6 @@ class Script:
 
     def ends(self) -> list[tuple[float, ErrorKind | None]]:
         return [(round(at, 6), item.error) for at, item in self.heard if isinstance(item, Closed)]
-
-
-def far_ends(near: FarEnd, far: FarEnd, weather: Weather | None = None) -> Simulator:
-    """Two scripted ends, connected."""
-    sim = Simulator(0, weather or Weather.calm())
-    sim.listen(ORIGIN, lambda _: far)
-    sim.connect(ORIGIN, near)
-    sim.flush()
-    return sim
 
 
 # -- time
@@ -182,163 +144,6 @@ def test_flushing_waits_for_what_moves_and_rings_nothing_beyond() -> None:
     assert client.got == b"hello"
     assert sim.now == pytest.approx(0.002)
     assert not rung
-
-
-# -- the network
-
-
-def test_a_connection_carries_both_ways_and_half_closes_each_way() -> None:
-    near, far = Recorder(b"question", then_eof=True), Recorder()
-    sim = far_ends(near, far)
-    assert (far.got, far.eofs) == (b"question", 1)
-    far.write(b"answer")
-    sim.flush()
-    assert near.got == b"answer"
-    assert not near.ends
-    far.write_eof()
-    sim.flush()
-    assert near.ends == far.ends == [None]
-    assert not any(sim.left.values())
-
-
-def test_addresses_are_told_and_sources_can_be_chosen() -> None:
-    sim = Simulator()
-    ends: list[FarEnd] = []
-    sim.listen(ORIGIN, ends.append)
-    sim.listen("/run/a.sock", ends.append)
-    sim.connect(ORIGIN, FarEnd(), source=("192.0.2.7", 1234))
-    sim.connect(ORIGIN, FarEnd())
-    sim.connect("/run/a.sock", FarEnd())
-    sim.flush()
-    assert [end.address for end in ends] == [ORIGIN, ORIGIN, "/run/a.sock"]
-    assert ends[0].peer == ("192.0.2.7", 1234)
-    assert ends[1].peer[0] == "10.0.0.9"
-    assert ends[2].peer == ""
-
-
-def test_who_listens_nowhere_in_particular_gets_what_nobody_else_does() -> None:
-    sim = Simulator()
-    some: list[FarEnd] = []
-    rest: list[FarEnd] = []
-    sim.listen(("", 80), some.append)
-    sim.listen(None, rest.append)
-    for address in (("a.example", 80), ("a.example", 81), "/run/x"):
-        sim.connect(address, FarEnd())
-    sim.flush()
-    assert [end.address for end in some] == [("a.example", 80)]
-    assert [end.address for end in rest] == [("a.example", 81), "/run/x"]
-    sim.unlisten(None)
-    client = Recorder()
-    sim.connect("/run/x", client)
-    sim.flush()
-    assert client.ends == ["refused"]
-    with pytest.raises(OSError, match="in use"):
-        sim.listen(("", 80), some.append)
-
-
-def test_callbacks_do_as_well_as_methods() -> None:
-    sim = Simulator()
-    told: list[object] = []
-
-    def come(far: FarEnd) -> None:
-        far.on_opened = lambda: told.append("opened")
-        far.on_received = told.append
-        far.on_closed = told.append
-
-    sim.listen(ORIGIN, come)
-    client = FarEnd()
-    client.write(b"before it stands")
-    client.write_eof()
-    sim.connect(ORIGIN, client)
-    client.close()
-    sim.flush()
-    assert told == ["opened", b"before it stands", b""]
-
-
-def test_calls_behind_the_end_are_ignored() -> None:
-    near, far = Recorder(), Recorder()
-    sim = far_ends(near, far)
-    near.close()
-    sim.flush()
-    for end in (near, far):
-        end.reset()
-        end.write(b"x")
-        end.write_eof()
-        end.close()
-        end.pause()
-        end.resume()
-    sim.settle()
-    assert (near.ends, far.ends) == ([None], [None])
-    given_up = Recorder()
-    sim.connect(ORIGIN, given_up)
-    given_up.close()
-    sim.settle()
-    assert given_up.ends == [None]
-    assert given_up.unsent == 0
-
-
-def test_a_window_fills_and_empties() -> None:
-    near, far = Recorder(), Recorder()
-    sim = far_ends(near, far, Weather(window_bytes=(64 * KIB, 64 * KIB)))
-    far.pause()
-    near.write(bytes(200 * KIB))
-    near.write_eof()
-    sim.flush()
-    assert near.unsent == 200 * KIB
-    assert far.got == b""
-    far.resume()
-    sim.flush()
-    assert near.unsent == 0
-    assert len(far.got) == 200 * KIB
-    assert far.eofs == 1
-
-
-def test_a_close_delivers_everything_first() -> None:
-    near, far = Recorder(), Recorder()
-    sim = far_ends(near, far, Weather(window_bytes=(64 * KIB, 64 * KIB)))
-    far.pause()
-    near.write(bytes(100 * KIB))
-    near.close()
-    sim.flush()
-    assert not near.ends  # not all is in the kernel's hands
-    far.resume()
-    sim.flush()
-    assert (len(far.got), far.eofs, near.ends, far.ends) == (100 * KIB, 1, [None], [])
-
-
-def test_a_reset_destroys_what_is_in_flight_both_ways() -> None:
-    near, far = Recorder(), Recorder()
-    sim = far_ends(near, far)
-    near.write(b"lost")
-    far.write(b"lost")
-    near.reset()
-    sim.flush()
-    assert (near.got, far.got) == (b"", b"")
-    assert (near.ends, far.ends) == ([None], ["reset"])
-    assert not any(sim.left.values())
-
-
-def test_a_close_with_bytes_unread_is_a_reset() -> None:
-    near, far = Recorder(), Recorder()
-    sim = far_ends(near, far)
-    far.pause()
-    near.write(b"unread")
-    sim.flush()
-    far.write(b"lost too")
-    far.close()
-    sim.flush()
-    assert (near.got, near.ends, far.ends) == (b"", ["reset"], [None])
-
-
-def test_bytes_behind_a_close_are_answered_with_a_reset() -> None:
-    near, far = Recorder(), Recorder()
-    sim = far_ends(near, far)
-    far.close()
-    sim.flush()
-    assert (near.eofs, near.ends) == (1, [])
-    near.write(b"anybody there?")
-    sim.flush()
-    assert near.ends == ["reset"]
 
 
 def test_ports_are_chosen_and_addresses_taken() -> None:
@@ -765,10 +570,11 @@ def test_the_trace_is_kept_where_it_is_wanted() -> None:
     sim.listen(ORIGIN, lambda _: Echo())
     driver = sim.run(Tunnel(ORIGIN), [HERE])
     sim.connect(HERE, Recorder(b"hello", then_eof=True))
-    finish(sim, driver) if not sim.settle(10.0) else None  # type: ignore[func-returns-value]
+    sim.settle(10.0)
+    finish(sim, driver)
     assert sim.trace is not None
     assert sim.trace[0] == "0.000000 1 > Listen 1 ('10.0.0.1', 8000)"
-    assert "0.003000 1 > Send 2 5 bytes b'hello'" in "\n".join(sim.trace)
+    assert any(line.endswith("1 > Send 2 5 bytes b'hello'") for line in sim.trace)
     assert Simulator().trace is None
     assert isinstance(driver.machine, Tunnel)
     assert any("Drain 0 0.0 s" in line for line in sim.trace)
@@ -802,4 +608,3 @@ def test_swarms_leave_whole_kinds_of_faults_out() -> None:
         for kind in ("split", "join", "refuse", "reset", "deaf", "early_read", "stopped_reader"):
             off[kind] += not getattr(weather, kind)
     assert all(150 < count < 250 for count in off.values()), off
-    assert Drain(1.0) == Drain(1.0)

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, TypeVar
 
-from tests.conformance.harness import TCP, Harness, Peer
-
 from coulee.core.seam import (
     Accept,
     Accepted,
@@ -34,6 +32,7 @@ from coulee.core.seam import (
     Send,
     Sent,
 )
+from tests.conformance.harness import TCP, Harness, Peer
 
 Kind = TypeVar("Kind", bound=Completion)
 

@@ -7,10 +7,10 @@ import importlib
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.conformance.bench import Bench
-from tests.conformance.harness import AsyncioHarness, Harness, SimulatedHarness
 
 from coulee.backends.simulator import Weather
+from tests.conformance.bench import Bench
+from tests.conformance.harness import AsyncioHarness, Harness, SimulatedHarness
 
 ROUGH = Weather(
     latency_s=(0.0, 0.01),

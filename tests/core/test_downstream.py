@@ -1,4 +1,4 @@
-"""A client's connection: keep-alive, pipelining, refusals, limits in time and number, lingering, and the proxy's end."""
+"""A client's connection: keep-alive, pipelining, refusals, limits in time and number, lingering, and drains."""
 
 from __future__ import annotations
 
@@ -384,8 +384,7 @@ def test_who_is_accepted_while_it_drains_is_told_at_once() -> None:
     world = World(proxy)
     world.client()
     credit = world.credits.pop()
-    busy = [conn for conn in proxy.connections]
-    assert busy
+    assert proxy.connections
     proxy.draining = True
     world.gives(Accepted(credit.conn, CLIENT, LISTENER))
     world.gives(Received(credit.conn, GET))

@@ -35,6 +35,11 @@ from tests.core.world import LISTENER, World
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\n\r\nhi"
 PLAIN = Config(forwarding=Forwarding(x_forwarded=False, forwarded=False))
+PHASES_OF_EVERY_EXCHANGE = (
+    "early_request_filter", "request_filter", "upstream_peer", "connected_to_upstream",
+    "upstream_request_filter", "request_body_filter", "upstream_response_filter", "response_filter",
+    "upstream_response_body_filter", "response_body_filter",
+)  # fmt: skip
 TWO = ("http://10.0.0.1", "http://10.0.0.2")
 
 
@@ -391,9 +396,7 @@ def boom(*args: object) -> None:
     raise RuntimeError("boom")
 
 
-@pytest.mark.parametrize("phase", ["early_request_filter", "request_filter", "upstream_peer", "connected_to_upstream",
-                                   "upstream_request_filter", "request_body_filter", "upstream_response_filter",
-                                   "response_filter", "upstream_response_body_filter", "response_body_filter"])  # fmt: skip
+@pytest.mark.parametrize("phase", PHASES_OF_EVERY_EXCHANGE)
 def test_a_filter_that_raises_gives_500_and_one_report(phase: str) -> None:
     world = make(on(phase, boom))
     client = world.client()
@@ -914,10 +917,7 @@ class Slow(Filter):
         setattr(self, phase, wait)
 
 
-@pytest.mark.parametrize("phase", ["early_request_filter", "request_filter", "upstream_peer", "connected_to_upstream",
-                                   "upstream_request_filter", "request_body_filter", "upstream_response_filter",
-                                   "response_filter", "upstream_response_body_filter", "response_body_filter",
-                                   "fail_to_connect", "error_while_proxy", "fail_to_proxy"])  # fmt: skip
+@pytest.mark.parametrize("phase", [*PHASES_OF_EVERY_EXCHANGE, "fail_to_connect", "error_while_proxy", "fail_to_proxy"])
 def test_a_client_that_leaves_cancels_what_waits_at_once(phase: str) -> None:
     slow = Slow(phase)
     world = make(slow)

@@ -124,8 +124,8 @@ def test_pipelined_requests_come_one_by_one() -> None:
     assert codec.buffered == len(GET)
     assert not codec.idle
     codec.write(1, respond(200))
-    assert codec.next_part() == (2, Request("GET", "/c?b", Headers.from_block(b"\r\nHost: example.org:81\r\nX-Case: Kept"),
-                                            authority="example.org:81"))  # fmt: skip
+    headers = Headers.from_block(b"\r\nHost: example.org:81\r\nX-Case: Kept")
+    assert codec.next_part() == (2, Request("GET", "/c?b", headers, authority="example.org:81"))
     codec.write(2, respond(200))
     assert codec.next_part() is NEED_DATA
     assert codec.idle
@@ -216,7 +216,8 @@ REFUSED = [
     ("another scheme", b"GET ftp://a/ HTTP/1.1" + HOST + b"\r\n\r\n", 400, "bad_request"),
     ("an unknown expectation", b"GET / HTTP/1.1" + HOST + b"\r\nExpect: tea\r\n\r\n", 417, "expectation_failed"),
     ("too many fields", b"GET / HTTP/1.1" + HOST + b"\r\nA: b" * 101 + b"\r\n\r\n", 431, "header_too_large"),
-    ("a large head at once", b"GET / HTTP/1.1" + HOST + b"\r\nA: " + b"b" * 33000 + b"\r\n\r\n", 431, "header_too_large"),
+    ("a large head at once", b"GET / HTTP/1.1" + HOST + b"\r\nA: " + b"b" * 33000 + b"\r\n\r\n", 431,
+     "header_too_large"),
     ("a large head so far", b"GET / HTTP/1.1" + HOST + b"\r\nA: " + b"b" * 33000, 431, "header_too_large"),
     ("a large target", b"GET /" + b"b" * 33000 + b" HTTP/1.1" + HOST + b"\r\n\r\n", 431, "header_too_large"),
     ("not HTTP at all", b"\x16\x03\x01\x02\x00\x01\x00", 400, "bad_request"),

@@ -284,7 +284,7 @@ def test_replace() -> None:
     upstream.send(b"d")
     upstream.end()
     assert x.response.complete and x.response.body == b"bye word" and outcome(x).tags == {}
-    x.start()
+    upstream = x.start().upstream
     upstream.begin(200, length=20)
     upstream.send(b"hello hello")
     assert outcome(x).reason == "filter_error" and not x.response.complete and not x.connected

@@ -224,3 +224,15 @@ def test_a_listener_at_a_unix_socket(coulee: Callable[..., Coulee], nginx: Nginx
         assert (answer.status, answer.get("x-said")) == (200, "GET /y")
         assert proxy.end() == 0
         assert not path.exists()
+
+
+def test_a_unix_socket_that_was_left_behind_is_taken_over(
+    coulee: Callable[..., Coulee], nginx: Nginx, curl: Curl, backend: str
+) -> None:
+    with TemporaryDirectory(prefix="coulee-") as folder:
+        path = Path(folder, "proxy.sock")
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(path))
+        proxy = coulee("--to", nginx.url, "--backend", backend, listen=f"unix:{path}")
+        assert curl("--unix-socket", str(path), "http://any.example/y").status == 200
+        assert proxy.end() == 0

@@ -45,12 +45,12 @@ class Answer:
     """What a client got for a request, as far as it came."""
 
     ask: Ask
-    interims: list[tuple[int, RawFields]] = field(default_factory=list)
+    interims: list[tuple[int, RawFields]] = field(default_factory=list[tuple[int, RawFields]])
     status: int = 0  # 0: no head came
     reason: bytes = b""
-    fields: RawFields = field(default_factory=list)
+    fields: RawFields = field(default_factory=list[tuple[bytes, bytes]])
     body: bytes = b""
-    trailers: RawFields = field(default_factory=list)
+    trailers: RawFields = field(default_factory=list[tuple[bytes, bytes]])
     complete: bool = False
 
     def get(self, name: str) -> str | None:
@@ -67,7 +67,7 @@ class Asked:
     fields: RawFields
     version: str
     body: bytes = b""
-    trailers: RawFields = field(default_factory=list)
+    trailers: RawFields = field(default_factory=list[tuple[bytes, bytes]])
     complete: bool = False
 
     def get(self, name: str) -> str | None:
@@ -197,7 +197,7 @@ class H11Client(FarEnd):
 
     def _send_body(self, conn: h11.Connection, ask: Ask, index: int, before: bytes = b"") -> None:
         """The pieces from `index` on, as far as there is no pause between them, and `before` ahead of them."""
-        if self.is_closed or conn.our_state is h11.ERROR:
+        if self.is_closed or self.eof or conn.our_state is h11.ERROR:
             return
         out = [before]
         while index < len(ask.pieces):

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from hashlib import blake2b
+from operator import attrgetter
 from struct import Struct
 from typing import Any, Literal, cast
 
@@ -389,32 +390,31 @@ def _awaited(call: Callable[[], Any]) -> tuple[object, BaseException | None]:
 # ---------------------------------------------------------------------------------------------------- trace
 
 
-def _number(item: Any) -> int:
+_NUMBERS: dict[type, Callable[[Any], int]] = {
+    **dict.fromkeys(_CODES, attrgetter("conn")),
+    **dict.fromkeys((Listen, Listening), attrgetter("listener")),
+    **dict.fromkeys((Run, Cancel, Finished), attrgetter("job")),
+    **dict.fromkeys((Report, Drain), lambda _: 0),
+}
+_SAYING_NOTHING = frozenset({Receive, Hold, Blocked, Sent, Cancel})
+
+
+def _number(item: Operation | Completion) -> int:
     """The number an operation or completion is about; 0 for none."""
-    kind = type(item)
-    if kind is Listen or kind is Listening:
-        return cast("int", item.listener)
-    if kind is Run or kind is Finished or kind is Cancel:
-        return cast("int", item.job)
-    return 0 if kind is Drain or kind is Report else cast("int", item.conn)
+    return _NUMBERS[type(item)](item)
 
 
-def _content(item: Any) -> bytes:
+def _content(item: Operation | Completion) -> bytes:
     """What the trace hash covers beside kind, number and time. No `repr`, which may tell addresses of objects."""
-    kind = type(item)
-    if kind is Received:
-        size: bytes = b"%d " % len(item.data)
-        return size + cast("bytes", item.data)
-    if kind is Send:
+    if isinstance(item, Received):
+        return b"%d " % len(item.data) + item.data
+    if isinstance(item, Send):
         data = item.data if isinstance(item.data, bytes) else b"".join(item.data)
-        head: bytes = b"%d %d " % (len(data), item.eof)
-        return head + data
-    if kind is Receive or kind is Hold or kind is Blocked or kind is Sent:
-        return b""
-    return _said(item).encode()
+        return b"%d %d " % (len(data), item.eof) + data
+    return b"" if type(item) in _SAYING_NOTHING else _said(item).encode()
 
 
-def _said(item: Any) -> str:
+def _said(item: Operation | Completion) -> str:
     match item:
         case Listen() | Connect():
             return str(item.address)
@@ -441,7 +441,8 @@ def _said(item: Any) -> str:
             return _shown(data) + (" and the end" if item.eof else "")
         case Received():
             return _shown(item.data)
-    return ""
+        case _:
+            return ""
 
 
 def _shown(data: bytes) -> str:

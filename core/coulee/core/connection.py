@@ -4,8 +4,8 @@ Rules:
 
 - Reading runs one read ahead: the `Receive` credit stands, also while nobody wants bytes, so that a peer's leaving is
   heard at once. Only while our own receive buffer is over its mark do we `Hold`.
-- Writing gathers what a turn produces into one `Send`, however much that is: one turn cannot produce more than the reads
-  it began with. While the transport is blocked, a stream that finds more than the mark waiting waits itself.
+- Writing gathers what a turn produces into one `Send`, however much that is: one turn cannot produce more than the
+  reads it began with. While the transport is blocked, a stream that finds more than the mark waiting waits itself.
 - Time limits are two floats, `read_by` and `write_by`, and one alarm that is put right when it rings; setting a limit
   that is later than the alarm is a float store.
 - A part is handed straight to the task that waits for it. Nothing is queued here: the codec keeps the bytes.

@@ -138,6 +138,7 @@ class Downstream(Connection):
         self.state = State.BUSY
         self.read_by = inf
         self.requests += 1
+        self.head_begun = False
         self.codec.close_after()
         self.exchange = exchange = Exchange(self.proxy, Stream(self, self.requests, inf), NO_REQUEST)
         exchange.start(exchange.refuse(error), self.done)

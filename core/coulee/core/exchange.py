@@ -436,7 +436,16 @@ class Exchange:
             raise ExchangeError("filter_error", "a filter's answer must be whole; use respond()")
         add_date(response.headers, self.proxy.wall_clock)
         response.length = len(response.data)
+        self._announce_close()
         await self._send_head(response, chains.response_body_filter)
+
+    def _announce_close(self) -> None:
+        """Nobody will take the rest of the request's body: if it is too large to be read and forgotten, the client is
+        told that the connection ends (RFC 9112 section 9.3)."""
+        length = self.request.length
+        rest = 0 if self.body_ended or length is None else length - self.bytes_in
+        if rest > self.proxy.config.limits.unread_drain_bytes_max:
+            self.downstream.connection.codec.close_after()
 
     # -- failing
 
@@ -496,6 +505,7 @@ class Exchange:
         try:
             answer = answer or error_answer(error, self.request, self.proxy.config.server_name)
             add_date(answer.headers, self.proxy.wall_clock)
+            self._announce_close()
             await self._send_head(answer, ())
         except ExchangeError as second:
             self.error = second

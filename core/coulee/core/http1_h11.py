@@ -145,28 +145,35 @@ class H11Codec:
         self._blank_line_seen = False
 
     def _pass_on(self) -> bool:
-        """Give h11 what was fed; False where nothing can come of it yet. One empty line before a request is ignored, as
-        old clients send it behind a body (RFC 9112 section 2.2)."""
+        """Give h11 what was fed; False where nothing can come of it yet."""
         conn = self._conn
         data = b"".join(self._fed)
         self._fed.clear()
         if self._role == "server" and conn.their_state is h11.IDLE and not self._blank_line_seen:
-            held, _ = conn.trailing_data
-            if held.startswith(b"\r\n") or held == b"\r":
-                # Pipelined behind the request before; h11 offers no way to take it back but a new connection.
-                data = held + data
-                self._conn = conn = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes_max)
+            data = self._without_blank_line(data)
             if data == b"\r" and not self._eof:
                 self._fed.append(data)
                 return False
-            if data.startswith(b"\r\n"):
-                self._blank_line_seen = True
-                data = data[2:]
+            conn = self._conn
         if data:
             conn.receive_data(data)
         if self._eof and not conn.trailing_data[1]:
             conn.receive_data(b"")
         return True
+
+    def _without_blank_line(self, data: bytes) -> bytes:
+        """One empty line before a request is ignored: old clients send it behind a body (RFC 9112 section 2.2)."""
+        held, _ = self._conn.trailing_data
+        if held == b"\r" or held.startswith(b"\r\n"):
+            # Pipelined behind the request before; h11 offers no way to take it back but a new connection.
+            data = held + data
+            self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes_max)
+        elif held:
+            return data  # the head has begun
+        if data.startswith(b"\r\n"):
+            self._blank_line_seen = True
+            return data[2:]
+        return data
 
     def _read(self) -> Part | None:
         """The next part from h11, None where more is needed. Raises `ProtocolError`."""

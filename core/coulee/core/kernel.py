@@ -160,8 +160,8 @@ class Scope(Alarm):
 class Nursery(Scope):
     """A scope that owns child tasks: `with nursery() as n: n.start(f, x); await n.join()`.
 
-    Leaving the block ends the children that are left, shielded or not, so none outlives it. A child's exception cancels the block and
-    is raised at its end.
+    Leaving the block ends the children that are left, shielded or not, so none outlives it. A child's exception cancels
+    the block and is raised at its end.
     """
 
     __slots__ = ("children", "failure", "left", "waiter")

@@ -162,7 +162,8 @@ class Proxy(KernelMachine):
         self.pool.retire_all()
         for downstream in list(self.downstreams):
             downstream.drain()
-        self.kernel.arm(self._grace_end, self.kernel.now + grace_s)
+        if self.connections:
+            self.kernel.arm(self._grace_end, self.kernel.now + grace_s)
 
     def end_now(self) -> None:
         """The grace period is over: cut what still runs."""

@@ -1,0 +1,394 @@
+"""One seed of the sweep: a proxy, clients and origins drawn from it, the weather they meet, and the oracles that judge.
+
+Every request has a number, and its bodies, up and down, are made of that number: so a byte that belongs to another
+request is seen at once. What the origin will do is decided per request, before anything runs, and so is what a client
+should get if nothing goes wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+from random import Random
+from typing import Literal
+
+from coulee.backends.far_end import FarEnd
+from coulee.backends.peers import Answer, Ask, Asked, H11Client, H11Origin, Reply
+from coulee.backends.simulator import Simulator
+from coulee.backends.weather import Weather
+from coulee.core import (
+    Access,
+    Config,
+    Event,
+    Exchange,
+    Filter,
+    Limits,
+    Peer,
+    Proxy,
+    Response,
+    Retry,
+    Timeouts,
+    blocking,
+    respond,
+    sleep,
+)
+from coulee.core.seam import Address
+from coulee.lb import Cluster
+
+PROXY: Address = ("10.0.0.1", 80)
+MALFORMED = (
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"garbage\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 40_000 + b"\r\n\r\n",
+    b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+    b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a",
+)
+FAULTS: tuple[Literal["silence", "close", "reset", "reset_head", "reset_body", "truncate", "garbage", "extra"], ...] = (
+    "silence", "close", "reset", "reset_head", "reset_body", "truncate", "garbage", "extra",
+)  # fmt: skip
+
+
+def pattern(number: int, length: int, direction: str) -> bytes:
+    """A body that tells whose it is, at every byte."""
+    unit = f"{direction}{number:05d}."
+    return (unit * (length // len(unit) + 1))[:length].encode()
+
+
+@dataclass(slots=True)
+class Plan:
+    """One request, and what its origin will do."""
+
+    number: int
+    ask: Ask
+    reply: Reply
+    answered_by_filter: bool = False
+    body_up: bytes = b""
+    body_down: bytes = b""
+
+
+class Gate(Filter):
+    """Answers some requests itself, delays others, and reads the body of some."""
+
+    async def request_filter(self, exchange: Exchange) -> Response | None:
+        kind = exchange.request.headers.get("x-filter")
+        if kind == "answer":
+            return respond(203, exchange.request.path.encode())
+        if kind == "sleep":
+            await sleep(exchange.rng.random() * 0.05)
+        elif kind == "body":
+            await exchange.body(1024 * 1024)
+        elif kind == "job":
+            exchange.tags["job"] = await blocking(len, exchange.request.target)
+        elif kind == "raise":
+            raise RuntimeError("a filter that raises")
+        return None
+
+
+class Bodies(Filter):
+    """Looks at every piece of every body, slowly, and changes none."""
+
+    async def request_body_filter(self, exchange: Exchange, data: bytes, ended: bool) -> bytes:
+        if exchange.request.headers.get("x-filter") == "sleep":
+            await sleep(0.01)
+        return data
+
+    def response_body_filter(self, exchange: Exchange, data: bytes, ended: bool) -> bytes | None:
+        return data
+
+    def logging(self, exchange: Exchange) -> None:
+        exchange.tags["logged"] = True
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one seed."""
+
+    seed: int
+    trace_hash: str
+    requests: int
+    census: Counter[str] = field(default_factory=Counter[str])
+
+
+class Scenario:
+    """One seed. `hostile`: with weather and with origins that fail; else everything goes well, and must."""
+
+    def __init__(self, seed: int, *, hostile: bool, keep_trace: bool = False) -> None:
+        self.seed = seed
+        self.hostile = hostile
+        self.rng = Random(f"{seed} scenario")
+        rng = self.rng
+        weather = Weather.swarm(Random(f"{seed} weather")) if hostile else Weather(split=rng.choice((0.0, 0.3, 1.0)))
+        self.stalling = hostile and rng.random() < 0.15
+        if self.stalling:  # readers that stop are the only ones who show what is held back
+            weather = replace(weather, stopped_reader=0.7, window_bytes=(1024, 16_384), deaf=1.0)
+        self.simulator = Simulator(seed, weather, keep_trace=keep_trace)
+        self.plans: dict[int, Plan] = {}
+        self.clients: list[tuple[H11Client, list[Plan]]] = []
+        self.strangers: list[FarEnd] = []
+        self.origins: list[H11Origin] = []
+        self.endpoints: list[Address] = [("10.1.0.1", 80 + index) for index in range(rng.randint(1, 3))]
+        for address in self.endpoints:
+            self.simulator.listen(address, self._origin)
+        filters: list[Filter] = [Gate()]
+        if rng.random() < 0.5:
+            filters.append(Bodies())
+        self.driver = self.simulator.run(Proxy(Cluster(*map(Peer, self.endpoints)), filters, self._config()), [PROXY])
+        assert isinstance(self.driver.machine, Proxy)
+        self.proxy = self.driver.machine
+
+    def _config(self) -> Config:
+        rng = self.rng
+        high = rng.choice((2048, 65_536, 65_536))
+        limits = Limits(
+            head_bytes_max=high // 2,
+            buffer_high_bytes=high,
+            buffer_low_bytes=high // 4,
+            connections_per_peer_max=rng.choice((1, 2, 3, 1024)) if self.hostile else 1024,
+            pool_waiters_max=rng.choice((1, 1024)) if self.hostile else 1024,
+            idle_connections_max=rng.choice((0, 1, 512)),
+            requests_per_connection_max=rng.choice((2, 1000)) if self.hostile else 1000,
+            downstream_connections_max=rng.choice((2, 1024)),
+            replay_bytes_max=rng.choice((0, 500, 65_536)),
+            jobs_max=rng.choice((1, 1024)),
+        )
+        timeouts = Timeouts(
+            answer_timeout_s=rng.choice((0.5, 5.0)) if self.hostile else 60.0,
+            upstream_idle_timeout_s=rng.choice((0.5, 5.0)) if self.hostile else 60.0,
+            body_idle_timeout_s=rng.choice((1.0, 30.0)) if self.hostile else 30.0,
+            head_timeout_s=rng.choice((1.0, 10.0)) if self.hostile else 10.0,
+            send_stall_timeout_s=rng.choice((2.0, 30.0)),
+            pool_wait_s=rng.choice((0.2, 5.0)) if self.hostile else 60.0,
+            connect_timeout_s=rng.choice((1.0, 3.0, 200.0)),
+            keep_alive_idle_s=rng.choice((1.0, 60.0)),
+            upstream_keep_alive_idle_s=rng.choice((0.05, 55.0)),
+        )
+        return Config(
+            limits=limits,
+            timeouts=timeouts,
+            retry=Retry(retries_max=rng.choice((0, 2))) if self.hostile else Retry(),
+            cancel_on_half_close=self.hostile and rng.random() < 0.2,
+        )
+
+    # -- what is drawn
+
+    def _plan(self) -> Plan:
+        rng = self.rng
+        number = len(self.plans) + 1
+        method = rng.choice(("GET", "GET", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+        up = rng.choice((0, 0, 1, 100, 3000, 90_000)) if method in ("POST", "PUT", "PATCH") else 0
+        down = rng.choice((0, 1, 50, 2000, 100_000, 300_000 if self.stalling else 0))
+        body_up, body_down = pattern(number, up, "u"), pattern(number, down, "d")
+        fields: list[tuple[str, str]] = [("Host", "example.com")]
+        kind = rng.choice(("", "", "", "answer", "sleep", "body", "job", "raise"))
+        if self.stalling and down:
+            kind = ""
+        if kind in ("answer", "raise") and up > 3000 and not self.hostile:
+            kind = ""  # an early answer to a large body ends the connection, which a client may learn too late
+        if kind:
+            fields.append(("X-Filter", kind))
+        version: Literal["1.1", "1.0"] = "1.0" if rng.random() < 0.1 else "1.1"
+        if up and (rng.random() < 0.5 or version == "1.0"):
+            fields.append(("Content-Length", str(up)))
+        if up and rng.random() < 0.2 and version == "1.1":
+            fields.append(("Expect", "100-continue"))
+        gap_s = rng.choice((0.0, 0.0, 0.003, 40.0 if self.stalling else 0.0))
+        ask = Ask(method, f"/{number}", fields, _pieces(rng, body_up), gap_s, version)
+        plan = Plan(
+            number, ask, self._reply(method, number, body_down), kind in ("answer", "raise"), body_up, body_down
+        )
+        self.plans[number] = plan
+        return plan
+
+    def _reply(self, method: str, number: int, body: bytes) -> Reply:
+        rng = self.rng
+        status = rng.choice((200, 200, 200, 201, 204, 304, 404, 500))
+        framing = rng.choice(("length", "length", "chunked", "close"))
+        chunked = framing == "chunked" and method != "HEAD" and status not in (204, 304)
+        reply = Reply(
+            status,
+            [("X-Number", str(number))],
+            _pieces(rng, body),
+            framing,  # type: ignore[arg-type]
+            trailers=[("X-Sum", str(number))] if chunked and rng.random() < 0.3 else (),
+            interims=[(103, [("Link", "</a>")])] if rng.random() < 0.2 else (),
+            delay_s=rng.choice((0.0, 0.0, 0.01, 0.2)),
+            gap_s=rng.choice((0.0, 0.0, 0.002)),
+            then_close=rng.random() < 0.2,
+            rude=self.hostile and rng.random() < 0.5,
+        )
+        if self.hostile and rng.random() < 0.35:
+            reply.fault = rng.choice(FAULTS)
+            if reply.fault in ("truncate", "extra"):
+                reply.framing = "length"  # a body that only the end ends may end anywhere, and nobody can tell
+                reply.trailers = ()
+        return reply
+
+    def _origin(self, far: FarEnd) -> FarEnd:
+        rng = self.rng
+        origin = H11Origin(
+            self._decide,
+            early=self.hostile and rng.random() < 0.2,
+            idle_s=rng.choice((None, None, 0.02, 1.0)) if self.hostile else None,
+            continues=rng.random() < 0.8,
+        )
+        self.origins.append(origin)
+        return origin
+
+    def _decide(self, asked: Asked) -> Reply:
+        return self.plans[int(asked.target[1:])].reply
+
+    # -- running
+
+    def run(self) -> Outcome:
+        """Run it to its end, and judge."""
+        simulator, rng = self.simulator, self.rng
+        for _ in range(rng.randint(1, 5)):
+            plans = [self._plan() for _ in range(rng.choice((1, 1, 2, 4)))]
+            leaves = self.hostile and rng.random() < 0.3
+            client = H11Client(
+                [plan.ask for plan in plans],
+                pipelined=len(plans) > 1 and rng.random() < 0.4 and all(plan.ask.version == "1.1" for plan in plans),
+                half_close=rng.random() < 0.2,
+                leave_after_bytes=rng.choice((1, 50, 400, 3000)) if leaves else None,
+                leave_by=rng.choice(("reset", "close")),
+            )
+            self.clients.append((client, plans))
+            begins = rng.random() * 0.3
+            simulator.call_later(begins, partial(simulator.connect, PROXY, client))
+            if self.hostile and rng.random() < 0.2:
+                simulator.call_later(begins + rng.random() * rng.choice((0.1, 5.0)), client.reset)
+        if self.hostile and rng.random() < 0.4:
+            simulator.call_later(rng.random() * 0.3, self._stranger)
+        simulator.advance((60.0 if self.stalling else rng.choice((0.1, 2.0, 20.0))) if self.hostile else 400.0)
+        simulator.faults = False
+        simulator.advance(400.0)
+        self._judge()
+        self.driver.drain(5.0)
+        simulator.settle()
+        self._judge_the_end()
+        return self._outcome()
+
+    def _stranger(self) -> None:
+        """Somebody who speaks no HTTP, or half of it, or nothing."""
+        far = FarEnd()
+        self.simulator.connect(PROXY, far)
+        far.write(self.rng.choice((*MALFORMED, b"")))
+        self.strangers.append(far)
+
+    # -- judging
+
+    @property
+    def records(self) -> list[Access]:
+        return [record for record in self.driver.records if isinstance(record, Access)]
+
+    def _judge(self) -> None:
+        """What holds when nothing runs any more, whatever the weather was."""
+        records = self.records
+        assert len(records) == self.proxy.counters.requests, "one access record a request"
+        assert not [record for record in records if record.reason == "internal_error"]
+        assert not [
+            event for event in self.driver.records if isinstance(event, Event) and event.name == "internal_error"
+        ]
+        of = Counter(record.target for record in records if record.target != "-")
+        assert not [target for target, count in of.items() if count > 1], "no request is served twice"
+        assert sum(len(record.attempts) for record in records) == self.proxy.counters.attempts
+        by_target = {record.target: record for record in records}
+        for client, plans in self.clients:
+            assert not client.malformed, client.malformed
+            assert not client.unasked, "nothing comes that was not asked for"
+            for plan, answer in zip(plans, client.answers, strict=False):
+                self._judge_answer(plan, answer, by_target.get(plan.ask.target))
+            if not self.hostile:
+                assert [answer.complete for answer in client.answers] == [True] * len(plans) or _may_end(plans, client)
+        self._judge_origins()
+
+    def _judge_answer(self, plan: Plan, answer: Answer, record: Access | None) -> None:
+        if not answer.status:
+            assert self.hostile or answer.ask.version == "1.0" or not answer.complete
+            return
+        assert record is not None, "who is answered is recorded"
+        assert record.status == answer.status
+        ours = answer.get("proxy-status") is not None
+        if ours:
+            assert record.reason
+            assert self.hostile or ("X-Filter", "raise") in plan.ask.fields
+            return
+        if plan.answered_by_filter:
+            assert (answer.status, answer.complete and answer.body) in (
+                (203, plan.ask.target.encode()), (203, b""), (203, False), (500, b""), (500, False),
+            )  # fmt: skip
+            return
+        assert answer.status == plan.reply.status
+        assert answer.get("x-number") == str(plan.number), "the answer to this request, and to no other"
+        bodiless = plan.ask.method == "HEAD" or answer.status in (204, 304)
+        expected = b"" if bodiless else plan.body_down
+        assert expected.startswith(answer.body), "no byte of another answer, none lost, none invented"
+        if answer.complete:
+            assert answer.body == expected, "a truncated body is never passed on as whole"
+            if plan.reply.trailers and not bodiless and plan.ask.version == "1.1":
+                assert answer.trailers == [(b"X-Sum", str(plan.number).encode())]
+
+    def _judge_origins(self) -> None:
+        times = Counter(asked.target for origin in self.origins for asked in origin.asked)
+        for origin in self.origins:
+            assert not origin.malformed, f"the proxy never says what h11 cannot read: {origin.malformed}"
+            for asked in origin.asked:
+                plan = self.plans[int(asked.target[1:])]
+                assert plan.body_up.startswith(asked.body), "no byte of another request"
+                assert not asked.complete or asked.body == plan.body_up, "a truncated body is never sent as whole"
+                assert asked.get("x-forwarded-for") == "10.0.0.9"
+                if plan.ask.method in ("POST", "PATCH"):
+                    assert times[asked.target] == 1, "never sent twice"
+
+    def _judge_the_end(self) -> None:
+        assert self.driver.done, f"a drain ends: {self.proxy.leftovers}"
+        left = {kind: count for kind, count in {**self.simulator.left, **self.proxy.leftovers}.items() if count}
+        assert not left, f"left at the end: {left}"
+        assert len(self.records) == self.proxy.counters.requests
+        assert not self.proxy.pool.desks
+        assert not self.proxy.pool.idle
+
+    def _outcome(self) -> Outcome:
+        census = Counter(self.simulator.census)
+        for record in self.records:
+            census[f"reason:{record.reason or 'none'}"] += 1
+            census[f"attempts:{len(record.attempts)}"] += 1
+            census["reused"] += record.reused
+        for name, value in (("retries", self.proxy.counters.retries), ("reuses", self.proxy.counters.reuses)):
+            census[name] += value
+        return Outcome(self.seed, self.simulator.trace_hash, len(self.records), census)
+
+
+def _pieces(rng: Random, body: bytes) -> list[bytes]:
+    """A body in one to four pieces."""
+    if not body:
+        return []
+    cuts = sorted(rng.randint(0, len(body)) for _ in range(rng.choice((0, 0, 1, 3))))
+    edges = [0, *cuts, len(body)]
+    return [body[start:end] for start, end in pairwise(edges) if start < end]
+
+
+def _may_end(plans: list[Plan], client: H11Client) -> bool:
+    """In fair weather too a connection ends behind an answer that says so: what was to follow it was never asked."""
+    asked = client.answers
+    return all(answer.complete for answer in asked[:-1]) and (
+        len(asked) < len(plans) or any(plan.ask.version == "1.0" for plan in plans)
+    )
+
+
+def run(seed: int, *, hostile: bool, keep_trace: bool = False) -> Outcome:
+    """One seed from its beginning to its end; an assertion that fails says which seed it was."""
+    scenario = Scenario(seed, hostile=hostile, keep_trace=keep_trace)
+    try:
+        return scenario.run()
+    except BaseException as error:
+        scenario.simulator.explain(error)
+        error.add_note(f"again with: python tests/simulation/replay.py {seed}{'' if hostile else ' --fair'}")
+        raise

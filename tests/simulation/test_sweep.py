@@ -1,0 +1,73 @@
+"""The sweep: many seeds, each run twice, with oracles; and a census, so that no fault is only believed to be tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.scenario import run
+
+SEEDS = int(os.environ.get("SEEDS", "1000"))
+BLOCKS = 10
+FAIR = 4  # one seed in so many is fair: no faults, and everything must come out as planned
+
+EXPECTED_REASONS = (
+    "none", "bad_request", "method_not_allowed", "header_timeout", "expectation_failed", "header_too_large",
+    "not_implemented", "client_gone", "version_not_supported", "send_timeout", "body_timeout", "upstream_refused",
+    "upstream_unreachable", "upstream_connect_timeout", "upstream_reset", "upstream_timeout",
+    "upstream_invalid", "pool_full", "filter_error",
+)  # fmt: skip
+"""What must come up somewhere in a thousand seeds."""
+
+_census: Counter[str] = Counter()
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_every_seed_ends_well_and_twice_the_same(block: int) -> None:
+    for seed in range(block, SEEDS, BLOCKS):
+        hostile = seed % FAIR != 0
+        first = run(seed, hostile=hostile)
+        second = run(seed, hostile=hostile)
+        assert first.trace_hash == second.trace_hash, f"seed {seed} gives two traces"
+        assert first.requests == second.requests
+        _census.update(first.census)
+
+
+def test_every_fault_and_every_reason_occurred() -> None:
+    if SEEDS < 1000 or not _census:
+        pytest.skip("the census is of a thousand seeds, run in this process")
+    never = [name for name, count in _census.items() if name.startswith("fault:") and not count]
+    assert not never, f"faults that never struck: {never}"
+    kinds = [name for name in ("operation:Hold", "operation:Cancel", "completion:Blocked", "completion:Sent",
+                               "completion:Finished", "error:reset", "error:refused", "error:unreachable",
+                               "error:timed_out", "error:resources") if not _census[name]]  # fmt: skip
+    assert not kinds, f"what never went over the seam: {kinds}"
+    absent = [reason for reason in EXPECTED_REASONS if not _census[f"reason:{reason}"]]
+    assert not absent, f"reasons that never came up: {absent}"
+    assert min(_census["retries"], _census["reuses"], _census["attempts:3"]) > 0
+
+
+def test_traces_do_not_depend_on_the_hash_seed() -> None:
+    """Sets and dicts of strings iterate differently from process to process; nothing may come of it."""
+    script = (
+        "import json; from tests.simulation.scenario import run; "
+        "print(json.dumps([run(seed, hostile=seed % 4 != 0).trace_hash for seed in range(40)]))"
+    )
+    root = Path(__file__).parents[2]
+    traces: list[list[str]] = []
+    for hash_seed in ("0", "1", "4242"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, cwd=root
+        )
+        assert done.returncode == 0, done.stderr
+        traces.append(json.loads(done.stdout))
+    assert traces[0] == traces[1] == traces[2]
+    assert len(set(traces[0])) == 40, "and every seed has a trace of its own"
