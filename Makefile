@@ -49,7 +49,7 @@ fuzz: $(STAMP)  ## the properties with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/properties
 
 bench: $(STAMP) system  ## CPU time per request beside nginx, a byte relay and an aiohttp proxy
-	$(BIN)/python tests/benchmarks
+	$(BIN)/python -m tests.benchmarks
 
 versions: $(STAMP)  ## the tests on every CPython from 3.11 on that this machine has
 	@tests/every-version

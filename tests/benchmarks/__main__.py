@@ -18,12 +18,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from load import Generator
-from nginx import Nginx
-from peers import PEERS, Peer, check, running
-from processes import BenchError, child, cpu_ns, free_port, wait_ready
-from report import Results
-from scenarios import SCENARIOS
+from tests.benchmarks.load import Generator
+from tests.benchmarks.nginx import Nginx
+from tests.benchmarks.peers import PEERS, Peer, check, running
+from tests.benchmarks.processes import BenchError, child, cpu_ns, free_port, wait_ready
+from tests.benchmarks.report import Results
+from tests.benchmarks.scenarios import SCENARIOS
 
 WARM_UP = 1  # seconds
 

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from processes import HOST, BenchError, child
-from scenarios import REQUEST_FIELDS, Load, Scenario
+from tests.benchmarks.processes import HOST, BenchError, child
+from tests.benchmarks.scenarios import REQUEST_FIELDS, Load, Scenario
 
 _HERE = Path(__file__).parent
 _LATE = 30.0

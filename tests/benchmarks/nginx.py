@@ -12,8 +12,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from processes import HOST, BenchError
-from scenarios import ANSWER_FIELDS, SCENARIOS
+from tests.benchmarks.processes import HOST, BenchError
+from tests.benchmarks.scenarios import ANSWER_FIELDS, SCENARIOS
 
 _BESIDE_PATH = ("/usr/sbin", "/usr/local/sbin")  # where packages put it, outside an ordinary user's PATH
 _TEMP_MODULES = ("proxy", "fastcgi", "uwsgi", "scgi")

@@ -15,9 +15,9 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nginx import Nginx
-from processes import HOST, BenchError, child, free_port, wait_ready
-from scenarios import FIELDS, Scenario
+from tests.benchmarks.nginx import Nginx
+from tests.benchmarks.processes import HOST, BenchError, child, free_port, wait_ready
+from tests.benchmarks.scenarios import FIELDS, Scenario
 
 _HERE = Path(__file__).parent
 _HELP_WITHIN = 20.0

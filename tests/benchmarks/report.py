@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scenarios import Scenario
+from tests.benchmarks.scenarios import Scenario
 
 _BASE = "nginx"
 _GAP = "   "

@@ -343,20 +343,33 @@ def test_a_drain_lets_a_head_that_has_begun_be_finished() -> None:
     assert b"Connection: close" in answer
 
 
-def test_what_a_drain_cannot_wait_for_is_cut() -> None:
+def test_what_a_drain_cannot_wait_for_is_answered_503_or_cut() -> None:
     world = make()
-    busy = world.client()
-    world.receives(busy, GET)
+    begun = world.client()
+    world.receives(begun, GET)
     origin = world.connects()
+    world.receives(origin, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab")
+    world.sent(begun)
     waiting = world.client()
     world.receives(waiting, GET)
     connecting = world.connecting[0].conn
+    half = world.client()
+    world.receives(half, GET[:9])
     world.gives(Drain(2))
     world.wait(2.1)
-    assert world.closing[busy] is True
+    assert world.closing[begun] is True, "its answer had begun"
     assert world.closing[origin] is True
     assert world.closing[connecting] is True
-    assert [record.reason for record in world.access] == ["shutting_down", "shutting_down"]
+    assert world.closing[half] is True
+    answer = world.sent(waiting)
+    assert status(answer) == 503
+    assert b"shutting_down" in answer
+    assert b"\r\nConnection: close\r\n" in answer
+    assert world.closing[waiting] is False
+    assert [(record.reason, record.status) for record in world.access] == [
+        ("shutting_down", 200),
+        ("shutting_down", 503),
+    ]
     assert world.machine.finished
 
 

@@ -222,7 +222,7 @@ class Everything(Filter):
     def early_request_filter(self, exchange: Exchange) -> None:
         self.note("early")
 
-    async def request_filter(self, exchange: Exchange) -> None:  # type: ignore[override]
+    async def request_filter(self, exchange: Exchange) -> None:
         await sleep(0.001)
         self.note("request")
 
@@ -232,7 +232,7 @@ class Everything(Filter):
     def connected_to_upstream(self, exchange: Exchange, reused: bool) -> None:
         self.note("connected")
 
-    async def upstream_request_filter(self, exchange: Exchange, request: Request) -> None:  # type: ignore[override]
+    async def upstream_request_filter(self, exchange: Exchange, request: Request) -> None:
         request.headers.set(f"X-{self.name}", str(exchange.attempts))
         self.note("upstream_request")
 
@@ -252,9 +252,7 @@ class Everything(Filter):
     def response_filter(self, exchange: Exchange, response: Response) -> None:
         self.note("response")
 
-    async def response_body_filter(  # type: ignore[override]
-        self, exchange: Exchange, data: bytes, ended: bool
-    ) -> bytes:
+    async def response_body_filter(self, exchange: Exchange, data: bytes, ended: bool) -> bytes:
         self.note(f"body({data.decode()},{ended})")
         return data + self.name.encode()
 

@@ -399,5 +399,5 @@ def test_what_is_said_of_a_failing_logging_filter() -> None:
     x = through(Named("first", seen))
     x.proxy.on("logging")(lambda exchange: 1 / 0)
     assert x.get("/").status == 200
-    assert seen == ["request first", "response first"] and len(x.records) == 1
+    assert seen == ["request first", "response first", "logging first"] and len(x.records) == 1
     assert "filter_error" in [event.name for event in x.events]

@@ -155,7 +155,6 @@ def test_an_answer_that_breaks_http_is_502_and_its_connection_is_not_used_again(
     assert raw.connections == 2
 
 
-@pytest.mark.xfail(strict=True, reason="http1_h11.py waits for a whole line of it: 504 after a minute, not 502 at once")
 def test_an_answer_that_begins_like_no_http_at_all_is_refused_at_once(
     raw: Raw, dial: Callable[[int], Wire], coulee: Callable[..., Coulee]
 ) -> None:

@@ -212,7 +212,6 @@ def test_an_address_of_another_machine_is_code_3() -> None:
     assert line.startswith("coulee: cannot listen on 192.0.2.1:8000: ")
 
 
-@pytest.mark.xfail(strict=True, reason="backends/asyncio.py: the listener cancels its own look-up; see the report")
 @pytest.mark.parametrize("backend", ["asyncio", "uvloop"])
 def test_a_name_that_does_not_resolve_is_code_3(backend: str) -> None:
     line, code = said_and_code("no-such-host.invalid:8000", "--to", DEAD, "--backend", backend)
@@ -237,7 +236,6 @@ def test_a_unix_socket_in_use_is_code_3_and_stays(tmp_path: Path) -> None:
     assert path.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="backends/sockets.py takes any file for a socket left behind, and removes it")
 def test_a_file_in_the_place_of_a_unix_socket_is_code_3_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "precious.txt"
     path.write_text("all I have")
@@ -295,7 +293,6 @@ def test_a_mistake_that_coulee_finds_has_the_users_file_and_line(how: str, tmp_p
     assert "app.py:4: ValueError: '127.0.0.1:9000' has no scheme; write http://127.0.0.1:9000" in line
 
 
-@pytest.mark.xfail(strict=True, reason="load.py lets SystemExit through: no line, and the file's own exit code")
 def test_a_file_that_exits_is_one_line_and_code_2(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("import sys\n\nsys.exit(4)\n")
     line, code = said_and_code("run", "app.py", folder=tmp_path)

@@ -420,6 +420,7 @@ class _Listener(Listener):
             infos = await self.driver.loop.getaddrinfo(*address, type=socket.SOCK_STREAM)
             self._open(sockets.in_turns(infos))
         except OSError as error:
+            self.task = None  # `lost` closes this listener, and would cancel the task that it is called from
             self.lost(*describe(error))
 
     def _open(self, places: list[sockets.Target]) -> None:

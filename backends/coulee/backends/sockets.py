@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -108,6 +109,8 @@ def _bind_unix(sock: socket.socket, path: str) -> None:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise  # a file of somebody's, which connecting to would not tell from a socket that nobody listens at
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)
             if probe.connect_ex(path) != errno.ECONNREFUSED:

@@ -109,6 +109,8 @@ def demo(listen: str, traffic: float, backend: str) -> None:
 
     console = Console("short")
     address = _address(listen)
+    if isinstance(address, str):
+        raise click.UsageError("the demo listens at HOST:PORT, so that a browser finds it")
     with asyncio.Runner(loop_factory=_loop_factory(backend)) as runner:
         runner.run(run_demo(address, traffic, console))
     if console.listen_failed is not None:

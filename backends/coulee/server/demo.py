@@ -15,7 +15,7 @@ import click
 
 from coulee.backends.asyncio import serve
 from coulee.core import Exchange, ExchangeError, Filter, Peer, Proxy, Response, respond, sleep
-from coulee.core.seam import Address
+from coulee.core.seam import Address, show_address
 from coulee.lb import Cluster
 from coulee.server.console import Console
 
@@ -85,8 +85,7 @@ async def _start(
 
 
 def _explain(address: Address) -> None:
-    host, port = address if isinstance(address, tuple) else (address, 0)
-    url = f"http://{host}:{port}"
+    url = f"http://{show_address(address)}"
     click.echo(f"coulee demo: the proxy is {url}, in front of three origins")
     for name, (delay_s, fails) in ORIGINS.items():
         click.echo(
@@ -98,13 +97,13 @@ def _explain(address: Address) -> None:
 
 async def _make_traffic(address: Address, per_second: float) -> None:
     """Ask for a page now and then, so that there is something to see."""
-    host, port = address if isinstance(address, tuple) else (address, 0)
+    host, port = cast("tuple[str, int]", address)
     turn = 0
     while True:
         reader, writer = await asyncio.open_connection(host, port)
         path = PATHS[turn % len(PATHS)]
         turn += 1
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {show_address(address)}\r\nConnection: close\r\n\r\n".encode())
         await reader.read()
         writer.close()
         await asyncio.sleep(1 / per_second)

@@ -41,7 +41,7 @@ def _from_file(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if before is None:
             del sys.modules[path.stem]
         else:
@@ -61,11 +61,11 @@ def _imported(name: str) -> ModuleType:
         raise LoadError(f"{name}: there is no such module (and a file would be named {name}.py)")
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LoadError(_where(error, Path(spec.origin) if spec.origin else None)) from error
 
 
-def _where(error: Exception, path: Path | None) -> str:
+def _where(error: BaseException, path: Path | None) -> str:
     """`app.py:3: NameError: ...`: the last line of the user's own code that the error passed, as one line."""
     if isinstance(error, SyntaxError):
         return f"{error.filename or path}:{error.lineno or 1}: {error.msg}"

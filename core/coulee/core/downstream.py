@@ -197,7 +197,7 @@ class Downstream(Connection):
     def linger(self) -> None:
         """Say that we send no more, and give the client a moment to read it: a close with unread bytes would destroy
         the answer on its way (RFC 9112 section 9.6)."""
-        if self.half_closed and not self.blocked:
+        if (self.half_closed and not self.blocked) or self.proxy.ended:
             self.close()
             return
         self.state = State.LINGERING

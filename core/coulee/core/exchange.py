@@ -182,6 +182,9 @@ class Exchange:
                 await self._fail(ExchangeError("internal_error", f"{type(error).__name__}: {error}"), error)
         except Cancelled:
             self.error = self.failure
+            if self.failure is not None and self.failure.status:
+                with shielded(self.proxy.config.timeouts.logging_grace_s):
+                    await self._fail(self.failure)
         finally:
             self._release()
         await self._finish()
@@ -520,15 +523,14 @@ class Exchange:
 
     async def _finish(self) -> None:
         """`logging`, and the record."""
-        if self.proxy.chains.logging:
+        for call in self.proxy.chains.logging:
             try:
                 with shielded(self.proxy.config.timeouts.logging_grace_s):
-                    for call in self.proxy.chains.logging:
-                        await decide((call,), (), self)
+                    await decide((call,), (), self)
             except ExchangeError as error:
                 self.proxy.tell_failure(self, error, error.__cause__ or error)
             except (TimeoutError, Cancelled):
-                self.proxy.report(Event("filter_error", "a logging filter took too long", self.now))
+                self.proxy.report(Event("filter_error", "a logging filter took too long", self.proxy.wall_clock))
         self._record_once()
 
     def abandoned(self, error: BaseException) -> None:

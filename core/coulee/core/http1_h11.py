@@ -157,9 +157,17 @@ class H11Codec:
             conn = self._conn
         if data:
             conn.receive_data(data)
+        if self._role == "client" and conn.their_state is h11.SEND_RESPONSE:
+            self._check_beginning(conn.trailing_data[0][:5])
         if self._eof and not conn.trailing_data[1]:
             conn.receive_data(b"")
         return True
+
+    def _check_beginning(self, start: bytes) -> None:
+        """h11 waits for a whole line, which something that is no answer may never bring."""
+        if start != b"HTTP/"[: len(start)]:
+            self._error = self._in_our_role(ProtocolError("the answer does not begin with HTTP/"))
+            raise self._error
 
     def _without_blank_line(self, data: bytes) -> bytes:
         """One empty line before a request is ignored: old clients send it behind a body (RFC 9112 section 2.2)."""

@@ -76,6 +76,7 @@ class Proxy(KernelMachine):
         self._starved: list[int] = []  # listeners that get no credit while we are full
         self._trusted = TrustedNetworks(self.config.forwarding.trusted_peers)
         self._grace_end = _GraceEnd(self)
+        self.ended = False  # the grace period of a drain is over
 
     # -- for the definition
 
@@ -166,10 +167,13 @@ class Proxy(KernelMachine):
             self.kernel.arm(self._grace_end, self.kernel.now + grace_s)
 
     def end_now(self) -> None:
-        """The grace period is over: cut what still runs."""
+        """The grace period is over: what still runs is answered 503, or cut where its answer has begun."""
+        self.ended = True
         for downstream in list(self.downstreams):
-            downstream.cancel(ExchangeError("shutting_down", "the grace period of the shutdown ended"))
-            downstream.close(abort=True)
+            if downstream.exchange is None:
+                downstream.close(abort=True)
+            else:
+                downstream.cancel(ExchangeError("shutting_down", "the grace period of the shutdown ended"))
         for connection in list(self.connections.values()):
             if isinstance(connection, Upstream):
                 connection.close(abort=True)
