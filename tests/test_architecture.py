@@ -14,8 +14,8 @@ ROOTS = ("core", "lb", "backends")
 
 IMPURE = (
     "time", "secrets", "uuid", "socket", "select", "selectors", "ssl", "threading", "multiprocessing", "concurrent",
-    "subprocess", "signal", "asyncio", "trio", "curio", "os", "pathlib", "shutil", "tempfile", "logging", "http", "httpx",
-    "requests", "aiohttp",
+    "subprocess", "signal", "asyncio", "trio", "curio", "os", "pathlib", "shutil", "tempfile", "logging", "http",
+    "httpx", "requests", "aiohttp",
 )  # fmt: skip
 """No module of `core` or `lb` may import these."""
 

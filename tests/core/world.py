@@ -11,6 +11,8 @@ It keeps the laws that it can see: nothing is answered twice, no bytes go to who
 
 from __future__ import annotations
 
+from collections import deque
+
 from coulee.core.machine import KernelMachine
 from coulee.core.report import Access, Event
 from coulee.core.seam import (
@@ -45,6 +47,7 @@ class World:
     def __init__(self, machine: KernelMachine, *, listen: Address = LISTENER) -> None:
         self.machine = machine
         self.now = 0.0
+        self.answers: deque[Completion] = deque()  # to what the machine asked for in this turn
         self.operations: list[Operation] = []
         self.credits: list[Accept] = []
         self.connecting: list[Connect] = []
@@ -66,6 +69,8 @@ class World:
         operations = self.machine.handle(completion, self.now)
         for operation in operations:
             self._note(operation)
+        while self.answers:
+            self.gives(self.answers.popleft())
         return operations
 
     def _note(self, operation: Operation) -> None:
@@ -86,7 +91,7 @@ class World:
             self.credits.append(operation)
         elif isinstance(operation, Listen):
             self.listeners.append(operation.listener)
-            self.gives(Listening(operation.listener, operation.address))
+            self.answers.append(Listening(operation.listener, operation.address))
         elif isinstance(operation, Run):
             self.jobs.append(operation)
         elif isinstance(operation, Cancel):
@@ -98,15 +103,18 @@ class World:
 
     def _close(self, operation: Close) -> None:
         conn = operation.conn
+        if Closed(conn) in self.answers and operation.abort:  # it has crossed the answer to a Close without
+            self.closing[conn] = True
+            return
         assert conn not in self.closed, "a Close after the last word"
         self.closing[conn] = operation.abort
         self.closed.append(conn)
         self.connecting = [connect for connect in self.connecting if connect.conn != conn]
         pending = [credit for credit in self.credits if credit.listener == conn]
-        self.gives(Closed(conn))
+        self.answers.append(Closed(conn))
         for credit in pending:
             self.credits.remove(credit)
-            self.gives(Closed(credit.conn, "aborted"))
+            self.answers.append(Closed(credit.conn, "aborted"))
 
     def wait(self, seconds: float) -> None:
         """Let time pass, and every alarm ring on the way."""

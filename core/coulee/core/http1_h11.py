@@ -61,9 +61,7 @@ class H11Codec:
     def __init__(self, role: Role, limits: Limits) -> None:
         self._role: Role = role
         self._limits = limits
-        self._conn = h11.Connection(
-            h11.SERVER if role == "server" else h11.CLIENT, max_incomplete_event_size=limits.head_bytes_max
-        )
+        self._conn = self._new_connection()
         self._fed: list[bytes] = []  # not yet given to h11
         self._eof = False
         self._error: ProtocolError | None = None  # the connection is broken, and this is what is said of it
@@ -73,6 +71,11 @@ class H11Codec:
         self._chunked = False  # how we frame the body that we write
         self._interims = 0
         self._blank_line_seen = False
+
+    def _new_connection(self) -> h11.Connection:
+        # Twice the limit: h11 bounds what it holds, and `_check_size` says what is too large, however it was split.
+        bound = 2 * self._limits.head_bytes_max
+        return h11.Connection(h11.SERVER if self._role == "server" else h11.CLIENT, max_incomplete_event_size=bound)
 
     # -- state
 
@@ -175,7 +178,7 @@ class H11Codec:
         if held == b"\r" or held.startswith(b"\r\n"):
             # Pipelined behind the request before; h11 offers no way to take it back but a new connection.
             data = held + data
-            self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes_max)
+            self._conn = self._new_connection()
         elif held:
             return data  # the head has begun
         if data.startswith(b"\r\n"):

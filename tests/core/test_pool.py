@@ -1,0 +1,405 @@
+"""The pool of upstream connections: its rules one by one, and any sequence of events against a small model of it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from random import Random
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from coulee.core import Config, Forwarding, Limits, Peer, Proxy, Retry, Timeouts
+from coulee.core.pool import Upstream
+from coulee.core.seam import Blocked, Drain, Sent
+from coulee.lb import Cluster
+from tests.core.world import LISTENER, World
+
+GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\n\r\nhi"
+CLOSING = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+def make(limits: Limits | None = None, timeouts: Timeouts | None = None, *, retries: int = 0) -> World:
+    config = Config(
+        limits=limits or Limits(),
+        timeouts=timeouts or Timeouts(),
+        retry=Retry(retries_max=retries),
+        forwarding=Forwarding(x_forwarded=False, forwarded=False),
+    )
+    return World(Proxy(Cluster("http://10.0.0.1"), config=config).fresh(rng=Random(1), listen=[LISTENER]))
+
+
+def asks(world: World) -> int:
+    client = world.client()
+    world.receives(client, GET)
+    return client
+
+
+def proxy_of(world: World) -> Proxy:
+    assert isinstance(world.machine, Proxy)
+    return world.machine
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def idle_connections(world: World, count: int) -> list[int]:
+    """Connections that lie idle, the one used first in front."""
+    for _ in range(count):
+        asks(world)
+    origins = [world.connects() for _ in range(count)]
+    for origin in origins:
+        world.sent(origin)
+        world.receives(origin, OK)
+    return origins
+
+
+# ------------------------------------------------------------------------------------------------------------- rules
+
+
+def test_the_one_used_last_is_lent_first() -> None:
+    world = make()
+    first, second = idle_connections(world, 2)
+    asks(world)
+    assert world.sent(second) == GET
+    asks(world)
+    assert world.sent(first) == GET
+
+
+def test_the_one_idle_for_longest_goes_when_there_are_too_many() -> None:
+    world = make(Limits(idle_connections_max=1))
+    first, second = idle_connections(world, 2)
+    assert world.closing[first] is False
+    assert second not in world.closing
+
+
+def test_an_idle_connection_ends_before_the_origin_would_end_it() -> None:
+    world = make()
+    (origin,) = idle_connections(world, 1)
+    world.wait(54)
+    assert origin not in world.closing
+    world.wait(2)
+    assert world.closing[origin] is False
+
+
+def test_any_byte_on_an_idle_connection_ends_it() -> None:
+    world = make()
+    (origin,) = idle_connections(world, 1)
+    world.receives(origin, OK)
+    assert world.closing[origin] is False
+    asks(world)
+    assert world.connecting, "its bytes were nobody's answer"
+
+
+def test_an_idle_connection_that_the_origin_ends() -> None:
+    world = make()
+    first, second = idle_connections(world, 2)
+    world.receives(first, b"")
+    assert world.closing[first] is False
+    world.resets(second)
+    asks(world)
+    assert world.connecting
+
+
+def test_bytes_behind_an_answer_end_its_connection() -> None:
+    world = make()
+    asks(world)
+    origin = world.connects()
+    world.receives(origin, OK + b"HTTP/1.1 200 OK\r\n\r\n")
+    assert world.closing[origin] is False
+
+
+def test_a_connection_whose_request_was_not_taken_whole_is_not_used_again() -> None:
+    world = make()
+    asks(world)
+    origin = world.connects()
+    world.gives(Blocked(origin))
+    world.receives(origin, OK)
+    assert origin in world.closing
+    world = make()
+    asks(world)
+    origin = world.connects()
+    world.gives(Blocked(origin))
+    world.gives(Sent(origin))
+    world.receives(origin, OK)
+    assert origin not in world.closing
+
+
+def test_at_the_cap_exchanges_queue_first_come_first_served() -> None:
+    world = make(Limits(connections_per_peer_max=1))
+    first, second, third = asks(world), asks(world), asks(world)
+    origin = world.connects()
+    assert not world.connecting
+    for client in (first, second, third):
+        assert world.sent(origin) == GET
+        world.receives(origin, OK)
+        assert world.sent(client) == OK
+
+
+def test_the_queue_is_bounded_in_number_and_in_time() -> None:
+    world = make(Limits(connections_per_peer_max=1, pool_waiters_max=1))
+    asks(world)
+    world.connects()
+    patient, surplus = asks(world), asks(world)
+    answer = world.sent(surplus)
+    assert status(answer) == 503
+    assert b"pool_full" in answer
+    assert not world.sent(patient)
+    world.wait(5.1)
+    assert status(world.sent(patient)) == 503
+    assert world.access[-1].detail == "no connection became free in time"
+
+
+def test_who_waits_may_open_a_connection_when_another_is_gone() -> None:
+    world = make(Limits(connections_per_peer_max=1))
+    asks(world)
+    waiting = asks(world)
+    origin = world.connects()
+    world.receives(origin, CLOSING)
+    origin = world.connects()
+    world.receives(origin, OK)
+    assert world.sent(waiting) == OK
+
+
+def test_who_leaves_the_queue_in_the_turn_of_being_called_passes_it_on() -> None:
+    world = make(Limits(connections_per_peer_max=1))
+    asks(world)
+    second, third = asks(world), asks(world)
+    origin = world.connects()
+    pool = proxy_of(world).pool
+    (desk,) = pool.desks.values()
+    waiter = desk.waiters.popleft()
+    connection = next(each for each in proxy_of(world).connections.values() if isinstance(each, Upstream))
+    waiter.call(None)  # a place, which is not its own, for the next to have
+    desk.total += 1
+    world.resets(second)
+    assert len(world.connecting) == 1
+    assert connection.number == origin
+    other = world.connects()
+    world.receives(other, OK)
+    assert world.sent(third) == OK
+
+
+def test_who_leaves_the_queue_with_a_connection_in_hand_gives_it_back() -> None:
+    world = make(Limits(connections_per_peer_max=1))
+    first = asks(world)
+    second = asks(world)
+    origin = world.connects()
+    world.receives(origin, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh")
+    proxy = proxy_of(world)
+    pool = proxy.pool
+    (desk,) = pool.desks.values()
+    connection = proxy.connections[origin]
+    assert isinstance(connection, Upstream)
+    desk.waiters.popleft().call(connection)
+    world.resets(second)
+    assert connection in pool.idle
+    assert first not in world.closing
+
+
+def test_a_fresh_connection_makes_room_for_itself_at_the_cap() -> None:
+    world = make(Limits(connections_per_peer_max=2), retries=2)
+    first, second = idle_connections(world, 2)
+    client = asks(world)
+    assert world.sent(second) == GET
+    world.resets(second)
+    assert first not in world.closing, "there is room"
+    fresh = world.connects()
+    other = asks(world)
+    assert world.sent(first) == GET
+    world.receives(fresh, OK)
+    assert world.sent(client) == OK
+    world.receives(first, OK)
+    assert world.sent(other) == OK
+    world = make(Limits(connections_per_peer_max=1), retries=2)
+    (only,) = idle_connections(world, 1)
+    proxy = proxy_of(world)
+    desk = next(iter(proxy.pool.desks.values()))
+    proxy.kernel.start(proxy.pool.acquire(desk.peer))  # what the second attempt of a request does
+    world.gives()
+    assert world.closing[only] is False
+    assert len(world.connecting) == 1
+
+
+def test_groups_do_not_share_connections() -> None:
+    one, two = Peer(("10.0.0.1", 80), group="a"), Peer(("10.0.0.1", 80), group="b")
+    assert one.key != two.key
+    proxy = Proxy(Cluster("http://10.0.0.1")).fresh(rng=Random(1))
+    assert proxy.pool.take(one) is None
+
+
+def test_nothing_goes_back_while_draining() -> None:
+    world = make(Limits(connections_per_peer_max=1))
+    asks(world)
+    waiting = asks(world)
+    origin = world.connects()
+    world.gives(Drain(10))
+    world.receives(origin, OK)
+    assert world.closing[origin] is False
+    origin = world.connects()
+    world.receives(origin, OK)
+    assert status(world.sent(waiting)) == 200
+    world.wait(2)
+    assert world.machine.finished
+
+
+# ------------------------------------------------------------------------------------------------------------- model
+
+CAP, QUEUE, IDLE, PATIENCE_S = 3, 2, 2, 5.0
+
+
+class PoolModel(RuleBasedStateMachine):
+    """A proxy with one peer, and beside it a pool of plain lists. They agree after any sequence of events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        far = 1e9
+        self.world = make(
+            Limits(connections_per_peer_max=CAP, pool_waiters_max=QUEUE, idle_connections_max=IDLE),
+            Timeouts(pool_wait_s=PATIENCE_S, connect_timeout_s=far, answer_timeout_s=far, keep_alive_idle_s=far,
+                     upstream_keep_alive_idle_s=far),
+        )  # fmt: skip
+        self.idle: list[int] = []
+        self.busy: dict[int, int] = {}
+        self.connecting: deque[int] = deque()  # clients
+        self.waiting: deque[tuple[int, float]] = deque()
+
+    # -- the model
+
+    def place_freed(self) -> None:
+        if self.waiting:
+            self.connecting.append(self.waiting.popleft()[0])
+
+    def connection_freed(self, origin: int) -> None:
+        if self.waiting:
+            client, _ = self.waiting.popleft()
+            self.busy[origin] = client
+            assert self.world.sent(origin) == GET
+        else:
+            self.idle.append(origin)
+            if len(self.idle) > IDLE:
+                retired = self.idle.pop(0)
+                assert self.world.closing[retired] is False
+                self.place_freed()
+
+    # -- events
+
+    @rule()
+    def a_request_comes(self) -> None:
+        client = asks(self.world)
+        if self.idle:
+            origin = self.idle.pop()
+            self.busy[origin] = client
+            assert self.world.sent(origin) == GET
+        elif len(self.busy) + len(self.connecting) < CAP:
+            self.connecting.append(client)
+        elif len(self.waiting) < QUEUE:
+            self.waiting.append((client, self.world.now + PATIENCE_S))
+        else:
+            assert status(self.world.sent(client)) == 503
+
+    @precondition(lambda self: self.connecting)
+    @rule()
+    def a_connect_succeeds(self) -> None:
+        origin = self.world.connects()
+        self.busy[origin] = self.connecting.popleft()
+        assert self.world.sent(origin) == GET
+
+    @precondition(lambda self: self.connecting)
+    @rule()
+    def a_connect_fails(self) -> None:
+        client = self.connecting.popleft()
+        self.world.refuses()
+        assert status(self.world.sent(client)) == 502
+        self.place_freed()
+
+    @precondition(lambda self: self.busy)
+    @rule(choice=st.randoms(use_true_random=False), closes=st.booleans())
+    def an_answer_comes(self, choice: Random, closes: bool) -> None:
+        origin = choice.choice(list(self.busy))
+        client = self.busy.pop(origin)
+        self.world.receives(origin, CLOSING if closes else OK)
+        assert self.world.sent(client) == OK
+        if closes:
+            assert self.world.closing[origin] is False
+            self.place_freed()
+        else:
+            self.connection_freed(origin)
+
+    @precondition(lambda self: self.busy)
+    @rule(choice=st.randoms(use_true_random=False))
+    def a_busy_connection_dies(self, choice: Random) -> None:
+        origin = choice.choice(list(self.busy))
+        client = self.busy.pop(origin)
+        self.world.resets(origin)
+        assert status(self.world.sent(client)) == 502
+        self.place_freed()
+
+    @precondition(lambda self: self.idle)
+    @rule(choice=st.randoms(use_true_random=False), how=st.sampled_from(["bytes", "end", "reset"]))
+    def an_idle_connection_is_of_no_more_use(self, choice: Random, how: str) -> None:
+        origin = choice.choice(self.idle)
+        self.idle.remove(origin)
+        if how == "reset":
+            self.world.resets(origin)
+        else:
+            self.world.receives(origin, b"x" if how == "bytes" else b"")
+            assert self.world.closing[origin] is False
+
+    @precondition(lambda self: self.busy or self.connecting or self.waiting)
+    @rule(choice=st.randoms(use_true_random=False))
+    def a_client_leaves(self, choice: Random) -> None:
+        waiting = [client for client, _ in self.waiting]
+        client = choice.choice([*self.busy.values(), *self.connecting, *waiting])
+        self.world.resets(client)
+        if client in waiting:
+            self.waiting = deque(entry for entry in self.waiting if entry[0] != client)
+        elif client in self.connecting:
+            self.connecting.remove(client)
+            self.place_freed()
+        else:
+            (origin,) = [origin for origin, other in self.busy.items() if other == client]
+            del self.busy[origin]
+            assert self.world.closing[origin] is True
+            self.place_freed()
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 6.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.wait(seconds)
+        while self.waiting and self.waiting[0][1] <= self.world.now:
+            client, _ = self.waiting.popleft()
+            assert status(self.world.sent(client)) == 503
+
+    # -- agreement
+
+    @invariant()
+    def they_agree(self) -> None:
+        pool = proxy_of(self.world).pool
+        held = len(self.idle) + len(self.busy) + len(self.connecting)
+        if not held and not self.waiting:
+            assert not pool.desks
+            return
+        (desk,) = pool.desks.values()
+        assert [connection.number for connection in desk.idle] == self.idle
+        assert [connection.number for connection in pool.idle] == self.idle
+        assert desk.total == held
+        assert len(desk.waiters) == len(self.waiting)
+        assert len(self.world.connecting) == len(self.connecting)
+
+    def teardown(self) -> None:
+        """Nothing is left when all is over."""
+        self.world.gives(Drain(1))
+        self.world.wait(30)
+        assert self.world.machine.finished
+        proxy = proxy_of(self.world)
+        assert not proxy.pool.desks
+        assert proxy.counters.requests == len(self.world.access)
+
+
+TestPoolModel = PoolModel.TestCase
+TestPoolModel.settings = settings(
+    max_examples=2000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 150, stateful_step_count=40, deadline=None
+)
