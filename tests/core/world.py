@@ -47,6 +47,7 @@ class World:
     def __init__(self, machine: KernelMachine, *, listen: Address = LISTENER) -> None:
         self.machine = machine
         self.now = 0.0
+        self.holds_closes = False  # a Close is not answered: its last bytes are not taken
         self.answers: deque[Completion] = deque()  # to what the machine asked for in this turn
         self.operations: list[Operation] = []
         self.credits: list[Accept] = []
@@ -111,6 +112,8 @@ class World:
         self.closed.append(conn)
         self.connecting = [connect for connect in self.connecting if connect.conn != conn]
         pending = [credit for credit in self.credits if credit.listener == conn]
+        if self.holds_closes:
+            return
         self.answers.append(Closed(conn))
         for credit in pending:
             self.credits.remove(credit)

@@ -126,8 +126,8 @@ class Connection(Alarm):
         """The transport stands."""
         self.peer = completion.peer
         self.local = completion.local
-        if self.opener is not None:
-            self.machine.kernel.wake(self.opener, None)
+        assert self.opener is not None, "after a Close nothing but Closed is delivered"
+        self.machine.kernel.wake(self.opener, None)
 
     # -- reading
 

@@ -172,8 +172,6 @@ class Downstream(Connection):
             except ProtocolError:
                 break
             if isinstance(pulled, NeedData | Paused):
-                if self.half_closed:
-                    break
                 return
             part = pulled[1]
             if isinstance(part, Data):

@@ -387,11 +387,11 @@ class Exchange:
             response.data = b""
         if not self.body_ended and self.downstream.connection.codec.expects_continue:
             self.downstream.connection.codec.close_after()  # the client may or may not send its body now
+        await self.downstream.send(response)
         self.head_sent = True
         self.replay = []
         self.bytes_out += len(response.data)
         self.first_byte = self.proxy.kernel.now
-        await self.downstream.send(response)
         self.answered = response.ended
 
     async def _filter_first_piece(self, response: Response, body_chain: Chain) -> None:

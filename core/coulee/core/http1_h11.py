@@ -55,8 +55,8 @@ _NOT_IN_TRAILERS: Final = field_pattern(
 class H11Codec:
     """One HTTP/1.1 connection. `role` is ours: `"server"` reads requests, `"client"` reads answers."""
 
-    __slots__ = ("_blank_line_seen", "_chunked", "_conn", "_eof", "_error", "_fed", "_interims", "_last", "_limits",
-                 "_role", "_stream", "_trailers")  # fmt: skip
+    __slots__ = ("_blank_line_seen", "_chunked", "_conn", "_eof", "_error", "_fed", "_head_asked", "_interims", "_last",
+                 "_limits", "_role", "_stream", "_trailers")  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self._role: Role = role
@@ -71,6 +71,7 @@ class H11Codec:
         self._chunked = False  # how we frame the body that we write
         self._interims = 0
         self._blank_line_seen = False
+        self._head_asked = False  # the request that is to be answered
 
     def _new_connection(self) -> h11.Connection:
         # Twice the limit: h11 bounds what it holds, and `_check_size` says what is too large, however it was split.
@@ -191,6 +192,7 @@ class H11Codec:
         try:
             event = self._conn.next_event()
             if isinstance(event, h11.Request):
+                self._head_asked = event.method == b"HEAD"
                 request = _request(event, self._limits)
                 return self._with_body(request)
             if isinstance(event, h11.InformationalResponse):
@@ -318,6 +320,7 @@ class H11Codec:
         conn = self._conn
         if conn.our_state is conn.their_state is h11.DONE:
             self._next_cycle()
+        _check_length(part)
         fields = _unframed(part.headers)
         if part.length is None:
             fields.append((b"Transfer-Encoding", b"chunked"))
@@ -335,6 +338,8 @@ class H11Codec:
     def _write_response(self, part: Response, out: list[bytes]) -> None:
         fields = _unframed(part.headers)
         bodiless = part.status == 204
+        if not (bodiless or part.status == 304 or self._head_asked):
+            _check_length(part)
         if part.length is not None and not bodiless:
             fields.append((b"Content-Length", b"%d" % part.length))
         if self._last or self._error is not None:
@@ -451,6 +456,13 @@ def _block(fields: RawFields) -> bytes:
 
 
 # ------------------------------------------------------------------------------------------ heads, written
+
+
+def _check_length(part: Request | Response) -> None:
+    """Before a byte of a message is written, because afterwards nothing else can be said."""
+    size = len(part.data)
+    if part.length is not None and (size > part.length or (part.ended and size < part.length)):
+        raise ProtocolError(f"a body of {size} bytes was announced as {part.length}")
 
 
 def _unframed(headers: Headers) -> RawFields:
