@@ -15,6 +15,7 @@ from coulee.core import (
     ExchangeError,
     Filter,
     Forwarding,
+    Headers,
     Limits,
     Peer,
     Proxy,
@@ -145,7 +146,7 @@ def test_an_origin_that_takes_no_more_but_has_answered_is_believed() -> None:
     world.receives(origin, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
     world.wait(5.1)
     assert world.access[0].reason == "upstream_timeout"
-    assert world.closing[client] is True
+    assert client in world.eofs
 
 
 def test_a_stream_that_has_failed_takes_nothing_more() -> None:
@@ -160,8 +161,23 @@ def test_a_stream_that_has_failed_takes_nothing_more() -> None:
     stream.fail(first)
     stream.fail(ExchangeError("upstream_reset", "the second"))
     with pytest.raises(ExchangeError) as caught:
-        stream.send(Data(b"x")).send(None)  # type: ignore[attr-defined]
+        stream.send(Data(b"x")).send(None)
     assert caught.value is first
+
+
+def test_an_origin_that_is_gone_while_its_answer_is_looked_at_takes_no_more_of_the_body() -> None:
+    async def think(exchange: Exchange, response: Response) -> None:
+        await sleep(1)
+
+    world = make(on("response_filter", think))
+    client, origin = pending(world, PUT)
+    world.receives(origin, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
+    world.resets(origin)
+    world.receives(client, b"x" * 1000)
+    world.wait(1)
+    assert status(world.sent(client)) == 200
+    assert client in world.eofs, "and its answer was cut"
+    assert world.access[0].reason == "upstream_reset"
 
 
 # ----------------------------------------------------------------------------------------- what filters can get wrong
@@ -371,7 +387,7 @@ def test_a_turn_that_nobody_takes_goes_to_the_next() -> None:
 
 def test_a_sub_request_to_a_peer_of_ones_own_choice() -> None:
     async def ask(exchange: Exchange) -> None:
-        request = Request("POST", "/check", authority="auth", data=b"who")
+        request = Request("POST", "/check", Headers({"Host": "auth"}), data=b"who")
         answer = await fetch(request, peer=Peer("/run/auth.sock"))
         exchange.tags["auth"] = answer.status
 
@@ -412,3 +428,41 @@ def test_a_connection_that_dies_in_the_hand_of_a_waiter_is_not_lent_again() -> N
     connection.stream = None
     connection.ended_by_peer()
     assert client not in world.closed
+
+
+def test_the_first_reason_for_leaving_counts() -> None:
+    ended: list[str] = []
+
+    async def wait(exchange: Exchange) -> None:
+        try:
+            await sleep(1e9)
+        finally:
+            exchange.cancel(ExchangeError("send_timeout", "a second reason"))
+            ended.append("once")
+
+    world = make(on("request_filter", wait))
+    client = world.client()
+    world.receives(client, GET)
+    world.resets(client)
+    assert ended == ["once"]
+    assert world.access[0].reason == "client_gone"
+
+
+def test_an_exchange_that_breaks_behind_its_record_is_recorded_once() -> None:
+    world = make()
+    client, origin = pending(world)
+    proxy = world.machine
+    exchange = next(iter(proxy.downstreams)).exchange  # type: ignore[attr-defined]
+    world.receives(origin, OK)
+    exchange.abandoned(RuntimeError("too late"))
+    world.gives()
+    assert len(world.access) == 1
+    assert world.sent(client) == OK
+
+
+def test_a_drain_of_a_proxy_without_connections_waits_for_nothing() -> None:
+    world = make()
+    world.gives()
+    world.gives(Drain(10))
+    assert world.machine.finished
+    assert world.machine.deadline is None

@@ -1320,3 +1320,14 @@ def test_a_cancelled_sleeper_leaves_no_alarm(bench: Bench) -> None:
 
 def void(_: object) -> None:
     """Throw a value away."""
+
+
+def test_a_task_that_is_done_is_not_stepped_again() -> None:
+    machine = KernelMachine(Random(0), 0.0)
+
+    async def one() -> int:
+        return 1
+
+    task = machine.kernel.start(one())
+    machine.kernel.step(task, None, None)
+    assert (task.done, task.value) == (True, 1)

@@ -286,7 +286,7 @@ class Connection(Alarm):
             if self.read_by <= now:
                 self.close(abort=True)
                 self.read_by = inf
-            elif self.read_by != inf:
+            else:
                 self.machine.kernel.arm(self, self.read_by)
             return
         if self.read_by <= now:

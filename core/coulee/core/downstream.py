@@ -4,7 +4,8 @@ says.
     IDLE --request--> BUSY --answered--> IDLE
                         |   body unread --> DRAINING --its end--> IDLE
                         |   last one ----> LINGERING --FIN, or time--> closed
-                        '-- cut short ---> reset
+                        |   cut short --> LINGERING, where its framing shows that
+                        '-- cut short ---> reset, where only the end of the connection would end it
 
 An idle connection has no exchange and no timer but the one that ends it.
 """
@@ -155,7 +156,10 @@ class Downstream(Connection):
         if self.closing:
             return
         if not exchange.answered:
-            self.close(abort=True)
+            if exchange.cut_shows:
+                self.linger()
+            else:
+                self.close(abort=True)
         elif not exchange.body_ended and self.codec.reusable:
             self.state = State.DRAINING
             self.drained = 0

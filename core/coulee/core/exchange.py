@@ -531,19 +531,26 @@ class Exchange:
                 self.proxy.tell_failure(self, error, error.__cause__ or error)
             except (TimeoutError, Cancelled):
                 self.proxy.report(Event("filter_error", "a logging filter took too long", self.proxy.wall_clock))
-        self._record_once()
+        self._record()
+
+    @property
+    def cut_shows(self) -> bool:
+        """Whether the client can tell that the answer is not whole: by its length, or because the last chunk is missing
+        (RFC 9112 section 8). A body that only the end of the connection ends must be ended by a reset."""
+        response = self.response
+        framed = response is not None and (response.length is not None or self.request.version >= (1, 1))
+        return self.head_sent and framed
 
     def abandoned(self, error: BaseException) -> None:
         """Its task had to be left behind, or was broken: nothing of it may be left, and its record is due."""
         self._release()
-        if self.error is None:
-            self.error = ExchangeError("internal_error", f"{type(error).__name__}: {error}")
-        self._record_once()
-
-    def _record_once(self) -> None:
         if not self.recorded:
-            self.recorded = True
-            self.proxy.finished_exchange(self)
+            self.error = ExchangeError("internal_error", f"{type(error).__name__}: {error}")
+            self._record()
+
+    def _record(self) -> None:
+        self.recorded = True
+        self.proxy.finished_exchange(self)
 
     def record(self) -> Access:
         """What is to be said of it at its end."""

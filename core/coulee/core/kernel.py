@@ -274,10 +274,9 @@ class Task:
 
     def kill(self) -> None:
         """Cancel the whole task, whatever shields it: whoever owns it is leaving."""
-        if not self.done:
-            self.cancelled = self.killed = True
-            self.find_doom()
-            self.interrupt()
+        self.cancelled = self.killed = True
+        self.find_doom()
+        self.interrupt()
 
     def find_doom(self) -> None:
         """Recompute whether a cancelled scope is around us that no shield keeps away."""
