@@ -99,8 +99,9 @@ def test_it_says_where_the_proxy_is_what_is_behind_it_and_what_to_try(demo: Call
     url = running.url()
     running.line(r"^  fast   answers in 9 ms$")
     running.line(r"^  slow   answers in 120 ms$")
-    running.line(r"^  flaky  answers in 9 ms, or hangs up \(50%\)$")
-    assert f"curl {url}/ " in running.line(r"^try: .*$")[0]
+    running.line(r"^  flaky  answers in 9 ms, or hangs up \(50%\), and is down now and then$")
+    running.line(r"^try, in another terminal:$")
+    running.line(rf"^  curl {re.escape(url)}/$")
     running.line(r"^Ctrl-C ends it\.")
 
 
@@ -108,7 +109,8 @@ def test_each_line_to_try_works(demo: Callable[..., Demo]) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     running = demo("--traffic", "0")
-    commands = [part.strip() for part in running.line(r"^try: (.*)$")[1].split("      ")]
+    running.line(r"^Ctrl-C ends it\.")
+    commands = [line.strip() for line in running.said if re.match(r"^  (curl|for) ", line)]
     assert len(commands) == 3
     for command in commands:
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True,
@@ -128,6 +130,15 @@ def test_it_makes_traffic_of_its_own_and_shows_retries_that_no_client_notices(
     running.line(rf"^\d\d:\d\d:\d\d ! GET {match[1]}: flaky failed \(upstream_reset\), trying again$")
     for name in ("fast", "slow"):
         running.line(rf"^\d\d:\d\d:\d\d GET /\S* 200 \d+ms \d+B {name}$")
+    requests = [line for line in running.said if re.match(r"^\d\d:\d\d:\d\d GET ", line)]
+    assert all(" 200 " in line for line in requests), requests
+
+
+def test_it_shows_fail_over_when_the_flaky_origin_is_down(demo: Callable[..., Demo]) -> None:
+    running = demo("--traffic", "20")
+    running.line(r"^-- flaky is down for 4 s: nothing listens at 127\.0\.0\.1:\d+$")
+    running.line(r"^\d\d:\d\d:\d\d GET \S+ 200 \d+ms \d+B flaky -> (fast|slow) \(retry: upstream_refused\)$")
+    running.line(r"^-- flaky is up again$")
     requests = [line for line in running.said if re.match(r"^\d\d:\d\d:\d\d GET ", line)]
     assert all(" 200 " in line for line in requests), requests
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import click
@@ -21,6 +22,10 @@ from coulee.server.console import Console
 
 ORIGINS: Final = {"fast": (0.009, 0.0), "slow": (0.120, 0.0), "flaky": (0.009, 0.5)}
 """For each origin: seconds to answer, and the share of requests that it resets instead."""
+
+UP_S: Final = 8.0
+DOWN_S: Final = 4.0
+"""How long the flaky origin is up, and then down, in turns."""
 
 PATHS: Final = ("/", "/products", "/products/7", "/cart", "/api/status")
 """What the demo's own client asks for."""
@@ -48,9 +53,12 @@ async def run_demo(listen: Address, traffic: float, console: Console) -> None:
         loop.add_signal_handler(number, stop.set)
     running: list[asyncio.Task[None]] = []
     try:
-        peers = [Peer(await _start(_nowhere(_Origin(name)), ("127.0.0.1", 0), running), name=name) for name in ORIGINS]
+        addresses = {name: await _start(_nowhere(_Origin(name)), ("127.0.0.1", 0), running) for name in ORIGINS}
+        flaky = running[-1]
+        peers = [Peer(address, name=name) for name, address in addresses.items()]
         address = await _start(Proxy(Cluster(*peers)), listen, running, console)
         _explain(address)
+        running.append(asyncio.create_task(_flicker(flaky, addresses["flaky"], running)))
         if traffic > 0:
             running.append(asyncio.create_task(_make_traffic(address, traffic)))
         await stop.wait()
@@ -67,6 +75,20 @@ async def run_demo(listen: Address, traffic: float, console: Console) -> None:
 def _nowhere(origin: _Origin) -> Proxy:
     """A proxy that answers everything itself."""
     return Proxy(Cluster(Peer("nowhere")), [origin])
+
+
+async def _flicker(flaky: asyncio.Task[None], address: Address, running: list[asyncio.Task[None]]) -> None:
+    """Take the flaky origin down now and then, so that fail-over is to be seen."""
+    while True:
+        await asyncio.sleep(UP_S)
+        flaky.cancel()
+        await asyncio.gather(flaky, return_exceptions=True)
+        running.remove(flaky)
+        click.echo(f"-- flaky is down for {DOWN_S:.0f} s: nothing listens at {show_address(address)}")
+        await asyncio.sleep(DOWN_S)
+        await _start(_nowhere(_Origin("flaky")), address, running)
+        flaky = running[-1]
+        click.echo("-- flaky is up again")
 
 
 async def _start(
@@ -88,11 +110,12 @@ def _explain(address: Address) -> None:
     url = f"http://{show_address(address)}"
     click.echo(f"coulee demo: the proxy is {url}, in front of three origins")
     for name, (delay_s, fails) in ORIGINS.items():
-        click.echo(
-            f"  {name:<6} answers in {delay_s * 1000:.0f} ms" + (f", or hangs up ({fails:.0%})" if fails else "")
-        )
-    click.echo(f"try:  curl {url}/      curl -i {url}/any/path      for i in $(seq 20); do curl -s {url}/; done")
-    click.echo("Ctrl-C ends it. What happens now, request by request:")
+        trouble = f", or hangs up ({fails:.0%}), and is down now and then" if fails else ""
+        click.echo(f"  {name:<6} answers in {delay_s * 1000:.0f} ms{trouble}")
+    click.echo("try, in another terminal:")
+    for command in (f"curl {url}/", f"curl -i {url}/any/path", f"for i in $(seq 20); do curl -s {url}/; done"):
+        click.echo(f"  {command}")
+    click.echo("Ctrl-C ends it. A line for each request, and one with ! for each attempt that failed:")
 
 
 async def _make_traffic(address: Address, per_second: float) -> None:
@@ -100,10 +123,12 @@ async def _make_traffic(address: Address, per_second: float) -> None:
     host, port = cast("tuple[str, int]", address)
     turn = 0
     while True:
-        reader, writer = await asyncio.open_connection(host, port)
         path = PATHS[turn % len(PATHS)]
         turn += 1
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {show_address(address)}\r\nConnection: close\r\n\r\n".encode())
-        await reader.read()
-        writer.close()
+        with suppress(OSError):
+            reader, writer = await asyncio.open_connection(host, port)
+            head = f"GET {path} HTTP/1.1\r\nHost: {show_address(address)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode())
+            await reader.read()
+            writer.close()
         await asyncio.sleep(1 / per_second)
