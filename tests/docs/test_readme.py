@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEADLINE, GATEWAY, FELLOWS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+HEADLINE, GATEWAY, FELLOWS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def code_lines(text: str) -> list[str]:
