@@ -86,7 +86,8 @@ class Timeouts:
     """A client connection between two requests."""
 
     send_stall_timeout_s: float = 30.0
-    """Without any progress in sending to a client, or to an upstream."""
+    """For a client, or an upstream, to take what it was sent: so long for each `buffer_high_bytes` of it, or part of
+    them. With the defaults that is 2 kB/s."""
 
     connect_timeout_s: float = 3.0
     """To an established upstream connection, all its addresses tried."""

@@ -55,6 +55,7 @@ class Connection(Alarm):
         "out_bytes",
         "peer",
         "read_by",
+        "sending",
         "stream",
         "write_by",
         "write_stall_s",
@@ -74,6 +75,7 @@ class Connection(Alarm):
         self.held = True  # a new connection is, until its first Receive
         self.out: list[bytes] = []
         self.out_bytes = 0
+        self.sending = 0  # bytes of the last Send
         self.blocked = False
         self.eof_wanted = False
         self.close_wanted = False
@@ -212,15 +214,16 @@ class Connection(Alarm):
             data: Bytes = out[0]
         else:
             data = out if self.out_bytes > 16384 else b"".join(out)
+        self.sending = self.out_bytes
         self.out = []
         self.out_bytes = 0
         self.machine.operations.append(Send(self.number, data, self.eof_wanted))
         self.eof_wanted = False
 
     def block(self) -> None:
-        """The transport did not take all of the last `Send`."""
+        """The transport did not take all of the last `Send`. It is given time by how much that was."""
         self.blocked = True
-        self.limit_write(self.write_stall_s)
+        self.limit_write(self.write_stall_s * (1 + self.sending // self.limits.buffer_high_bytes))
 
     def unblock(self) -> None:
         """The transport has taken all of the last `Send`."""
