@@ -30,6 +30,7 @@ from typing import Any, Literal, cast
 from coulee.backends import sockets
 from coulee.backends.addresses import describe, parse_address
 from coulee.backends.driver import Driver, Listener, Wire
+from coulee.backends.memory import keep_heap
 from coulee.core.seam import Address, Bytes, Machine
 
 BLOCKING_JOBS_MAX = 32  # threads; what is beyond waits for one
@@ -62,6 +63,7 @@ def run(
     async def main() -> None:
         await _drive(_make(proxy, listen, reporter, grace_s, seed), on_ready, signals=True)
 
+    keep_heap()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())
 
