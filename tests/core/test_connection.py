@@ -246,6 +246,38 @@ def test_a_balancer_that_raises_is_an_internal_error() -> None:
     assert "ZeroDivisionError" in str(world.events("internal_error")[0].fields["traceback"])
 
 
+def test_a_balancer_that_cannot_bear_to_be_told_is_reported_and_nothing_else() -> None:
+    class Deaf:
+        def fresh(self) -> Deaf:
+            return self
+
+        def choose(self, exchange: object) -> Peer | None:
+            return Peer(("10.0.0.1", 80))
+
+        def observe(self, peer: Peer, reason: str) -> None:
+            raise ZeroDivisionError
+
+    world = World(Proxy(Deaf(), config=Config(forwarding=PLAIN)).fresh(rng=Random(1), listen=[LISTENER]))
+    client, origin = pending(world)
+    world.receives(origin, OK)
+    assert world.sent(client) == OK
+    assert "observe() of the balancer" in world.events("internal_error")[0].text
+    assert world.access[0].reason == ""
+
+
+def test_a_filter_that_thinks_too_long_about_the_last_answer_gets_none() -> None:
+    async def think(exchange: Exchange, error: ExchangeError) -> None:
+        await sleep(100)
+
+    world = make(on("fail_to_proxy", think))
+    client, _ = pending(world)
+    world.gives(Drain(1))
+    world.wait(7)
+    assert world.closing[client] is True
+    assert world.access[0].reason == "shutting_down"
+    assert world.machine.finished
+
+
 def test_a_filter_that_will_not_be_cancelled_is_left_behind_and_recorded() -> None:
     async def stubborn(exchange: Exchange) -> None:
         while True:

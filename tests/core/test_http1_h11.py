@@ -220,6 +220,8 @@ REFUSED = [
      "header_too_large"),
     ("a large head so far", b"GET / HTTP/1.1" + HOST + b"\r\nA: " + b"b" * 66000, 431, "header_too_large"),
     ("a large target", b"GET /" + b"b" * 33000 + b" HTTP/1.1" + HOST + b"\r\n\r\n", 431, "header_too_large"),
+    ("a bell in a value", b"GET / HTTP/1.1" + HOST + b"\r\nA: b\x07c\r\n\r\n", 400, "bad_request"),
+    ("a delete in a value", b"GET / HTTP/1.1" + HOST + b"\r\nA: b\x7fc\r\n\r\n", 400, "bad_request"),
     ("not HTTP at all", b"\x16\x03\x01\x02\x00\x01\x00", 400, "bad_request"),
 ]  # fmt: skip
 
@@ -485,6 +487,7 @@ def test_interim_answers_come_first_and_are_bounded() -> None:
         b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
         b"HTTP/3.0 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: b\x08c\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: " + b"b" * 33000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK" + b"\r\nA: b" * 101 + b"\r\n\r\n",
     ],

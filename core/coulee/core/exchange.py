@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -183,7 +184,7 @@ class Exchange:
         except Cancelled:
             self.error = self.failure
             if self.failure is not None and self.failure.status:
-                with shielded(self.proxy.config.timeouts.logging_grace_s):
+                with suppress(TimeoutError, Cancelled), shielded(self.proxy.config.timeouts.logging_grace_s):
                     await self._fail(self.failure)
         finally:
             self._release()
@@ -490,7 +491,11 @@ class Exchange:
         else:
             return
         if not reason or REASONS[reason].side == "upstream":
-            self.proxy.balancer.observe(peer, reason)
+            try:
+                self.proxy.balancer.observe(peer, reason)
+            except Exception as error:
+                broken = ExchangeError("internal_error", f"observe() of the balancer: {type(error).__name__}: {error}")
+                self.proxy.tell_failure(self, broken, error)
 
     async def _fail(self, error: ExchangeError, cause: BaseException | None = None) -> None:
         """The request has failed for good: answer it, if that is still possible."""

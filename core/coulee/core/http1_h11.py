@@ -41,6 +41,8 @@ _READABLE: Final = (h11.IDLE, h11.SEND_RESPONSE, h11.SEND_BODY)
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
 """uri-host with an optional port (RFC 9110 section 7.2), never empty (section 4.2.1)."""
 
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
 _ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#]*)([^#]*)")
 
 _NOT_IN_TRAILERS: Final = field_pattern(
@@ -74,7 +76,7 @@ class H11Codec:
         self._head_asked = False  # the request that is to be answered
 
     def _new_connection(self) -> h11.Connection:
-        # Twice the limit: h11 bounds what it holds, and `_check_size` says what is too large, however it was split.
+        # Twice the limit: h11 bounds what it holds, and `_check_fields` says what is too large, however it was split.
         bound = 2 * self._limits.head_bytes_max
         return h11.Connection(h11.SERVER if self._role == "server" else h11.CLIENT, max_incomplete_event_size=bound)
 
@@ -245,12 +247,12 @@ class H11Codec:
         self._interims += 1
         if self._interims > self._limits.interims_max:
             raise ProtocolError(f"more than {self._limits.interims_max} interim answers")
-        _check_size(event.headers.raw_items(), 0, self._limits)
+        _check_fields(event.headers.raw_items(), 0, self._limits)
         return Interim(event.status_code, _headers(event), event.reason.decode("latin-1"))
 
     def _response(self, event: h11.Response) -> Response:
         fields = event.headers.raw_items()
-        _check_size(fields, 0, self._limits)
+        _check_fields(fields, 0, self._limits)
         length, chunked = _framing(event.headers)
         _check_framing(length, chunked, event.http_version)
         if event.status_code == 204:
@@ -364,7 +366,7 @@ def _request(event: h11.Request, limits: Limits) -> Request:
     """A request's head in our terms. Raises `ProtocolError` for what a gateway must not pass on."""
     version = _version(event.http_version)
     fields = event.headers.raw_items()
-    _check_size(fields, len(event.method) + len(event.target), limits)
+    _check_fields(fields, len(event.method) + len(event.target), limits)
     if event.method in _REFUSED_METHODS:
         raise ProtocolError(f"{event.method.decode('latin-1')} is not for a gateway", 405, "method_not_allowed")
     length, chunked = _framing(event.headers)
@@ -411,12 +413,16 @@ def _target(event: h11.Request) -> tuple[str, str | None]:
     return path.decode("latin-1"), authority.decode("latin-1")
 
 
-def _check_size(fields: RawFields, start_line: int, limits: Limits) -> None:
-    """h11 bounds a head only while it is not complete; and it does not count fields."""
+def _check_fields(fields: RawFields, start_line: int, limits: Limits) -> None:
+    """h11 bounds a head only while it is not complete, does not count fields, and lets control characters pass."""
     if len(fields) > limits.fields_max:
         raise ProtocolError(f"more than {limits.fields_max} fields", 431, "header_too_large")
     if start_line + sum(len(name) + len(value) + 4 for name, value in fields) > limits.head_bytes_max:
         raise ProtocolError(f"the head is larger than {limits.head_bytes_max} bytes", 431, "header_too_large")
+    for name, value in fields:
+        if _CONTROL.search(value):
+            field = name.decode("latin-1")
+            raise ProtocolError(f"a control character in the value of {field} (RFC 9110 section 5.5)")
 
 
 def _framing(headers: Any) -> tuple[int | None, bool]:
