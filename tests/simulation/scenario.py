@@ -242,6 +242,8 @@ class Scenario:
         return origin
 
     def _decide(self, asked: Asked) -> Reply:
+        if asked.target == "/":  # a stranger's request, broken behind its head
+            return Reply(404)
         return self.plans[int(asked.target[1:])].reply
 
     # -- running
@@ -333,6 +335,10 @@ class Scenario:
                 (203, plan.ask.target.encode()), (203, b""), (203, False), (500, b""), (500, False),
             )  # fmt: skip
             return
+        if answer.get("x-number") is None and b"unasked".startswith(answer.body) and self._an_origin_talks_too_much():
+            # What an origin says unasked, and what arrives only behind the next request, is its answer for all that
+            # HTTP/1.1 can tell. What arrives before that ends the connection, and never comes here.
+            return
         assert answer.status == plan.reply.status
         assert answer.get("x-number") == str(plan.number), "the answer to this request, and to no other"
         bodiless = plan.ask.method == "HEAD" or answer.status in (204, 304)
@@ -343,11 +349,17 @@ class Scenario:
             if plan.reply.trailers and not bodiless and plan.ask.version == "1.1":
                 assert answer.trailers == [(b"X-Sum", str(plan.number).encode())]
 
+    def _an_origin_talks_too_much(self) -> bool:
+        return any(plan.reply.fault == "extra" for plan in self.plans.values())
+
     def _judge_origins(self) -> None:
         times = Counter(asked.target for origin in self.origins for asked in origin.asked)
         for origin in self.origins:
             assert not origin.malformed, f"the proxy never says what h11 cannot read: {origin.malformed}"
             for asked in origin.asked:
+                if asked.target == "/":
+                    assert not asked.complete, "a request that breaks is never passed on as whole"
+                    continue
                 plan = self.plans[int(asked.target[1:])]
                 assert plan.body_up.startswith(asked.body), "no byte of another request"
                 assert not asked.complete or asked.body == plan.body_up, "a truncated body is never sent as whole"
