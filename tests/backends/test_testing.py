@@ -127,7 +127,8 @@ def test_clients_that_misbehave() -> None:
 PHASES = (
     "early_request_filter", "request_filter", "upstream_peer", "connected_to_upstream", "upstream_request_filter",
     "request_body_filter", "upstream_response_filter", "response_filter", "upstream_response_body_filter",
-    "response_body_filter", "fail_to_connect", "error_while_proxy", "fail_to_proxy",
+    "response_body_filter", "fail_to_connect", "error_while_proxy", "fail_to_proxy", "request_trailer_filter",
+    "response_trailer_filter",
 )  # fmt: skip
 
 
@@ -145,8 +146,14 @@ def test_a_client_that_leaves_cancels_what_its_exchange_waits_for(phase: str) ->
     x = Exchange(proxy(on(phase, wait)))
     if phase in ("fail_to_connect", "fail_to_proxy"):
         x.down(ONE, TWO)
-    x.start("POST" if "request_body" in phase else "GET", "/", body=b"x" if "request_body" in phase else None)
-    if "response" in phase:
+    if phase == "request_trailer_filter":
+        x.start("POST", "/", more=True).end(trailers={"T": "1"})
+    else:
+        x.start("POST" if "request_body" in phase else "GET", "/", body=b"x" if "request_body" in phase else None)
+    if phase == "response_trailer_filter":
+        x.upstream.begin(200)
+        x.upstream.end(trailers={"T": "1"})
+    elif "response" in phase:
         x.upstream.reply(200, b"hi")
     elif phase == "error_while_proxy":
         x.upstream.reset()
