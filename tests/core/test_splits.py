@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 from random import Random
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import h11
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,11 +16,15 @@ from coulee.core import Config, Filter, Limits, Proxy, Response, respond
 from coulee.core.codec import NeedData, Paused, ProtocolError
 from coulee.core.exchange import Exchange
 from coulee.core.headers import Headers
+from coulee.core.http1 import Http1Codec
 from coulee.core.http1_h11 import H11Codec
 from coulee.core.parts import Data, Interim, Request, Trailers
 from coulee.lb import Cluster
 from tests.core.world import LISTENER, World
 
+Name: TypeAlias = Literal["own", "h11"]
+BOTH = pytest.mark.parametrize("codec_name", ["own", "h11"])
+CODECS: dict[str, type[Http1Codec | H11Codec]] = {"own": Http1Codec, "h11": H11Codec}
 EXAMPLES = 2000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 150
 thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -88,7 +93,7 @@ def split(draw: st.DrawFn, data: bytes) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges) if start < end]
 
 
-def parts_of(codec: H11Codec, pieces: list[bytes], *, answer: bool) -> list[Any]:
+def parts_of(codec: Http1Codec | H11Codec, pieces: list[bytes], *, answer: bool) -> list[Any]:
     """What a codec makes of the pieces and the end of the stream, with the pieces of a body joined."""
     seen: list[Any] = []
     body = b""
@@ -127,24 +132,28 @@ def parts_of(codec: H11Codec, pieces: list[bytes], *, answer: bool) -> list[Any]
     return [*seen, body]
 
 
+@BOTH
 @thorough
 @given(data=st.data(), messages=st.lists(requests(), max_size=3), end=rubbish)
-def test_any_split_of_requests_gives_the_same_parts(data: st.DataObject, messages: list[bytes], end: bytes) -> None:
+def test_any_split_of_requests_gives_the_same_parts(
+    codec_name: Name, data: st.DataObject, messages: list[bytes], end: bytes
+) -> None:
     whole = b"".join(messages) + end
     limits = Limits(head_bytes_max=2000)
-    expected = parts_of(H11Codec("server", limits), [whole], answer=True)
-    assert parts_of(H11Codec("server", limits), data.draw(split(whole)), answer=True) == expected
+    expected = parts_of(CODECS[codec_name]("server", limits), [whole], answer=True)
+    assert parts_of(CODECS[codec_name]("server", limits), data.draw(split(whole)), answer=True) == expected
 
 
+@BOTH
 @thorough
 @given(data=st.data(), message=answers(), cut=st.integers(0, 200), method=st.sampled_from(["GET", "HEAD"]))
 def test_any_split_of_an_answer_gives_the_same_parts(
-    data: st.DataObject, message: bytes, cut: int, method: str
+    codec_name: Name, data: st.DataObject, message: bytes, cut: int, method: str
 ) -> None:
     whole = message[: len(message) - cut] if cut < len(message) and cut % 3 == 0 else message
 
-    def codec() -> H11Codec:
-        client = H11Codec("client", Limits())
+    def codec() -> Http1Codec | H11Codec:
+        client = CODECS[codec_name]("client", Limits())
         client.write(1, Request(method, "/", Headers({"Host": "a"})))
         return client
 
@@ -184,9 +193,11 @@ def read_answers(data: bytes, methods: list[str]) -> list[tuple[Any, ...]]:
     return read
 
 
-def serve(pieces: list[bytes], methods: list[str]) -> tuple[list[tuple[Any, ...]], list[tuple[int, str, str]]]:
+def serve(
+    name: Name, pieces: list[bytes], methods: list[str]
+) -> tuple[list[tuple[Any, ...]], list[tuple[int, str, str]]]:
     """What a client gets from a proxy, and what is recorded, when it sends these pieces and its end of stream."""
-    proxy = Proxy(Cluster("http://10.0.0.1"), [Echo()], Config(limits=Limits(head_bytes_max=2000)))
+    proxy = Proxy(Cluster("http://10.0.0.1"), [Echo()], Config(limits=Limits(head_bytes_max=2000), http1_codec=name))
     world = World(proxy.fresh(rng=Random(1), listen=[LISTENER]))
     client = world.client()
     for piece in [*pieces, b""]:
@@ -198,23 +209,30 @@ def serve(pieces: list[bytes], methods: list[str]) -> tuple[list[tuple[Any, ...]
     return read, [(record.status, record.reason, record.target) for record in world.access]
 
 
+@BOTH
 @thorough
 @given(data=st.data(), messages=st.lists(requests(), min_size=1, max_size=3), end=rubbish)
-def test_any_split_of_requests_gives_the_same_answers(data: st.DataObject, messages: list[bytes], end: bytes) -> None:
+def test_any_split_of_requests_gives_the_same_answers(
+    codec_name: Name, data: st.DataObject, messages: list[bytes], end: bytes
+) -> None:
     whole = b"".join(messages) + end
     methods = [message.split()[0].decode() for message in messages]
-    expected = serve([whole], methods)
+    expected = serve(codec_name, [whole], methods)
     assert len(expected[1]) >= len(messages)
-    assert serve(data.draw(split(whole)), methods) == expected
+    assert serve(codec_name, data.draw(split(whole)), methods) == expected
 
 
+@BOTH
 @thorough
 @given(data=st.data(), request=requests(), message=answers())
-def test_any_split_of_an_answer_gives_the_client_the_same(data: st.DataObject, request: bytes, message: bytes) -> None:
+def test_any_split_of_an_answer_gives_the_client_the_same(
+    codec_name: Name, data: st.DataObject, request: bytes, message: bytes
+) -> None:
     method = request.split()[0].decode()
     results: list[Any] = []
     for pieces in ([message], data.draw(split(message))):
-        proxy = Proxy(Cluster("http://10.0.0.1")).fresh(rng=Random(1), listen=[LISTENER])
+        proxy = Proxy(Cluster("http://10.0.0.1"), config=Config(http1_codec=codec_name))
+        proxy = proxy.fresh(rng=Random(1), listen=[LISTENER])
         world = World(proxy)
         client = world.client()
         world.receives(client, request)

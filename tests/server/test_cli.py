@@ -454,3 +454,15 @@ def test_a_request_that_does_not_end_is_cut(
             assert refuses(program.port())
             program.process.send_signal(signal.SIGINT)
         assert program.ended(3.0) == 0
+
+
+def test_the_codec_can_be_chosen() -> None:
+    from coulee.core import Proxy
+    from coulee.lb import Cluster
+    from coulee.server.cli import _choose_codec
+
+    proxy = Proxy(Cluster("http://127.0.0.1:9"))
+    _choose_codec(proxy, None)
+    assert proxy.config.http1_codec == "own"
+    _choose_codec(proxy, "h11")
+    assert proxy.config.http1_codec == "h11"

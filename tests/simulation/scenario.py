@@ -174,6 +174,7 @@ class Scenario:
             timeouts=timeouts,
             retry=Retry(retries_max=rng.choice((0, 2))) if self.hostile else Retry(),
             cancel_on_half_close=self.hostile and rng.random() < 0.2,
+            http1_codec="h11" if rng.random() < 0.3 else "own",
         )
 
     # -- what is drawn

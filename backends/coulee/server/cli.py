@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 import click
 
 from coulee.backends.addresses import parse_address
-from coulee.core import Config, Proxy
+from coulee.core import Proxy
 from coulee.core.seam import Address
 from coulee.lb import Cluster
 from coulee.server.console import Console
@@ -23,6 +24,8 @@ from coulee.server.load import LoadError, load_proxy
 
 CANNOT_LISTEN: Final = 3
 BACKENDS: Final = ("asyncio", "uvloop")
+CODECS: Final = ("own", "h11")
+Codec: TypeAlias = Literal["own", "h11"]
 
 
 class _Commands(click.Group):
@@ -41,6 +44,8 @@ def _shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that runs a proxy."""
     for option in (
         click.option("--backend", type=click.Choice(BACKENDS), default="asyncio", help="What carries out the I/O."),
+        click.option("--http1-codec", type=click.Choice(CODECS), default=None,
+                     help="What reads and writes HTTP/1: our own codec, or h11 [default: own]."),
         click.option("--log", "form", type=click.Choice(["short", "json", "none"]), help="Form of the access lines "
                      "[default: short on a terminal, else json]."),
         click.option("--quiet", is_flag=True, help="The same as --log none."),
@@ -67,7 +72,15 @@ def main() -> None:
 @click.argument("listen")
 @click.option("--to", "urls", multiple=True, metavar="URL", help="An origin; give it again for each further one.")
 @_shared_options
-def serve(listen: str, urls: tuple[str, ...], backend: str, form: str | None, quiet: bool, grace_s: float) -> None:
+def serve(
+    listen: str,
+    urls: tuple[str, ...],
+    backend: str,
+    http1_codec: Codec | None,
+    form: str | None,
+    quiet: bool,
+    grace_s: float,
+) -> None:
     """Listen at LISTEN (HOST:PORT, :PORT or unix:/PATH) and pass requests on to the origins given with --to.
 
     The word `serve` may be left out.
@@ -76,9 +89,10 @@ def serve(listen: str, urls: tuple[str, ...], backend: str, form: str | None, qu
         raise click.UsageError(f"no origin given: try coulee {listen} --to http://127.0.0.1:9000")
     address = _address(listen)
     try:
-        proxy = Proxy(Cluster(*urls), config=Config())
+        proxy = Proxy(Cluster(*urls))
     except ValueError as error:
         raise click.UsageError(f"--to: {error}") from None
+    _choose_codec(proxy, http1_codec)
     _run(proxy, [address], backend, form, quiet, grace_s, f"coulee {listen} --to {urls[0]}")
 
 
@@ -86,13 +100,16 @@ def serve(listen: str, urls: tuple[str, ...], backend: str, form: str | None, qu
 @click.argument("target", metavar="FILE.py|MODULE[:NAME]")
 @click.option("--listen", default="127.0.0.1:8000", show_default=True, help="HOST:PORT, :PORT or unix:/PATH.")
 @_shared_options
-def run(target: str, listen: str, backend: str, form: str | None, quiet: bool, grace_s: float) -> None:
+def run(
+    target: str, listen: str, backend: str, http1_codec: Codec | None, form: str | None, quiet: bool, grace_s: float
+) -> None:
     """Run the Proxy that a Python file or module makes."""
     address = _address(listen)
     try:
         proxy = load_proxy(target)
     except LoadError as error:
         _stop(str(error), 2)
+    _choose_codec(proxy, http1_codec)
     _run(proxy, [address], backend, form, quiet, grace_s, f"coulee run {target} --listen {listen}")
 
 
@@ -115,6 +132,12 @@ def demo(listen: str, traffic: float, backend: str) -> None:
         runner.run(run_demo(address, traffic, console))
     if console.listen_failed is not None:
         _cannot_listen([address], console, f"coulee demo --listen {listen}")
+
+
+def _choose_codec(proxy: Proxy, http1_codec: Codec | None) -> None:
+    """What the command line says counts more than what the program said."""
+    if http1_codec is not None:
+        proxy.config = replace(proxy.config, http1_codec=http1_codec)
 
 
 def _run(

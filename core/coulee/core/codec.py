@@ -40,6 +40,8 @@ class ProtocolError(Exception):
     """A message that breaks the protocol. `status` is what a server answers to it; `reason` is from
     `errors.REASONS`."""
 
+    body = b""  # what came of the body before the fault, in the same read as its head
+
     def __init__(self, detail: str, status: int = 400, reason: str = "bad_request") -> None:
         super().__init__(detail)
         self.detail = detail

@@ -7,6 +7,7 @@ All are frozen dataclasses, so a configuration can be shared. To change one:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Literal
 
 
 def _require_positive(settings: Limits | Timeouts, zero_allowed: tuple[str, ...] = ()) -> None:
@@ -24,6 +25,9 @@ class Limits:
     head_bytes_max: int = 32 * 1024
     """A message head. nginx allows 32 KiB, HAProxy 16; more feeds no honest client. 431 beyond."""
 
+    line_bytes_max: int = 8 * 1024
+    """One line of a head: 414 for a longer request line, 431 for a longer field. nginx's number."""
+
     fields_max: int = 100
     """Fields in a head, trailers apart. Envoy's number. 431 beyond."""
 
@@ -32,6 +36,15 @@ class Limits:
 
     trailers_bytes_max: int = 8 * 1024
     """The fields after a body."""
+
+    trailer_fields_max: int = 32
+    """... and their number."""
+
+    chunk_line_bytes_max: int = 256
+    """The line with a chunk's size and extensions, which nobody uses and we drop."""
+
+    chunk_extensions_bytes_max: int = 16 * 1024
+    """All chunk extensions of one body."""
 
     buffer_high_bytes: int = 64 * 1024
     """Bytes waiting in one direction of one connection before we stop reading what feeds it."""
@@ -160,6 +173,9 @@ class Config:
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: Retry = field(default_factory=Retry)
     forwarding: Forwarding = field(default_factory=Forwarding)
+
+    http1_codec: Literal["own", "h11"] = "own"
+    """What reads and writes HTTP/1: our own codec, or h11, which is laxer and slower, and its judge in our tests."""
 
     server_name: str = "coulee"
     """How we call ourselves in Proxy-Status (RFC 9209)."""

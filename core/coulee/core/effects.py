@@ -21,6 +21,7 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from coulee.core.errors import ExchangeError
+from coulee.core.headers import encode_field
 from coulee.core.kernel import PARKED, _Parked, current_kernel, deadline, nursery, shielded, sleep
 from coulee.core.parts import Data, Interim, Request, Response
 from coulee.core.seam import Address, Run
@@ -97,7 +98,8 @@ async def fetch(request: Request, *, peer: Peer | None = None, body_bytes_max: i
     request.length = len(request.data)
     request.ended = True
     if "host" not in request.headers:
-        request.headers.set("Host", request.authority or peer.authority)
+        host = encode_field("Host", request.authority or peer.authority)
+        request.headers.block = host + request.headers.block  # first, as RFC 9110 section 7.2 has it
     stream = proxy.pool.take(peer) or await proxy.pool.acquire(peer)
     whole = False
     try:

@@ -43,6 +43,8 @@ _LIST: Final = [
     Reason("body_too_large", 413, "downstream", "http_request_error",
            "a filter reads the whole body, and it is larger than the filter's limit",
            "Raise the limit given to `exchange.body(limit)`, or stream the body."),
+    Reason("target_too_long", 414, "downstream", "http_request_error",
+           "the request's first line is over the limit", "Raise `line_bytes_max`, or send what is so long in a body."),
     Reason("expectation_failed", 417, "downstream", "http_request_error",
            "an Expect field other than 100-continue", "Send no Expect field."),
     Reason("header_too_large", 431, "downstream", "http_request_error",

@@ -92,14 +92,16 @@ class Headers:
 
     # -- reading
 
-    def _search(self) -> bytes:
+    @property
+    def lower(self) -> bytes:
+        """The block in lower case, to search in; kept until the block changes."""
         lower = self._lower
         if lower is None:
             lower = self._lower = self._block.lower()
         return lower
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _needle(name) in self._search()
+        return isinstance(name, str) and _needle(name) in self.lower
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The field's value; several lines of one name are joined by `", "` (RFC 9110 section 5.3).
@@ -107,7 +109,7 @@ class Headers:
         For Set-Cookie, whose lines cannot be joined, use `get_all`.
         """
         needle = _needle(name)
-        lower = self._search()
+        lower = self.lower
         at = lower.find(needle)
         if at < 0:
             return default
@@ -120,7 +122,7 @@ class Headers:
     def get_all(self, name: str) -> list[str]:
         """The values of every line of this name, in order."""
         needle = _needle(name)
-        lower = self._search()
+        lower = self.lower
         values: list[str] = []
         at = lower.find(needle)
         while at >= 0:
@@ -174,7 +176,7 @@ class Headers:
     def set(self, name: str, value: str) -> None:
         """Put a field in the place of all others of its name, where the first of them stood, or at the end."""
         line = encode_field(name, value)
-        lower = self._search()
+        lower = self.lower
         at = lower.find(_needle(name))
         if at < 0:
             self.block = self._block + line

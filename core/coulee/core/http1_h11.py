@@ -415,11 +415,15 @@ def _target(event: h11.Request) -> tuple[str, str | None]:
 
 def _check_fields(fields: RawFields, start_line: int, limits: Limits) -> None:
     """h11 bounds a head only while it is not complete, does not count fields, and lets control characters pass."""
+    if start_line > limits.line_bytes_max:
+        raise ProtocolError(f"the first line is longer than {limits.line_bytes_max} bytes", 414, "target_too_long")
     if len(fields) > limits.fields_max:
         raise ProtocolError(f"more than {limits.fields_max} fields", 431, "header_too_large")
     if start_line + sum(len(name) + len(value) + 4 for name, value in fields) > limits.head_bytes_max:
         raise ProtocolError(f"the head is larger than {limits.head_bytes_max} bytes", 431, "header_too_large")
     for name, value in fields:
+        if len(name) + len(value) + 2 > limits.line_bytes_max:
+            raise ProtocolError(f"a field is longer than {limits.line_bytes_max} bytes", 431, "header_too_large")
         if _CONTROL.search(value):
             field = name.decode("latin-1")
             raise ProtocolError(f"a control character in the value of {field} (RFC 9110 section 5.5)")

@@ -16,6 +16,7 @@ from coulee.core.config import Config
 from coulee.core.downstream import Downstream
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import PHASES, Chains, Filter
+from coulee.core.http1 import Http1Codec
 from coulee.core.http1_h11 import H11Codec
 from coulee.core.kernel import Alarm, Task
 from coulee.core.machine import KernelMachine
@@ -187,6 +188,8 @@ class Proxy(KernelMachine):
 
     def new_codec(self, role: Literal["server", "client"]) -> Codec:
         """The codec of a new connection."""
+        if self.config.http1_codec == "own":
+            return Http1Codec(role, self.config.limits)
         return H11Codec(role, self.config.limits)
 
     def is_trusted(self, connection: Connection) -> bool:
