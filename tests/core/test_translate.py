@@ -99,6 +99,11 @@ def test_what_connection_names_stays_on_its_hop() -> None:
     assert down([*fields, DATE]) == [("X-A", "1"), ("X-Hop-By", "4"), DATE]
 
 
+def test_a_second_connection_field_counts_as_much_as_the_first() -> None:
+    fields = [("Connection", "keep-alive"), ("X-A", "1"), ("Connection", "X-B"), ("X-B", "2")]
+    assert up(fields) == [("X-A", "1")]
+
+
 def test_when_connection_names_all_that_there_is_nothing_is_left() -> None:
     assert up([("Connection", "X-A, Connection"), ("X-A", "1")]) == []
 

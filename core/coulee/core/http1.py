@@ -15,58 +15,44 @@ Rules, with their sections of RFC 9112 unless another is named:
 
 from __future__ import annotations
 
-import re
 from enum import Enum, auto
-from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from coulee.core.answers import PHRASES
 from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled
 from coulee.core.config import Limits
-from coulee.core.headers import TOKEN, Headers, field_pattern
+from coulee.core.headers import TOKEN, Headers
+from coulee.core.http1_grammar import (
+    BODY_EXPECTED,
+    CHUNK_LINE,
+    FIELDS,
+    FRAMING,
+    HEX_BYTES,
+    JOIN_MAX,
+    METHOD_NAMES,
+    METHODS,
+    NOT_IN_TRAILERS,
+    REFUSED_METHODS,
+    REQUEST_LINE,
+    STATUS_LINE,
+    TARGET,
+    TOKEN_BYTES,
+    authority_of,
+    check_length,
+    chunked_of,
+    fault_of_origin,
+    framing_of,
+    is_old,
+    only,
+    other_target,
+    phrase_of,
+    says_close,
+    unframed,
+    what_is_wrong_with,
+)
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
 
 Role: TypeAlias = Literal["server", "client"]
-
-JOIN_MAX: Final = 16384
-"""Up to this many bytes a head, a chunk's size and its data are joined; beyond, copying costs more than a list."""
-
-
-# ------------------------------------------------------------------------------------------------ the grammar
-
-_T: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-
-_REQUEST_LINE: Final = re.compile(rb"(%s++) ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])" % _T)
-_STATUS_LINE: Final = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*+))?")
-_FIELDS: Final = re.compile(rb"(?:\r\n%s++:[\t\x20-\x7e\x80-\xff]*+)*+" % _T)
-_TARGET: Final = re.compile(r"[\x21-\x7e]+")
-_PHRASE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-
-_CHUNK_LINE: Final = re.compile(
-    rb'([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*%s+(?:[ \t]*=[ \t]*(?:%s+|"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]'
-    rb'|\\[\t\x20-\x7e\x80-\xff])*"))?)*)' % (_T, _T)
-)
-"""chunk-size and chunk-ext (section 7.1)."""
-
-_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
-"""uri-host with an optional port (RFC 9110 section 7.2), never empty (section 4.2.1)."""
-
-_ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#]*)([^#]*)")
-_FRAMING: Final = field_pattern(("content-length", "transfer-encoding"))
-
-_NOT_IN_TRAILERS: Final = field_pattern(
-    ("transfer-encoding", "content-length", "content-encoding", "content-type", "content-range", "trailer", "host",
-     "connection", "te", "upgrade", "expect", "max-forwards", "range", "cache-control", "authorization", "cookie",
-     "set-cookie", "proxy-authenticate", "proxy-authorization", "www-authenticate", "keep-alive", "age", "date",
-     "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
-)  # fmt: skip
-"""Framing, routing, authentication and what controls caches must not come late (RFC 9110 section 6.5.1)."""
-
-_METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
-_REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
-_BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})
-"""Methods whose request says Content-Length: 0 where it has no body (RFC 9110 section 8.6)."""
 
 
 class Reading(Enum):
@@ -179,10 +165,12 @@ class Http1Codec:
                 return PAUSED
             self._next_cycle()
             reading = Reading.HEAD
+        if not self._data and not self._eof:
+            return NEED_DATA
         try:
             part = self._head() if reading is Reading.HEAD else self._rest_of_body()
         except ProtocolError as error:
-            self._error = error if self._server else _of_origin(error)
+            self._error = error if self._server else fault_of_origin(error)
             if not error.body:
                 raise self._error from None
             part = Data(error.body)
@@ -216,8 +204,8 @@ class Http1Codec:
         line_end = data.find(b"\r\n")
         self._check_size(line_end, end + 4)
         block = data[line_end:end]
-        if _FIELDS.fullmatch(block) is None:
-            raise ProtocolError(_what_is_wrong_with(block))
+        if FIELDS.fullmatch(block) is None:
+            raise ProtocolError(what_is_wrong_with(block))
         if block.count(b"\r\n") > self._limits.fields_max:
             raise ProtocolError(f"more than {self._limits.fields_max} fields", 431, "header_too_large")
         if len(block) > self._limits.line_bytes_max:
@@ -231,7 +219,7 @@ class Http1Codec:
     def _check_incomplete(self, data: bytes) -> None:
         """What can be said of a head that is not whole: that it never will be, or that it is too large already."""
         if self._server:
-            if data and data[0] not in _TOKEN_BYTES and data != b"\r":
+            if data and data[0] not in TOKEN_BYTES and data != b"\r":
                 raise ProtocolError("this does not begin like a request")
         elif data[:5] != b"HTTP/"[: len(data)]:
             raise ProtocolError("the answer does not begin with HTTP/")
@@ -264,33 +252,33 @@ class Http1Codec:
     # -- requests, read
 
     def _request(self, line: bytes, headers: Headers) -> Request:
-        match = _REQUEST_LINE.fullmatch(line)
+        match = REQUEST_LINE.fullmatch(line)
         if match is None:
             raise ProtocolError("the request line is not `method SP target SP HTTP/x.y` (RFC 9112 section 3)")
         raw_method, raw_target, major, minor = match.groups()
-        method = _METHODS.get(raw_method) or raw_method.decode("latin-1")
+        method = METHODS.get(raw_method) or raw_method.decode("latin-1")
         self._asked = method
-        self._old = old = _is_old(major, minor)
-        if method in _REFUSED_METHODS:
+        self._old = old = is_old(major, minor)
+        if method in REFUSED_METHODS:
             raise ProtocolError(f"{method} is not for a gateway", 405, "method_not_allowed")
         block, lower = headers.block, headers.lower
-        length, chunked = _framing(block, lower, old)
-        host = _only(block, lower, b"\r\nhost:")
+        length, chunked = framing_of(block, lower, old)
+        host = only(block, lower, b"\r\nhost:")
         if host is None:
             if not old:
                 raise ProtocolError("no Host field (RFC 9112 section 3.2)")
             authority = ""
         else:
-            authority = _authority(host)
+            authority = authority_of(host)
         target = raw_target.decode("latin-1")
         if raw_target[0] != 0x2F or b"#" in raw_target:
-            target, absolute = _other_target(raw_target, method)
+            target, absolute = other_target(raw_target, method)
             if absolute is not None:
                 authority = absolute
                 headers.set("Host", absolute)  # what it said is to be ignored (section 3.2.2)
         if not old and lower.find(b"\r\nexpect:") >= 0:
             self._expect(headers, length, chunked)
-        self._keep = not old and (lower.find(b"\r\nconnection:") < 0 or "close" not in _tokens(headers))
+        self._keep = not old and not says_close(headers)
         request = Request(method, target, headers, (1, 0) if old else (1, 1), "http", authority,
                           None if chunked else length or 0)  # fmt: skip
         self._begin_body(request, length, chunked)
@@ -322,7 +310,7 @@ class Http1Codec:
         try:
             part = self._body()
         except ProtocolError as error:
-            self._error = error if self._server else _of_origin(error)
+            self._error = error if self._server else fault_of_origin(error)
             head.data, head.ended = error.body, False
             return
         head.ended = False
@@ -335,18 +323,18 @@ class Http1Codec:
     # -- answers, read
 
     def _answer(self, line: bytes, headers: Headers) -> Response | Interim:
-        match = _STATUS_LINE.fullmatch(line)
+        match = STATUS_LINE.fullmatch(line)
         if match is None:
             raise ProtocolError("the status line is not `HTTP/x.y SP status SP phrase` (RFC 9112 section 4)")
         major, minor, code, phrase = match.groups()
-        old = _is_old(major, minor)
+        old = is_old(major, minor)
         status = int(code)
         reason = phrase.decode("latin-1") if phrase else ""
         if status < 200:
             return self._interim(status, reason, headers)
         block, lower = headers.block, headers.lower
-        length, chunked = _framing(block, lower, old)
-        self._keep = not old and (lower.find(b"\r\nconnection:") < 0 or "close" not in _tokens(headers))
+        length, chunked = framing_of(block, lower, old)
+        self._keep = not old and not says_close(headers)
         response = Response(status, headers, reason, (1, 0) if old else (1, 1), None if chunked else length)
         if status in (204, 304) or self._asked == "HEAD":
             if status == 204:
@@ -453,10 +441,10 @@ class Http1Codec:
         if length > limits.chunk_line_bytes_max:
             raise ProtocolError(f"the line of a chunk is longer than {limits.chunk_line_bytes_max} bytes")
         if end < 0:
-            if length and data[at] not in _HEX_BYTES:
+            if length and data[at] not in HEX_BYTES:
                 raise ProtocolError("a chunk does not begin with its size (RFC 9112 section 7.1)")
             return -1
-        match = _CHUNK_LINE.fullmatch(data, at, end)
+        match = CHUNK_LINE.fullmatch(data, at, end)
         if match is None:
             raise ProtocolError("the line of a chunk is not its size and extensions (RFC 9112 section 7.1)")
         self._extensions += len(match[2])
@@ -481,12 +469,12 @@ class Http1Codec:
                 self._data = data
                 return Data(b"".join(pieces)) if pieces else None
             block = b"\r\n" + data[:end]
-            if _FIELDS.fullmatch(block) is None:
-                raise ProtocolError(_what_is_wrong_with(block))
+            if FIELDS.fullmatch(block) is None:
+                raise ProtocolError(what_is_wrong_with(block))
             if block.count(b"\r\n") > limits.trailer_fields_max:
                 raise ProtocolError(f"more than {limits.trailer_fields_max} trailers", 431, "header_too_large")
             self._data = data[end + 4 :]
-            block = _NOT_IN_TRAILERS.sub(b"", block)
+            block = NOT_IN_TRAILERS.sub(b"", block)
         self._reading = Reading.DONE
         if not block:
             return Data(b"".join(pieces), True)
@@ -510,35 +498,35 @@ class Http1Codec:
             if not 100 <= part.status <= 199 or part.status == 101:
                 raise ProtocolError(f"{part.status} is no interim answer")
             self._expects_continue = self._expects_continue and part.status != 100
-            phrase = _phrase(part.status, part.reason)
-            return b"HTTP/1.1 %d %s%s\r\n\r\n" % (part.status, phrase, _FRAMING.sub(b"", part.headers.block))
+            phrase = phrase_of(part.status, part.reason)
+            return b"HTTP/1.1 %d %s%s\r\n\r\n" % (part.status, phrase, FRAMING.sub(b"", part.headers.block))
         return self._write_trailers(part)
 
     def _write_request(self, part: Request) -> Bytes:
         if self._writing is Writing.DONE and self._reading is Reading.DONE:
             self._next_cycle()
         method = part.method
-        if method not in _BY_TEXT and TOKEN.fullmatch(method.encode("latin-1", "replace")) is None:
+        if method not in METHOD_NAMES and TOKEN.fullmatch(method.encode("latin-1", "replace")) is None:
             raise ProtocolError(f"{method!r} is no method")
-        if _TARGET.fullmatch(part.target) is None:
+        if TARGET.fullmatch(part.target) is None:
             raise ProtocolError(f"{part.target!r} is no target")
         block, lower = part.headers.block, part.headers.lower
         if lower.find(b"\r\nhost:") < 0:
             raise ProtocolError("a request needs a Host field (RFC 9112 section 3.2)")
         length = part.length
-        _check_length(part.data, length, part.ended)
+        check_length(part.data, length, part.ended)
         if length is None:
             framing = b"\r\nTransfer-Encoding: chunked"
             self._writing = Writing.CHUNKS
         else:
-            framing = b"\r\nContent-Length: %d" % length if length or method in _BODY_EXPECTED else b""
+            framing = b"\r\nContent-Length: %d" % length if length or method in BODY_EXPECTED else b""
             self._writing = Writing.LENGTH
             self._writing_left = length
         self._asked = method
         if self._last:
             framing += b"\r\nConnection: close"
         head = b"%s %s HTTP/1.1%s%s\r\n\r\n" % (
-            method.encode(), part.target.encode("latin-1"), _unframed(block, lower), framing,
+            method.encode(), part.target.encode("latin-1"), unframed(block, lower), framing,
         )  # fmt: skip
         return self._with_body(head, part.data, part.ended)
 
@@ -548,7 +536,7 @@ class Http1Codec:
             raise ProtocolError(f"{status} is no status of an answer")
         if self._writing is not Writing.HEAD:
             raise ProtocolError("a second answer to one request")
-        phrase = _phrase(status, part.reason)
+        phrase = phrase_of(status, part.reason)
         block, lower = part.headers.block, part.headers.lower
         length = part.length
         bodiless = status in (204, 304) or self._asked == "HEAD"
@@ -558,7 +546,7 @@ class Http1Codec:
                 framing = b"\r\nContent-Length: %d" % length
             writing = Writing.DONE
         else:
-            _check_length(part.data, length, part.ended)
+            check_length(part.data, length, part.ended)
             if length is not None:
                 framing = b"\r\nContent-Length: %d" % length
                 writing = Writing.LENGTH
@@ -569,11 +557,11 @@ class Http1Codec:
                 framing = b"\r\nTransfer-Encoding: chunked"
                 writing = Writing.CHUNKS
         self._writing = writing
-        if lower.find(b"\r\nconnection:") >= 0 and "close" in _tokens(part.headers):
+        if says_close(part.headers):
             self._last = True  # a filter says so
         elif not self.reusable:
             framing += b"\r\nConnection: close"
-        head = b"HTTP/1.1 %d %s%s%s\r\n\r\n" % (status, phrase, _unframed(block, lower), framing)
+        head = b"HTTP/1.1 %d %s%s%s\r\n\r\n" % (status, phrase, unframed(block, lower), framing)
         return head if writing is Writing.DONE else self._with_body(head, part.data, part.ended)
 
     def _with_body(self, head: bytes, data: bytes, ended: bool) -> Bytes:
@@ -593,7 +581,7 @@ class Http1Codec:
         elif writing is Writing.CHUNKS:
             if ended:
                 self._writing = Writing.DONE
-            return _chunked(data, ended)
+            return chunked_of(data, ended)
         elif writing is not Writing.UNTIL_END:
             raise ProtocolError("a body without a head, or behind its end")
         if ended:
@@ -605,138 +593,4 @@ class Http1Codec:
             self._write_data(b"", True)  # nobody could read them behind another framing
             return b""
         self._writing = Writing.DONE
-        return b"0%s\r\n\r\n" % _NOT_IN_TRAILERS.sub(b"", part.headers.block)
-
-
-# --------------------------------------------------------------------------------------------------- heads, read
-
-_TOKEN_BYTES: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-_HEX_BYTES: Final = frozenset(b"0123456789ABCDEFabcdef")
-_BY_TEXT: Final = frozenset(_METHODS.values())
-
-
-def _of_origin(error: ProtocolError) -> ProtocolError:
-    """A fault of an origin is a bad gateway, whatever it is."""
-    if error.reason == "upstream_reset":
-        return error
-    return ProtocolError(error.detail, 502, "upstream_invalid")
-
-
-def _is_old(major: bytes, minor: bytes) -> bool:
-    """Whether this is HTTP/1.0. Raises `ProtocolError` for what is neither that nor 1.1."""
-    if major == b"1" and minor == b"1":
-        return False
-    if major == b"1" and minor == b"0":
-        return True
-    version = f"HTTP/{major.decode()}.{minor.decode()}"
-    raise ProtocolError(f"{version} is not spoken here", 505, "version_not_supported")
-
-
-def _only(block: bytes, lower: bytes, needle: bytes) -> bytes | None:
-    """The value of a field that may be there once. Raises `ProtocolError` where it is there twice."""
-    at = lower.find(needle)
-    if at < 0:
-        return None
-    start = at + len(needle)
-    if lower.find(needle, start) >= 0:
-        raise ProtocolError(f"more than one {needle[2:-1].decode()} field")
-    end = lower.find(b"\r\n", start)
-    return (block[start:] if end < 0 else block[start:end]).strip(b" \t")
-
-
-def _framing(block: bytes, lower: bytes, old: bool) -> tuple[int | None, bool]:
-    """Content-Length, and whether the body is chunked (section 6.1 to 6.3)."""
-    coding = _only(block, lower, b"\r\ntransfer-encoding:")
-    size = _only(block, lower, b"\r\ncontent-length:")
-    if coding is not None:
-        if size is not None:
-            raise ProtocolError("both Content-Length and Transfer-Encoding")
-        if old:
-            raise ProtocolError("Transfer-Encoding in HTTP/1.0")
-        if coding.lower() != b"chunked":
-            raise ProtocolError("the only transfer coding spoken here is chunked", 501, "not_implemented")
-        return None, True
-    if size is None:
-        return None, False
-    if not (size.isdigit() and len(size) <= 18):
-        raise ProtocolError("Content-Length is not a number of up to 18 digits")
-    return int(size), False
-
-
-@lru_cache(maxsize=1024)
-def _authority(host: bytes) -> str:
-    if _HOST.fullmatch(host) is None:
-        raise ProtocolError("the Host field is not a host with an optional port (RFC 9112 section 3.2)")
-    return host.decode("latin-1")
-
-
-def _other_target(target: bytes, method: str) -> tuple[str, str | None]:
-    """A target that is not in origin form, in that form, with its authority if it had one (section 3.2)."""
-    if target == b"*" and method == "OPTIONS":
-        return "*", None
-    absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None:
-        raise ProtocolError("the request target has none of the forms of RFC 9112 section 3.2")
-    authority, path = absolute.groups()
-    if _HOST.fullmatch(authority) is None:
-        raise ProtocolError("the host of the request target is not a host with an optional port")
-    if not path:
-        path = b"*" if method == "OPTIONS" else b"/"  # section 3.2.4
-    elif path.startswith(b"?"):
-        path = b"/" + path
-    return path.decode("latin-1"), authority.decode("latin-1")
-
-
-def _tokens(headers: Headers) -> list[str]:
-    """The options of Connection."""
-    return [token.strip() for token in (headers.get("connection") or "").lower().split(",")]
-
-
-def _what_is_wrong_with(block: bytes) -> str:
-    """The rule that a block of fields breaks; looked for only when one does."""
-    for line in block.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
-        if line[:1] in (b" ", b"\t"):
-            return "a folded field (RFC 9112 section 5.2)"
-        if not colon or TOKEN.fullmatch(name) is None:
-            return "a field without a name and a colon right behind it (RFC 9112 section 5.1)"
-        if re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", value):
-            return f"a control character in the value of {name.decode('latin-1')} (RFC 9110 section 5.5)"
-    return "fields that are none"
-
-
-# ------------------------------------------------------------------------------------------------ heads, written
-
-
-def _unframed(block: bytes, lower: bytes) -> bytes:
-    if lower.find(b"\r\ncontent-length:") >= 0 or lower.find(b"\r\ntransfer-encoding:") >= 0:
-        return _FRAMING.sub(b"", block)
-    return block
-
-
-def _check_length(data: bytes, length: int | None, ended: bool) -> None:
-    """Before a byte of a message is written, because afterwards nothing else can be said."""
-    size = len(data)
-    if length is not None and (size > length or (ended and size < length)):
-        raise ProtocolError(f"a body of {size} bytes was announced as {length}")
-
-
-def _phrase(status: int, phrase: str) -> bytes:
-    if not phrase:
-        return _PHRASES.get(status, b"")
-    if _PHRASE.fullmatch(phrase) is None:
-        raise ProtocolError(f"{phrase!r} is no phrase of a status line")
-    return phrase.encode("latin-1")
-
-
-_PHRASES: Final = {status: phrase.encode() for status, phrase in PHRASES.items()}
-
-
-def _chunked(data: bytes, ended: bool) -> Bytes:
-    """Data as a chunk, and the last chunk behind it."""
-    tail = b"\r\n0\r\n\r\n" if ended else b"\r\n"
-    if not data:
-        return tail[2:]
-    if len(data) <= JOIN_MAX:
-        return b"%x\r\n%s%s" % (len(data), data, tail)
-    return [b"%x\r\n" % len(data), data, tail]
+        return b"0%s\r\n\r\n" % NOT_IN_TRAILERS.sub(b"", part.headers.block)

@@ -17,41 +17,30 @@ from typing import Any, Final, Literal, TypeAlias
 
 import h11
 
-from coulee.core.answers import PHRASES
 from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled
 from coulee.core.config import Limits
-from coulee.core.headers import Headers, field_pattern
+from coulee.core.headers import Headers
+from coulee.core.http1_grammar import (
+    BODY_EXPECTED,
+    JOIN_MAX,
+    NOT_IN_TRAILERS,
+    authority_of,
+    check_length,
+    other_target,
+    phrase_of,
+)
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
 
 Role: TypeAlias = Literal["server", "client"]
 RawFields: TypeAlias = list[tuple[bytes, bytes]]
 
-JOIN_MAX: Final = 16384
-"""Up to this many bytes a head, a chunk's size and its data are joined; beyond, copying costs more than a list."""
-
-_BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})
-"""Methods whose request says Content-Length: 0 where it has no body (RFC 9110 section 8.6)."""
-
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 
 _READABLE: Final = (h11.IDLE, h11.SEND_RESPONSE, h11.SEND_BODY)
 """States of the peer in which something is still to come from it."""
 
-_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
-"""uri-host with an optional port (RFC 9110 section 7.2), never empty (section 4.2.1)."""
-
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-
-_ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#]*)([^#]*)")
-
-_NOT_IN_TRAILERS: Final = field_pattern(
-    ("transfer-encoding", "content-length", "content-encoding", "content-type", "content-range", "trailer", "host",
-     "connection", "te", "upgrade", "expect", "max-forwards", "range", "cache-control", "authorization", "cookie",
-     "set-cookie", "proxy-authenticate", "proxy-authorization", "www-authenticate", "keep-alive", "age", "date",
-     "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
-)  # fmt: skip
-"""Framing, routing, authentication and what controls caches must not come late (RFC 9110 section 6.5.1)."""
 
 
 class H11Codec:
@@ -234,7 +223,7 @@ class H11Codec:
             event = self._next_event()
         if not isinstance(event, h11.EndOfMessage):
             return b"".join(pieces), False
-        block = _NOT_IN_TRAILERS.sub(b"", _block(event.headers.raw_items()))
+        block = NOT_IN_TRAILERS.sub(b"", _block(event.headers.raw_items()))
         if len(block) > self._limits.trailers_bytes_max:
             detail = f"the trailers are larger than {self._limits.trailers_bytes_max} bytes"
             self._error = self._in_our_role(ProtocolError(detail, 431, "header_too_large"))
@@ -299,13 +288,13 @@ class H11Codec:
                 self._write_response(part, out)
             elif isinstance(part, Interim):
                 interim = h11.InformationalResponse(
-                    status_code=part.status, headers=part.headers.raw(), reason=_phrase(part.status, part.reason)
+                    status_code=part.status, headers=part.headers.raw(), reason=phrase_of(part.status, part.reason)
                 )
                 self._send(interim, out)
             elif isinstance(part, Data):
                 self._write_body(part.data, part.ended, out)
             else:
-                fields = _NOT_IN_TRAILERS.sub(b"", part.headers.block) if self._chunked else b""
+                fields = NOT_IN_TRAILERS.sub(b"", part.headers.block) if self._chunked else b""
                 self._send(h11.EndOfMessage(headers=Headers.from_block(fields).raw()), out)
         except h11.LocalProtocolError as error:
             raise ProtocolError(str(error)) from error
@@ -322,11 +311,11 @@ class H11Codec:
         conn = self._conn
         if conn.our_state is conn.their_state is h11.DONE:
             self._next_cycle()
-        _check_length(part)
+        check_length(part.data, part.length, part.ended)
         fields = _unframed(part.headers)
         if part.length is None:
             fields.append((b"Transfer-Encoding", b"chunked"))
-        elif part.length or part.method in _BODY_EXPECTED:
+        elif part.length or part.method in BODY_EXPECTED:
             fields.append((b"Content-Length", b"%d" % part.length))
         if self._last:
             fields.append((b"Connection", b"close"))
@@ -341,14 +330,14 @@ class H11Codec:
         fields = _unframed(part.headers)
         bodiless = part.status == 204
         if not (bodiless or part.status == 304 or self._head_asked):
-            _check_length(part)
+            check_length(part.data, part.length, part.ended)
         if part.length is not None and not bodiless:
             fields.append((b"Content-Length", b"%d" % part.length))
         if self._last or self._error is not None:
             fields.append((b"Connection", b"close"))
         their_version = self._conn.their_http_version
         self._chunked = part.length is None and not bodiless and their_version is not None and their_version > b"1.0"
-        response = h11.Response(status_code=part.status, headers=fields, reason=_phrase(part.status, part.reason))
+        response = h11.Response(status_code=part.status, headers=fields, reason=phrase_of(part.status, part.reason))
         self._send(response, out)
         self._write_body(part.data, part.ended, out)
 
@@ -376,41 +365,25 @@ def _request(event: h11.Request, limits: Limits) -> Request:
     if expect is not None and version > (1, 0) and expect.lower() != "100-continue":
         raise ProtocolError(f"Expect: {expect} is not 100-continue", 417, "expectation_failed")
     hosts = [value for name, value in event.headers if name == b"host"]
-    if hosts and _HOST.fullmatch(hosts[0]) is None:
-        raise ProtocolError("the Host field is not a host with an optional port (RFC 9112 section 3.2)")
+    given = authority_of(hosts[0]) if hosts else ""
     target, authority = _target(event)
     if authority is not None:
         headers.set("Host", authority)  # what it said is to be ignored (RFC 9112 section 3.2.2)
-    elif hosts:
-        authority = hosts[0].decode("latin-1")
     return Request(
         event.method.decode("latin-1"),
         target,
         headers,
         version,
-        authority=authority or "",
+        authority=authority or given,
         length=None if chunked else length or 0,
     )
 
 
 def _target(event: h11.Request) -> tuple[str, str | None]:
-    """The target in origin form, and the authority if it had one (RFC 9112 section 3.2)."""
-    target = event.target
-    if target.startswith(b"/") and b"#" not in target:
-        return target.decode("latin-1"), None
-    if target == b"*" and event.method == b"OPTIONS":
-        return "*", None
-    absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None:
-        raise ProtocolError("the request target has none of the forms of RFC 9112 section 3.2")
-    authority, path = absolute.groups()
-    if _HOST.fullmatch(authority) is None:
-        raise ProtocolError("the host of the request target is not a host with an optional port")
-    if not path:
-        path = b"*" if event.method == b"OPTIONS" else b"/"  # section 3.2.4
-    elif path.startswith(b"?"):
-        path = b"/" + path
-    return path.decode("latin-1"), authority.decode("latin-1")
+    """The target in origin form, and the authority if it had one."""
+    if event.target.startswith(b"/") and b"#" not in event.target:
+        return event.target.decode("latin-1"), None
+    return other_target(event.target, event.method.decode("latin-1"))
 
 
 def _check_fields(fields: RawFields, start_line: int, limits: Limits) -> None:
@@ -468,16 +441,5 @@ def _block(fields: RawFields) -> bytes:
 # ------------------------------------------------------------------------------------------ heads, written
 
 
-def _check_length(part: Request | Response) -> None:
-    """Before a byte of a message is written, because afterwards nothing else can be said."""
-    size = len(part.data)
-    if part.length is not None and (size > part.length or (part.ended and size < part.length)):
-        raise ProtocolError(f"a body of {size} bytes was announced as {part.length}")
-
-
 def _unframed(headers: Headers) -> RawFields:
     return [field for field in headers.raw() if field[0].lower() not in (b"content-length", b"transfer-encoding")]
-
-
-def _phrase(status: int, phrase: str) -> bytes:
-    return (phrase or PHRASES.get(status, "")).encode("latin-1", "replace")

@@ -50,8 +50,12 @@ def drop_named(headers: Headers) -> None:
 
     For a request this is done when it arrives: what a filter adds later, no client can name away.
     """
-    named = headers.get("connection")
-    if named is not None and named.lower() not in _ORDINARY_CONNECTION:
+    lower = headers.lower
+    at = lower.find(b"\r\nconnection:")
+    if at < 0 or (lower.startswith(b" keep-alive\r\n", at + 13) and lower.find(b"\r\nconnection:", at + 13) < 0):
+        return  # so it nearly always is
+    named = headers.get("connection") or ""
+    if named.lower() not in _ORDINARY_CONNECTION:
         headers.block = _without_named(headers.block, named)
 
 
