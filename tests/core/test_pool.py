@@ -231,6 +231,13 @@ def test_groups_do_not_share_connections() -> None:
     assert proxy.pool.take(one) is None
 
 
+def test_a_drain_ends_what_lies_idle() -> None:
+    world = make()
+    first, second = idle_connections(world, 2)
+    world.gives(Drain(10))
+    assert (world.closing[first], world.closing[second]) == (False, False)
+
+
 def test_nothing_goes_back_while_draining() -> None:
     world = make(Limits(connections_per_peer_max=1))
     asks(world)

@@ -145,14 +145,12 @@ def says_close(headers: Headers) -> bool:
 def what_is_wrong_with(block: bytes) -> str:
     """The rule that a block of fields breaks; looked for only when one does."""
     for line in block.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
+        name, colon, _ = line.partition(b":")
         if line[:1] in (b" ", b"\t"):
             return "a folded field (RFC 9112 section 5.2)"
         if not colon or TOKEN.fullmatch(name) is None:
             return "a field without a name and a colon right behind it (RFC 9112 section 5.1)"
-        if re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", value):
-            return f"a control character in the value of {name.decode('latin-1')} (RFC 9110 section 5.5)"
-    return "fields that are none"
+    return "a control character in the value of a field (RFC 9110 section 5.5)"
 
 
 # ------------------------------------------------------------------------------------------------ heads, written
