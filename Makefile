@@ -46,7 +46,7 @@ sweep: $(STAMP)  ## the simulation over many more seeds: make sweep SEEDS=20000
 	SEEDS=$(or $(SEEDS),20000) $(BIN)/python -m pytest -q -s --timeout 0 tests/simulation
 
 fuzz: $(STAMP)  ## the properties with many more examples
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/differential
 
 bench: $(STAMP) system  ## CPU time per request beside nginx, a byte relay and an aiohttp proxy
 	$(BIN)/python -m tests.benchmarks
