@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError
+from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Role
 from coulee.core.config import Limits
 from coulee.core.headers import Headers
-from coulee.core.http1 import Http1Codec, Role
+from coulee.core.http1 import Http1Codec
 from coulee.core.http1_h11 import H11Codec
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers, respond
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from coulee.core.codec import NeedData, Paused, ProtocolError
+from coulee.core.codec import NeedData, Paused, ProtocolError, Role
 from coulee.core.config import Limits
 from coulee.core.headers import Headers
-from coulee.core.http1 import Http1Codec, Role
+from coulee.core.http1 import Http1Codec
 from coulee.core.http1_h11 import H11Codec
 from coulee.core.parts import Data, Interim, Request, Response, Trailers
 

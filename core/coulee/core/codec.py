@@ -12,7 +12,7 @@ A codec knows one protocol version and one role, and nothing of connections, clo
 
 from __future__ import annotations
 
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from coulee.core.parts import Part
 from coulee.core.seam import Bytes
@@ -32,6 +32,9 @@ class Paused:
 
 NEED_DATA: Final = NeedData()
 PAUSED: Final = Paused()
+
+Role: TypeAlias = Literal["server", "client"]
+"""Ours: a server reads requests and writes answers."""
 
 Pulled: TypeAlias = tuple[int, Part] | NeedData | Paused
 

@@ -16,9 +16,8 @@ Rules, with their sections of RFC 9112 unless another is named:
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Literal, TypeAlias
 
-from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled
+from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
 from coulee.core.config import Limits
 from coulee.core.headers import TOKEN, Headers
 from coulee.core.http1_grammar import (
@@ -51,8 +50,6 @@ from coulee.core.http1_grammar import (
 )
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
-
-Role: TypeAlias = Literal["server", "client"]
 
 
 class Reading(Enum):
@@ -225,9 +222,7 @@ class Http1Codec:
             raise ProtocolError("the answer does not begin with HTTP/")
         line_end = data.find(b"\r\n")
         self._check_size(len(data) - 1 if line_end < 0 else line_end, len(data))
-        if self._eof and data:
-            raise self._cut()
-        if self._eof and not self._server:
+        if self._eof and (data or not self._server):
             raise self._cut()
 
     def _check_size(self, line: int, head: int) -> None:

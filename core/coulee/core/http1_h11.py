@@ -13,17 +13,18 @@ and puts its events into our parts. Rules:
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import h11
 
-from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled
+from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
 from coulee.core.config import Limits
 from coulee.core.headers import Headers
 from coulee.core.http1_grammar import (
     BODY_EXPECTED,
     JOIN_MAX,
     NOT_IN_TRAILERS,
+    REFUSED_METHODS,
     authority_of,
     check_length,
     other_target,
@@ -32,10 +33,7 @@ from coulee.core.http1_grammar import (
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
 
-Role: TypeAlias = Literal["server", "client"]
 RawFields: TypeAlias = list[tuple[bytes, bytes]]
-
-_REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 
 _READABLE: Final = (h11.IDLE, h11.SEND_RESPONSE, h11.SEND_BODY)
 """States of the peer in which something is still to come from it."""
@@ -356,7 +354,7 @@ def _request(event: h11.Request, limits: Limits) -> Request:
     version = _version(event.http_version)
     fields = event.headers.raw_items()
     _check_fields(fields, len(event.method) + len(event.target), limits)
-    if event.method in _REFUSED_METHODS:
+    if event.method.decode("latin-1") in REFUSED_METHODS:
         raise ProtocolError(f"{event.method.decode('latin-1')} is not for a gateway", 405, "method_not_allowed")
     length, chunked = _framing(event.headers)
     _check_framing(length, chunked, event.http_version)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coulee.core.config import Config
 from coulee.core.downstream import Downstream
@@ -26,7 +26,7 @@ from coulee.core.seam import Accepted, Address, Close, Closed, Listen, Listening
 from coulee.core.translate import TrustedNetworks
 
 if TYPE_CHECKING:
-    from coulee.core.codec import Codec
+    from coulee.core.codec import Codec, Role
     from coulee.core.connection import Connection
     from coulee.core.exchange import Exchange
     from coulee.core.peer import Balancer
@@ -186,7 +186,7 @@ class Proxy(KernelMachine):
         """Seconds since 1970."""
         return self.kernel.now + self.wall_clock_offset_s
 
-    def new_codec(self, role: Literal["server", "client"]) -> Codec:
+    def new_codec(self, role: Role) -> Codec:
         """The codec of a new connection."""
         if self.config.http1_codec == "own":
             return Http1Codec(role, self.config.limits)

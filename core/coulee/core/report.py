@@ -6,7 +6,6 @@ Records go out with `Report`; counters are plain integers, read by whoever wants
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from coulee.core.seam import Address
 
@@ -62,9 +61,6 @@ class Event:
     text: str
     at: float
     fields: dict[str, object] = field(default_factory=dict[str, object])
-
-
-Record: TypeAlias = Access | Event
 
 
 @dataclass(slots=True)
