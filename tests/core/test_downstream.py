@@ -218,6 +218,19 @@ def test_an_early_answer_leaves_a_connection_of_use_if_the_body_is_small() -> No
     assert world.sent(client) == echo("/a")
 
 
+def test_an_early_answer_to_a_large_body_says_that_the_connection_ends() -> None:
+    class Broken(Filter):
+        def request_filter(self, exchange: Exchange) -> Response:
+            raise RuntimeError
+
+    for filters in (Echo(), Broken()):
+        for length, said in ((65_536, False), (65_537, True)):
+            world = make(filters)
+            client = world.client()
+            world.receives(client, b"PUT /p HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length)
+            assert (b"\r\nConnection: close\r\n" in world.sent(client)) is said, (filters, length)
+
+
 @pytest.mark.parametrize("rest", [b"", b"zz\r\n"])
 def test_an_early_answer_whose_body_never_ends_or_breaks(rest: bytes) -> None:
     world = make(Echo())

@@ -466,3 +466,14 @@ def test_the_codec_can_be_chosen() -> None:
     before = proxy.config.http1_codec
     _choose_codec(proxy, "h11")
     assert (before, proxy.config.http1_codec) == ("own", "h11")
+
+
+def test_what_to_try_instead_has_every_origin_and_is_said_where_another_port_helps() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line, code = said_and_code(f"127.0.0.1:{port}", "--to", DEAD, "--to", "http://127.0.0.1:7")
+    assert code == 3
+    assert line.endswith(f"Try: coulee 127.0.0.1:{port + 1} --to {DEAD} --to http://127.0.0.1:7")
+    line, code = said_and_code("192.0.2.1:8000", "--to", DEAD)
+    assert code == 3
+    assert "Try:" not in line

@@ -93,7 +93,7 @@ def serve(
     except ValueError as error:
         raise click.UsageError(f"--to: {error}") from None
     _choose_codec(proxy, http1_codec)
-    _run(proxy, [address], backend, form, quiet, grace_s, f"coulee {listen} --to {urls[0]}")
+    _run(proxy, [address], backend, form, quiet, grace_s, f"coulee {listen} {' '.join(f'--to {url}' for url in urls)}")
 
 
 @main.command()
@@ -177,6 +177,8 @@ def _cannot_listen(listen: list[Address], console: Console, command: str) -> Non
         why = f"in use by {holder}"
     elif "ermission" in why and port < 1024:
         why = "ports below 1024 need root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)"
+    elif "in use" not in why:
+        _stop(f"cannot listen on {host}:{port}: {why}", CANNOT_LISTEN)  # another port would not help
     free = command.replace(f":{port}", f":{port + 1 if port >= 1024 else 8000}", 1)
     _stop(f"cannot listen on {host}:{port}: {why}. Try: {free}", CANNOT_LISTEN)
 
