@@ -43,7 +43,7 @@ def framed(draw: st.DrawFn, body: bytes) -> bytes:
         size = draw(st.integers(1, len(body)))
         out += b"%x\r\n%s\r\n" % (size, body[:size])
         body = body[size:]
-    trailers = draw(st.sampled_from([b"", b"X-Sum: 1\r\n", b"Host: evil\r\n"]))
+    trailers = draw(st.sampled_from([b"", b"X-Sum: 1\r\n", b"Cookie: evil\r\n"]))
     return out + b"0\r\n" + trailers + b"\r\n"
 
 

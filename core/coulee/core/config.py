@@ -31,6 +31,9 @@ class Limits:
     fields_max: int = 100
     """Fields in a head, trailers apart. Envoy's number. 431 beyond."""
 
+    ranges_max: int = 64
+    """Ranges in one Range field; more are an attack on the origin (RFC 9110 section 14.2). 400 beyond."""
+
     interims_max: int = 8
     """1xx answers to one request; an origin that sends more is broken."""
 

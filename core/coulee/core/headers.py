@@ -33,7 +33,21 @@ def _needle(name: str) -> bytes:
 def field_pattern(names: tuple[str, ...]) -> re.Pattern[bytes]:
     """A pattern that matches each whole field with one of these names in a block."""
     possible = [name.encode("latin-1") for name in names if name.isascii() and TOKEN.fullmatch(name.encode())]
-    return re.compile(rb"(?i)\r\n(?:%s):[^\r]*" % b"|".join(map(re.escape, possible)) if possible else rb"(?!)")
+    return re.compile(fields_named(b"|".join(map(re.escape, possible))) if possible else rb"(?!)")
+
+
+def fields_named(names: bytes) -> bytes:
+    """The source of a pattern for whole fields, from one for their names. Case is ignored in the names alone, so that
+    the search can jump from CRLF to CRLF: half the cost."""
+    return rb"\r\n(?i:%s):[^\r]*" % names
+
+
+MARKS: Final = re.compile(
+    rb"\r\n(host|c(?:ontent-(?:length|type)|onnection)|t(?:ransfer-encoding|e|railer)|date|expect|upgrade|range|via"
+    rb"|keep-alive|proxy-[!#-'*+\-.0-9^-z|~]+|x-forwarded-[!#-'*+\-.0-9^-z|~]+|forwarded|max-forwards):[ \t]*([^\r]*)"
+)
+"""The fields that mean something to a gateway, with their values, in a lower-case block: all found in one pass. Blanks
+may be left behind a value."""
 
 
 def encode_field(name: str, value: str) -> bytes:
@@ -50,16 +64,26 @@ def encode_field(name: str, value: str) -> bytes:
     return b"\r\n%s: %s" % (raw_name, raw_value)
 
 
+def joined(found: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """What `MARKS` has found, several lines of one name joined by `, ` (RFC 9110 section 5.3)."""
+    marks = dict(found)
+    if len(marks) != len(found):
+        for name in marks:
+            marks[name] = b", ".join([value.rstrip(b" \t") for each, value in found if each == name])
+    return marks
+
+
 class Headers:
     """An ordered multi-map of header fields.
 
     Made from pairs or a mapping: `Headers({"X-A": "1"})`, `Headers([("Set-Cookie", "a"), ("Set-Cookie", "b")])`.
     """
 
-    __slots__ = ("_block", "_lower")
+    __slots__ = ("_block", "_lower", "_marks")
 
     def __init__(self, fields: Headers | Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         self._lower: bytes | None = None
+        self._marks: dict[bytes, bytes] | None = None
         self._block: bytes
         if isinstance(fields, Headers):
             self._block = fields._block
@@ -69,11 +93,12 @@ class Headers:
             self._block = b"".join([encode_field(name, value) for name, value in pairs])
 
     @classmethod
-    def from_block(cls, block: bytes) -> Headers:
-        """For codecs: fields that were validated already, each preceded by CRLF."""
+    def from_block(cls, block: bytes, lower: bytes | None = None, marks: dict[bytes, bytes] | None = None) -> Headers:
+        """For codecs: fields that were validated already, each preceded by CRLF; and what is known of them already."""
         headers = cls.__new__(cls)
         headers._block = block
-        headers._lower = None
+        headers._lower = lower
+        headers._marks = marks
         return headers
 
     @property
@@ -85,10 +110,11 @@ class Headers:
     def block(self, block: bytes) -> None:
         self._block = block
         self._lower = None
+        self._marks = None
 
     def copy(self) -> Headers:
         """An independent copy."""
-        return Headers.from_block(self._block)
+        return Headers.from_block(self._block, self._lower, self._marks)
 
     # -- reading
 
@@ -99,6 +125,15 @@ class Headers:
         if lower is None:
             lower = self._lower = self._block.lower()
         return lower
+
+    @property
+    def marks(self) -> dict[bytes, bytes]:
+        """Which of the fields that mean something to a gateway (see `MARKS`) are there: names and values in lower case,
+        several lines of one name joined. Kept until the block changes; not to be changed."""
+        marks = self._marks
+        if marks is None:
+            marks = self._marks = joined(MARKS.findall(self.lower))
+        return marks
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and _needle(name) in self.lower

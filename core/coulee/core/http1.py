@@ -15,36 +15,46 @@ Rules, with their sections of RFC 9112 unless another is named:
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from enum import Enum, auto
+from typing import Any, ClassVar, Final
 
 from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
 from coulee.core.config import Limits
-from coulee.core.headers import TOKEN, Headers
+from coulee.core.headers import Headers
 from coulee.core.http1_grammar import (
+    ANSWER_HEAD,
     BODY_EXPECTED,
     CHUNK_LINE,
     FIELDS,
     FRAMING,
     HEX_BYTES,
     JOIN_MAX,
-    METHOD_NAMES,
-    METHODS,
     NOT_IN_TRAILERS,
+    ONCE_IN_ANSWER,
+    ONCE_IN_REQUEST,
     REFUSED_METHODS,
+    REQUEST_HEAD,
     REQUEST_LINE,
     STATUS_LINE,
-    TARGET,
     TOKEN_BYTES,
+    allowed_trailers,
     authority_of,
     check_length,
+    check_ranges,
     chunked_of,
+    fault_of_head,
     fault_of_origin,
     framing_of,
-    is_old,
-    only,
+    is_target,
+    marks_of,
     other_target,
     phrase_of,
     says_close,
+    start_of_answer,
+    start_of_request,
+    text_of,
     unframed,
     what_is_wrong_with,
 )
@@ -75,15 +85,24 @@ class Writing(Enum):
     DONE = auto()
 
 
+_HEAD: Final = Reading.HEAD  # an attribute of an enumeration is found more slowly than a name
+_DONE: Final = Reading.DONE
+_VERSION_1_1: Final = (1, 1)
+_VERSION_1_0: Final = (1, 0)
+_BODILESS: Final = frozenset({204, 304})
+
+
 class Http1Codec:
     """One HTTP/1.1 connection. `role` is ours: `"server"` reads requests, `"client"` reads answers."""
 
     __slots__ = ("_asked", "_blank_line_seen", "_data", "_eof", "_error", "_expects_continue", "_extensions",
                  "_interims", "_keep", "_last", "_left", "_limits", "_old", "_reading", "_scanned", "_server",
-                 "_stream", "_trailers", "_writing", "_writing_left")  # fmt: skip
+                 "_stream", "_trailers", "_whole_head", "_writing",
+                 "_writing_left")  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self._server = role == "server"
+        self._whole_head = REQUEST_HEAD if self._server else ANSWER_HEAD
         self._limits = limits
         self._data = b""  # fed, and not given out
         self._scanned = 0  # how much of it holds no end of a head
@@ -154,18 +173,18 @@ class Http1Codec:
         if self._error is not None:
             raise self._error
         reading = self._reading
-        if reading is Reading.DONE:
+        if reading is _DONE:
             if self._trailers is not None:
                 trailers, self._trailers = self._trailers, None
                 return self._stream, trailers
             if not self._server or self._writing is not Writing.DONE or not self.reusable:
                 return PAUSED
             self._next_cycle()
-            reading = Reading.HEAD
+            reading = _HEAD
         if not self._data and not self._eof:
             return NEED_DATA
         try:
-            part = self._head() if reading is Reading.HEAD else self._rest_of_body()
+            part = self._head() if reading is _HEAD else self._rest_of_body()
         except ProtocolError as error:
             self._error = error if self._server else fault_of_origin(error)
             if not error.body:
@@ -175,9 +194,8 @@ class Http1Codec:
 
     def _next_cycle(self) -> None:
         self._stream += 1
-        self._reading = Reading.HEAD
+        self._reading = _HEAD
         self._writing = Writing.HEAD
-        self._scanned = 0
         self._extensions = 0
         self._interims = 0
         self._blank_line_seen = False
@@ -187,6 +205,34 @@ class Http1Codec:
 
     def _head(self) -> Part | None:
         """The next head with what is there of its body."""
+        data = self._data
+        match = None if self._scanned else self._whole_head.match(data)
+        if match is None:  # not whole, or broken, or an empty line is before it
+            match = self._difficult_head()
+            if match is None:
+                return None
+            data = self._data
+        end = match.end()
+        block = match[4]
+        limits = self._limits
+        size = len(block)
+        self._check_size(end - size - 4, end)
+        # No field is shorter than four bytes, with its CRLF.
+        if size > 4 * limits.fields_max and block.count(b"\n") > limits.fields_max:
+            raise ProtocolError(f"more than {limits.fields_max} fields", 431, "header_too_large")
+        if size > limits.line_bytes_max:
+            self._check_lines(block)
+        self._data = data[end:]
+        lower = block.lower()
+        if self._server:
+            headers = Headers.from_block(block, lower, marks_of(lower, ONCE_IN_REQUEST))
+            return self._request(match[1], match[2], match[3] == b"0", headers)
+        headers = Headers.from_block(block, lower, marks_of(lower, ONCE_IN_ANSWER))
+        phrase = match[3]
+        return self._answer(int(match[2]), text_of(phrase) if phrase else "", match[1] == b"0", headers)
+
+    def _difficult_head(self) -> re.Match[bytes] | None:
+        """A head that is not there whole and good at the first look; None where more may make it so."""
         data = self._data
         if self._server and not self._blank_line_seen and data.startswith(b"\r\n"):
             # Old clients send an empty line behind a body: one is ignored (section 2.2).
@@ -198,20 +244,13 @@ class Http1Codec:
             self._scanned = max(len(data) - 3, 0)
             return None
         self._scanned = 0
-        line_end = data.find(b"\r\n")
-        self._check_size(line_end, end + 4)
-        block = data[line_end:end]
-        if FIELDS.fullmatch(block) is None:
-            raise ProtocolError(what_is_wrong_with(block))
-        if block.count(b"\r\n") > self._limits.fields_max:
-            raise ProtocolError(f"more than {self._limits.fields_max} fields", 431, "header_too_large")
-        if len(block) > self._limits.line_bytes_max:
-            self._check_lines(block)
-        self._data = data[end + 4 :]
-        headers = Headers.from_block(block)
-        if self._server:
-            return self._request(data[:line_end], headers)
-        return self._answer(data[:line_end], headers)
+        match = self._whole_head.match(data)
+        if match is None:
+            line_end = data.find(b"\r\n")
+            self._check_size(line_end, end + 4)
+            pattern = REQUEST_LINE if self._server else STATUS_LINE
+            raise fault_of_head(data[:line_end], data[line_end:end], pattern)
+        return match
 
     def _check_incomplete(self, data: bytes) -> None:
         """What can be said of a head that is not whole: that it never will be, or that it is too large already."""
@@ -246,19 +285,13 @@ class Http1Codec:
 
     # -- requests, read
 
-    def _request(self, line: bytes, headers: Headers) -> Request:
-        match = REQUEST_LINE.fullmatch(line)
-        if match is None:
-            raise ProtocolError("the request line is not `method SP target SP HTTP/x.y` (RFC 9112 section 3)")
-        raw_method, raw_target, major, minor = match.groups()
-        method = METHODS.get(raw_method) or raw_method.decode("latin-1")
-        self._asked = method
-        self._old = old = is_old(major, minor)
+    def _request(self, raw_method: bytes, raw_target: bytes, old: bool, headers: Headers) -> Request:
+        self._asked = method = text_of(raw_method)
+        self._old = old
         if method in REFUSED_METHODS:
             raise ProtocolError(f"{method} is not for a gateway", 405, "method_not_allowed")
-        block, lower = headers.block, headers.lower
-        length, chunked = framing_of(block, lower, old)
-        host = only(block, lower, b"\r\nhost:")
+        marks = headers.marks
+        host = marks.get(b"host")
         if host is None:
             if not old:
                 raise ProtocolError("no Host field (RFC 9112 section 3.2)")
@@ -271,29 +304,43 @@ class Http1Codec:
             if absolute is not None:
                 authority = absolute
                 headers.set("Host", absolute)  # what it said is to be ignored (section 3.2.2)
-        if not old and lower.find(b"\r\nexpect:") >= 0:
-            self._expect(headers, length, chunked)
-        self._keep = not old and not says_close(headers)
-        request = Request(method, target, headers, (1, 0) if old else (1, 1), "http", authority,
-                          None if chunked else length or 0)  # fmt: skip
-        self._begin_body(request, length, chunked)
+        length: int | None = 0
+        self._keep = not old
+        if len(marks) > 1:  # more than a Host
+            length, chunked = framing_of(marks, old)
+            if not chunked:
+                length = length or 0
+            check_ranges(marks, self._limits)
+            if not old:
+                if b"expect" in marks:
+                    self._expect(headers, length != 0)
+                self._keep = not says_close(marks)
+        request = Request(method, target, headers, _VERSION_1_0 if old else _VERSION_1_1, "http", authority, length)
+        if length == 0:
+            self._reading = _DONE
+        else:
+            self._begin_body(request, length)
         return request
 
-    def _expect(self, headers: Headers, length: int | None, chunked: bool) -> None:
+    def _expect(self, headers: Headers, has_body: bool) -> None:
         expect = (headers.get("expect") or "").lower()
         if expect != "100-continue":
             raise ProtocolError(f"Expect: {expect} is not 100-continue", 417, "expectation_failed")
-        self._expects_continue = chunked or bool(length)
+        self._expects_continue = has_body
 
-    def _begin_body(self, head: Request | Response, length: int | None, chunked: bool) -> None:
+    def _begin_body(self, head: Request | Response, length: int | None) -> None:
         """From here on the body is read; what is there of it goes with the head."""
-        if chunked:
+        if length is None:
             self._reading = Reading.CHUNK_LINE
         elif length:
             self._reading = Reading.LENGTH
+            if len(self._data) == length:  # so it nearly always is with a small one
+                head.data, self._data = self._data, b""
+                self._reading = _DONE
+                return
             self._left = length
         else:
-            self._reading = Reading.DONE
+            self._reading = _DONE
             return
         self._take_along(head)
 
@@ -317,26 +364,19 @@ class Http1Codec:
 
     # -- answers, read
 
-    def _answer(self, line: bytes, headers: Headers) -> Response | Interim:
-        match = STATUS_LINE.fullmatch(line)
-        if match is None:
-            raise ProtocolError("the status line is not `HTTP/x.y SP status SP phrase` (RFC 9112 section 4)")
-        major, minor, code, phrase = match.groups()
-        old = is_old(major, minor)
-        status = int(code)
-        reason = phrase.decode("latin-1") if phrase else ""
+    def _answer(self, status: int, phrase: str, old: bool, headers: Headers) -> Response | Interim:
         if status < 200:
-            return self._interim(status, reason, headers)
-        block, lower = headers.block, headers.lower
-        length, chunked = framing_of(block, lower, old)
-        self._keep = not old and not says_close(headers)
-        response = Response(status, headers, reason, (1, 0) if old else (1, 1), None if chunked else length)
-        if status in (204, 304) or self._asked == "HEAD":
+            return self._interim(status, phrase, headers)
+        marks = headers.marks
+        length, chunked = framing_of(marks, old)
+        self._keep = not old and not says_close(marks)
+        response = Response(status, headers, phrase, _VERSION_1_0 if old else _VERSION_1_1, length)
+        if status in _BODILESS or self._asked == "HEAD":
             if status == 204:
                 response.length = 0
-            self._reading = Reading.DONE
+            self._reading = _DONE
         elif chunked or length is not None:
-            self._begin_body(response, length, chunked)
+            self._begin_body(response, length)
         else:
             self._reading = Reading.UNTIL_END
             self._keep = False
@@ -347,7 +387,7 @@ class Http1Codec:
     def _interim(self, status: int, reason: str, headers: Headers) -> Interim:
         if status == 101:
             raise ProtocolError("a 101 that nobody asked for")
-        if headers.lower.find(b"\r\ntransfer-encoding:") >= 0 or headers.lower.find(b"\r\ncontent-length:") >= 0:
+        if b"transfer-encoding" in headers.marks or b"content-length" in headers.marks:
             raise ProtocolError(f"a {status} with a body (RFC 9110 section 15.2)")
         self._interims += 1
         if self._interims > self._limits.interims_max:
@@ -378,12 +418,12 @@ class Http1Codec:
                 data = data[:left]
             self._left = left = left - len(data)
             if not left:
-                self._reading = Reading.DONE
+                self._reading = _DONE
             return Data(data, not left)
         if reading is Reading.UNTIL_END:
             self._data = b""
             if self._eof:
-                self._reading = Reading.DONE
+                self._reading = _DONE
                 return Data(data, True)
             return Data(data) if data else None
         return self._chunks()
@@ -469,8 +509,8 @@ class Http1Codec:
             if block.count(b"\r\n") > limits.trailer_fields_max:
                 raise ProtocolError(f"more than {limits.trailer_fields_max} trailers", 431, "header_too_large")
             self._data = data[end + 4 :]
-            block = NOT_IN_TRAILERS.sub(b"", block)
-        self._reading = Reading.DONE
+            block = allowed_trailers(block)
+        self._reading = _DONE
         if not block:
             return Data(b"".join(pieces), True)
         trailers = Trailers(Headers.from_block(block))
@@ -483,91 +523,95 @@ class Http1Codec:
 
     def write(self, stream: int, part: Part) -> Bytes:
         """See `Codec`."""
-        if isinstance(part, Data):
-            return self._write_data(part.data, part.ended)
-        if isinstance(part, Response):
-            return self._write_response(part)
-        if isinstance(part, Request):
-            return self._write_request(part)
-        if isinstance(part, Interim):
-            if not 100 <= part.status <= 199 or part.status == 101:
-                raise ProtocolError(f"{part.status} is no interim answer")
-            self._expects_continue = self._expects_continue and part.status != 100
-            phrase = phrase_of(part.status, part.reason)
-            return b"HTTP/1.1 %d %s%s\r\n\r\n" % (part.status, phrase, FRAMING.sub(b"", part.headers.block))
-        return self._write_trailers(part)
+        return self._write[type(part)](self, part)
+
+    def _write_interim(self, part: Interim) -> bytes:
+        if not 100 <= part.status <= 199 or part.status == 101:
+            raise ProtocolError(f"{part.status} is no interim answer")
+        self._expects_continue = self._expects_continue and part.status != 100
+        phrase = phrase_of(part.status, part.reason)
+        return b"HTTP/1.1 %d %s%s\r\n\r\n" % (part.status, phrase, FRAMING.sub(b"", part.headers.block))
 
     def _write_request(self, part: Request) -> Bytes:
-        if self._writing is Writing.DONE and self._reading is Reading.DONE:
+        if self._writing is Writing.DONE and self._reading is _DONE:
             self._next_cycle()
         method = part.method
-        if method not in METHOD_NAMES and TOKEN.fullmatch(method.encode("latin-1", "replace")) is None:
-            raise ProtocolError(f"{method!r} is no method")
-        if TARGET.fullmatch(part.target) is None:
-            raise ProtocolError(f"{part.target!r} is no target")
-        block, lower = part.headers.block, part.headers.lower
-        if lower.find(b"\r\nhost:") < 0:
+        start = start_of_request(method)
+        target = part.target
+        if not is_target(target):
+            raise ProtocolError(f"{target!r} is no target")
+        headers = part.headers
+        if b"host" not in headers.marks:
             raise ProtocolError("a request needs a Host field (RFC 9112 section 3.2)")
+        data = part.data
+        ended = part.ended
         length = part.length
-        check_length(part.data, length, part.ended)
-        if length is None:
+        if data or length or not ended:
+            check_length(data, length, ended)
+        if length:
+            framing = b"\r\nContent-Length: %d" % length
+        elif length is None:
             framing = b"\r\nTransfer-Encoding: chunked"
-            self._writing = Writing.CHUNKS
         else:
-            framing = b"\r\nContent-Length: %d" % length if length or method in BODY_EXPECTED else b""
-            self._writing = Writing.LENGTH
-            self._writing_left = length
+            framing = b"\r\nContent-Length: 0" if method in BODY_EXPECTED else b""
         self._asked = method
         if self._last:
             framing += b"\r\nConnection: close"
-        head = b"%s %s HTTP/1.1%s%s\r\n\r\n" % (
-            method.encode(), part.target.encode("latin-1"), unframed(block, lower), framing,
-        )  # fmt: skip
-        return self._with_body(head, part.data, part.ended)
+        head = b"%s%s HTTP/1.1%s%s\r\n\r\n" % (start, target.encode("latin-1"), unframed(headers), framing)
+        if ended and not data and length == 0:
+            self._writing = Writing.DONE
+            return head
+        self._writing = Writing.CHUNKS if length is None else Writing.LENGTH
+        self._writing_left = length or 0
+        return self._with_body(head, data, ended)
 
     def _write_response(self, part: Response) -> Bytes:
         status = part.status
-        if not 200 <= status <= 999:
-            raise ProtocolError(f"{status} is no status of an answer")
+        start = start_of_answer(status, part.reason)
         if self._writing is not Writing.HEAD:
             raise ProtocolError("a second answer to one request")
-        phrase = phrase_of(status, part.reason)
-        block, lower = part.headers.block, part.headers.lower
+        headers = part.headers
         length = part.length
-        bodiless = status in (204, 304) or self._asked == "HEAD"
-        framing = b""
-        if bodiless:
-            if length is not None and status != 204:
-                framing = b"\r\nContent-Length: %d" % length
+        data = part.data
+        writing = Writing.LENGTH
+        if status in _BODILESS or self._asked == "HEAD":
+            framing = b"" if length is None or status == 204 else b"\r\nContent-Length: %d" % length
             writing = Writing.DONE
         else:
-            check_length(part.data, length, part.ended)
+            check_length(data, length, part.ended)
             if length is not None:
                 framing = b"\r\nContent-Length: %d" % length
-                writing = Writing.LENGTH
                 self._writing_left = length
             elif self._old:
+                framing = b""
                 writing = Writing.UNTIL_END
             else:
                 framing = b"\r\nTransfer-Encoding: chunked"
                 writing = Writing.CHUNKS
-        self._writing = writing
-        if says_close(part.headers):
+        if says_close(headers.marks):
             self._last = True  # a filter says so
         elif not self.reusable:
             framing += b"\r\nConnection: close"
-        head = b"HTTP/1.1 %d %s%s%s\r\n\r\n" % (status, phrase, unframed(block, lower), framing)
-        return head if writing is Writing.DONE else self._with_body(head, part.data, part.ended)
+        if writing is Writing.LENGTH and part.ended and len(data) <= JOIN_MAX:
+            self._writing = Writing.DONE
+            return b"%s%s%s\r\n\r\n%s" % (start, unframed(headers), framing, data)
+        self._writing = writing
+        head = b"%s%s%s\r\n\r\n" % (start, unframed(headers), framing)
+        return head if writing is Writing.DONE else self._with_body(head, data, part.ended)
 
     def _with_body(self, head: bytes, data: bytes, ended: bool) -> Bytes:
         if not data and not ended:
             return head
-        body = self._write_data(data, ended)
+        body = self._framed(data, ended)
         if isinstance(body, list):
             return [head, *body]
         return head + body if len(body) <= JOIN_MAX else [head, body]
 
-    def _write_data(self, data: bytes, ended: bool) -> Bytes:
+    def _write_data(self, part: Data) -> Bytes:
+        return self._framed(part.data, part.ended)
+
+    def _framed(self, data: bytes, ended: bool) -> Bytes:
+        """A piece of the body in the framing that its head announced."""
         writing = self._writing
         if writing is Writing.LENGTH:
             self._writing_left -= len(data)
@@ -585,7 +629,15 @@ class Http1Codec:
 
     def _write_trailers(self, part: Trailers) -> bytes:
         if self._writing is not Writing.CHUNKS:
-            self._write_data(b"", True)  # nobody could read them behind another framing
+            self._framed(b"", True)  # nobody could read them behind another framing
             return b""
         self._writing = Writing.DONE
         return b"0%s\r\n\r\n" % NOT_IN_TRAILERS.sub(b"", part.headers.block)
+
+    _write: ClassVar[dict[type, Callable[[Any, Any], Bytes]]] = {
+        Response: _write_response,
+        Request: _write_request,
+        Data: _write_data,
+        Trailers: _write_trailers,
+        Interim: _write_interim,
+    }

@@ -11,7 +11,8 @@ from typing import Final
 
 from coulee.core.answers import PHRASES
 from coulee.core.codec import ProtocolError
-from coulee.core.headers import TOKEN, Headers, field_pattern
+from coulee.core.config import Limits
+from coulee.core.headers import MARKS, TOKEN, Headers, field_pattern, joined
 from coulee.core.seam import Bytes
 
 JOIN_MAX: Final = 16384
@@ -22,10 +23,17 @@ JOIN_MAX: Final = 16384
 
 _T: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 
-REQUEST_LINE: Final = re.compile(rb"(%s++) ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])" % _T)
-STATUS_LINE: Final = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*+))?")
-FIELDS: Final = re.compile(rb"(?:\r\n%s++:[\t\x20-\x7e\x80-\xff]*+)*+" % _T)
-TARGET: Final = re.compile(r"[\x21-\x7e]+")
+_FIELDS: Final = rb"(?:\r\n%s++:[\t\x20-\x7e\x80-\xff]*+)*+" % _T
+
+REQUEST_HEAD: Final = re.compile(rb"(%s++) ([\x21-\x7e]++) HTTP/1\.([01])(%s)\r\n\r\n" % (_T, _FIELDS))
+ANSWER_HEAD: Final = re.compile(
+    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*+))?(%s)\r\n\r\n" % _FIELDS
+)
+"""Whole heads. What does not match is not whole, or broken; `REQUEST_LINE`, `STATUS_LINE` and `FIELDS` tell how."""
+
+REQUEST_LINE: Final = re.compile(rb"%s++ [\x21-\x7e]++ HTTP/([0-9]\.[0-9])" % _T)
+STATUS_LINE: Final = re.compile(rb"HTTP/([0-9]\.[0-9]) [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*+)?")
+FIELDS: Final = re.compile(_FIELDS)
 PHRASE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 CHUNK_LINE: Final = re.compile(
@@ -37,7 +45,7 @@ CHUNK_LINE: Final = re.compile(
 HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
 """uri-host with an optional port (RFC 9110 section 7.2), never empty (section 4.2.1)."""
 
-ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#]*)([^#]*)")
+ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
 FRAMING: Final = field_pattern(("content-length", "transfer-encoding"))
 
 NOT_IN_TRAILERS: Final = field_pattern(
@@ -48,7 +56,9 @@ NOT_IN_TRAILERS: Final = field_pattern(
 )  # fmt: skip
 """Framing, routing, authentication and what controls caches must not come late (RFC 9110 section 6.5.1)."""
 
-METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+NEVER_TRAILERS: Final = (b"content-length", b"transfer-encoding", b"host")
+"""Of these, the ones that are not dropped but refused: there is no reason to send them but to be read two ways."""
+
 REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose request says Content-Length: 0 where it has no body (RFC 9110 section 8.6)."""
@@ -58,7 +68,6 @@ BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})
 
 TOKEN_BYTES: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 HEX_BYTES: Final = frozenset(b"0123456789ABCDEFabcdef")
-METHOD_NAMES: Final = frozenset(METHODS.values())
 
 
 def fault_of_origin(error: ProtocolError) -> ProtocolError:
@@ -68,52 +77,76 @@ def fault_of_origin(error: ProtocolError) -> ProtocolError:
     return ProtocolError(error.detail, 502, "upstream_invalid")
 
 
-def is_old(major: bytes, minor: bytes) -> bool:
-    """Whether this is HTTP/1.0. Raises `ProtocolError` for what is neither that nor 1.1."""
-    if major == b"1" and minor == b"1":
-        return False
-    if major == b"1" and minor == b"0":
-        return True
-    version = f"HTTP/{major.decode()}.{minor.decode()}"
-    raise ProtocolError(f"{version} is not spoken here", 505, "version_not_supported")
+def fault_of_head(line: bytes, block: bytes, pattern: re.Pattern[bytes]) -> ProtocolError:
+    """What is wrong with a head that is whole and does not match."""
+    match = pattern.fullmatch(line)
+    if match is None:
+        if pattern is REQUEST_LINE:
+            return ProtocolError("the request line is not `method SP target SP HTTP/x.y` (RFC 9112 section 3)")
+        return ProtocolError("the status line is not `HTTP/x.y SP status SP phrase` (RFC 9112 section 4)")
+    if FIELDS.fullmatch(block) is None:
+        return ProtocolError(what_is_wrong_with(block))
+    return ProtocolError(f"HTTP/{match[1].decode()} is not spoken here", 505, "version_not_supported")
 
 
-def only(block: bytes, lower: bytes, needle: bytes) -> bytes | None:
-    """The value of a field that may be there once. Raises `ProtocolError` where it is there twice."""
-    at = lower.find(needle)
-    if at < 0:
-        return None
-    start = at + len(needle)
-    if lower.find(needle, start) >= 0:
-        raise ProtocolError(f"more than one {needle[2:-1].decode()} field")
-    end = lower.find(b"\r\n", start)
-    return (block[start:] if end < 0 else block[start:end]).strip(b" \t")
+def marks_of(lower: bytes, once: frozenset[bytes]) -> dict[bytes, bytes]:
+    """See `Headers.marks`. Raises `ProtocolError` where a field that may be there `once` is there twice."""
+    found = MARKS.findall(lower)
+    marks = dict(found)
+    if len(marks) != len(found):
+        names = [name for name, _ in found]
+        for name in once.intersection(names):
+            if names.count(name) > 1:
+                raise ProtocolError(f"more than one {name.decode()} field")
+        return joined(found)
+    return marks
 
 
-def framing_of(block: bytes, lower: bytes, old: bool) -> tuple[int | None, bool]:
+ONCE_IN_REQUEST: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
+ONCE_IN_ANSWER: Final = frozenset({b"content-length", b"transfer-encoding"})
+"""Fields that two readers would take differently if they were there twice (RFC 9110 section 5.3)."""
+
+
+def framing_of(marks: dict[bytes, bytes], old: bool) -> tuple[int | None, bool]:
     """Content-Length, and whether the body is chunked (section 6.1 to 6.3)."""
-    coding = only(block, lower, b"\r\ntransfer-encoding:")
-    size = only(block, lower, b"\r\ncontent-length:")
+    coding = marks.get(b"transfer-encoding")
+    size = marks.get(b"content-length")
     if coding is not None:
         if size is not None:
             raise ProtocolError("both Content-Length and Transfer-Encoding")
         if old:
             raise ProtocolError("Transfer-Encoding in HTTP/1.0")
-        if coding.lower() != b"chunked":
+        if coding.rstrip(b" \t") != b"chunked":
             raise ProtocolError("the only transfer coding spoken here is chunked", 501, "not_implemented")
         return None, True
     if size is None:
         return None, False
+    size = size.rstrip(b" \t")
     if not (size.isdigit() and len(size) <= 18):
         raise ProtocolError("Content-Length is not a number of up to 18 digits")
     return int(size), False
 
 
+def check_ranges(marks: dict[bytes, bytes], limits: Limits) -> None:
+    """Many ranges in one request make an origin send a body many times over (RFC 9110 section 14.2)."""
+    if b"range" in marks and marks[b"range"].count(b",") >= limits.ranges_max:
+        raise ProtocolError(f"more than {limits.ranges_max} ranges (RFC 9110 section 14.2)")
+
+
+def allowed_trailers(block: bytes) -> bytes:
+    """The trailers that go on. Raises `ProtocolError` for those that are only there to be read two ways."""
+    for name, _ in MARKS.findall(block.lower()):
+        if name in NEVER_TRAILERS:
+            raise ProtocolError(f"{name.decode()} among the trailers (RFC 9110 section 6.5.1)")
+    return NOT_IN_TRAILERS.sub(b"", block)
+
+
 @lru_cache(maxsize=1024)
 def authority_of(host: bytes) -> str:
+    host = host.rstrip(b" \t")
     if HOST.fullmatch(host) is None:
         raise ProtocolError("the Host field is not a host with an optional port (RFC 9112 section 3.2)")
-    return host.decode("latin-1")
+    return host.decode("latin-1").lower()  # RFC 3986 section 6.2.2.1: so two who compare it never differ
 
 
 def other_target(target: bytes, method: str) -> tuple[str, str | None]:
@@ -130,16 +163,15 @@ def other_target(target: bytes, method: str) -> tuple[str, str | None]:
         path = b"*" if method == "OPTIONS" else b"/"  # section 3.2.4
     elif path.startswith(b"?"):
         path = b"/" + path
-    return path.decode("latin-1"), authority.decode("latin-1")
+    return path.decode("latin-1"), authority.decode("latin-1").lower()
 
 
-def says_close(headers: Headers) -> bool:
+def says_close(marks: dict[bytes, bytes]) -> bool:
     """Whether `close` is among the options of Connection (section 9.6)."""
-    lower = headers.lower
-    at = lower.find(b"\r\nconnection:")
-    if at < 0 or lower.find(b"close", at) < 0:
+    options = marks.get(b"connection")
+    if options is None or b"close" not in options:
         return False
-    return "close" in [token.strip() for token in (headers.get("connection") or "").lower().split(",")]
+    return b"close" in [option.strip(b" \t") for option in options.split(b",")]
 
 
 def what_is_wrong_with(block: bytes) -> str:
@@ -156,10 +188,12 @@ def what_is_wrong_with(block: bytes) -> str:
 # ------------------------------------------------------------------------------------------------ heads, written
 
 
-def unframed(block: bytes, lower: bytes) -> bytes:
-    if lower.find(b"\r\ncontent-length:") >= 0 or lower.find(b"\r\ntransfer-encoding:") >= 0:
-        return FRAMING.sub(b"", block)
-    return block
+def unframed(headers: Headers) -> bytes:
+    """The block without the framing that it may hold."""
+    marks = headers.marks
+    if b"content-length" in marks or b"transfer-encoding" in marks:
+        return FRAMING.sub(b"", headers.block)
+    return headers.block
 
 
 def check_length(data: bytes, length: int | None, ended: bool) -> None:
@@ -169,15 +203,41 @@ def check_length(data: bytes, length: int | None, ended: bool) -> None:
         raise ProtocolError(f"a body of {size} bytes was announced as {length}")
 
 
+@lru_cache(maxsize=1024)
+def start_of_answer(status: int, phrase: str) -> bytes:
+    """The first line of an answer, without its end. The phrase is our own where there is none."""
+    if not 200 <= status <= 999:
+        raise ProtocolError(f"{status} is no status of an answer")
+    return b"HTTP/1.1 %d %s" % (status, phrase_of(status, phrase))
+
+
+@lru_cache(maxsize=1024)
+def start_of_request(method: str) -> bytes:
+    """A method as it stands before a target. Raises `ProtocolError` for what is none."""
+    raw = method.encode("latin-1", "replace")
+    if TOKEN.fullmatch(raw) is None:
+        raise ProtocolError(f"{method!r} is no method")
+    return raw + b" "
+
+
+def is_target(target: str) -> bool:
+    """Whether this can stand in a request line: visible ASCII, and something of it."""
+    return target.isascii() and target.isprintable() and " " not in target and target != ""
+
+
 def phrase_of(status: int, phrase: str) -> bytes:
+    """The reason phrase as bytes; our own where there is none."""
     if not phrase:
-        return PHRASE_OF.get(status, b"")
+        return PHRASES.get(status, "").encode()
     if PHRASE.fullmatch(phrase) is None:
         raise ProtocolError(f"{phrase!r} is no phrase of a status line")
     return phrase.encode("latin-1")
 
 
-PHRASE_OF: Final = {status: phrase.encode() for status, phrase in PHRASES.items()}
+@lru_cache(maxsize=1024)
+def text_of(raw: bytes) -> str:
+    """A method or a phrase as text: there are few, and they come again and again."""
+    return raw.decode("latin-1")
 
 
 def chunked_of(data: bytes, ended: bool) -> Bytes:

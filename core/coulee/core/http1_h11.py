@@ -24,9 +24,13 @@ from coulee.core.http1_grammar import (
     BODY_EXPECTED,
     JOIN_MAX,
     NOT_IN_TRAILERS,
+    ONCE_IN_REQUEST,
     REFUSED_METHODS,
+    allowed_trailers,
     authority_of,
     check_length,
+    check_ranges,
+    marks_of,
     other_target,
     phrase_of,
 )
@@ -198,6 +202,8 @@ class H11Codec:
             if not data and self._trailers is not None:
                 trailers, self._trailers = self._trailers, None
                 return trailers
+            if not data and not ended and self._error is not None:
+                raise self._error  # the fault is in what is behind the body, and nothing comes before it
             return Data(data, ended)
         return None  # NEED_DATA; PAUSED; or the peer has closed between two messages, which its connection knows
 
@@ -221,7 +227,11 @@ class H11Codec:
             event = self._next_event()
         if not isinstance(event, h11.EndOfMessage):
             return b"".join(pieces), False
-        block = NOT_IN_TRAILERS.sub(b"", _block(event.headers.raw_items()))
+        try:
+            block = allowed_trailers(_block(event.headers.raw_items()))
+        except ProtocolError as error:
+            self._error = self._in_our_role(error)
+            return b"".join(pieces), False
         if len(block) > self._limits.trailers_bytes_max:
             detail = f"the trailers are larger than {self._limits.trailers_bytes_max} bytes"
             self._error = self._in_our_role(ProtocolError(detail, 431, "header_too_large"))
@@ -359,6 +369,7 @@ def _request(event: h11.Request, limits: Limits) -> Request:
     length, chunked = _framing(event.headers)
     _check_framing(length, chunked, event.http_version)
     headers = _headers(event)
+    check_ranges(marks_of(headers.lower, ONCE_IN_REQUEST), limits)
     expect = headers.get("expect")
     if expect is not None and version > (1, 0) and expect.lower() != "100-continue":
         raise ProtocolError(f"Expect: {expect} is not 100-continue", 417, "expectation_failed")
