@@ -44,7 +44,8 @@ def fields_named(names: bytes) -> bytes:
 
 MARKS: Final = re.compile(
     rb"\r\n(host|c(?:ontent-(?:length|type)|onnection)|t(?:ransfer-encoding|e|railer)|date|expect|upgrade|range|via"
-    rb"|keep-alive|proxy-[!#-'*+\-.0-9^-z|~]+|x-forwarded-[!#-'*+\-.0-9^-z|~]+|forwarded|max-forwards):[ \t]*([^\r]*)"
+    rb"|keep-alive|proxy-(?:connection|authenticate|authorization)|x-forwarded-[!#-'*+\-.0-9^-z|~]*|forwarded"
+    rb"|max-forwards):[ \t]*([^\r]*)"
 )
 """The fields that mean something to a gateway, with their values, in a lower-case block: all found in one pass. Blanks
 may be left behind a value."""

@@ -55,8 +55,8 @@ from coulee.core.http1_grammar import (
     start_of_answer,
     start_of_request,
     text_of,
-    unframed,
     what_is_wrong_with,
+    with_framing,
 )
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
@@ -306,7 +306,7 @@ class Http1Codec:
                 headers.set("Host", absolute)  # what it said is to be ignored (section 3.2.2)
         length: int | None = 0
         self._keep = not old
-        if len(marks) > 1:  # more than a Host
+        if len(marks) > 1 or host is None:  # more than a Host
             length, chunked = framing_of(marks, old)
             if not chunked:
                 length = length or 0
@@ -555,9 +555,10 @@ class Http1Codec:
         else:
             framing = b"\r\nContent-Length: 0" if method in BODY_EXPECTED else b""
         self._asked = method
+        block = with_framing(headers, framing)
         if self._last:
-            framing += b"\r\nConnection: close"
-        head = b"%s%s HTTP/1.1%s%s\r\n\r\n" % (start, target.encode("latin-1"), unframed(headers), framing)
+            block += b"\r\nConnection: close"
+        head = b"%s%s HTTP/1.1%s\r\n\r\n" % (start, target.encode("latin-1"), block)
         if ended and not data and length == 0:
             self._writing = Writing.DONE
             return head
@@ -588,15 +589,16 @@ class Http1Codec:
             else:
                 framing = b"\r\nTransfer-Encoding: chunked"
                 writing = Writing.CHUNKS
+        block = with_framing(headers, framing)
         if says_close(headers.marks):
             self._last = True  # a filter says so
         elif not self.reusable:
-            framing += b"\r\nConnection: close"
+            block += b"\r\nConnection: close"
         if writing is Writing.LENGTH and part.ended and len(data) <= JOIN_MAX:
             self._writing = Writing.DONE
-            return b"%s%s%s\r\n\r\n%s" % (start, unframed(headers), framing, data)
+            return b"%s%s\r\n\r\n%s" % (start, block, data)
         self._writing = writing
-        head = b"%s%s%s\r\n\r\n" % (start, unframed(headers), framing)
+        head = b"%s%s\r\n\r\n" % (start, block)
         return head if writing is Writing.DONE else self._with_body(head, data, part.ended)
 
     def _with_body(self, head: bytes, data: bytes, ended: bool) -> Bytes:

@@ -188,12 +188,20 @@ def what_is_wrong_with(block: bytes) -> str:
 # ------------------------------------------------------------------------------------------------ heads, written
 
 
-def unframed(headers: Headers) -> bytes:
-    """The block without the framing that it may hold."""
+def with_framing(headers: Headers, framing: bytes) -> bytes:
+    """The fields, with our framing in the place of what framing they hold: one field, or nothing. A Content-Length that
+    is there and says just what ours would is left where it stands."""
     marks = headers.marks
-    if b"content-length" in marks or b"transfer-encoding" in marks:
-        return FRAMING.sub(b"", headers.block)
-    return headers.block
+    said = marks.get(b"content-length")
+    if b"transfer-encoding" not in marks:
+        if said is None:
+            return headers.block + framing
+        if said == framing[_BEFORE_LENGTH:]:
+            return headers.block
+    return FRAMING.sub(b"", headers.block) + framing
+
+
+_BEFORE_LENGTH: Final = len("\r\nContent-Length: ")
 
 
 def check_length(data: bytes, length: int | None, ended: bool) -> None:

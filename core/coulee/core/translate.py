@@ -15,7 +15,7 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final, cast
 
-from coulee.core.headers import Headers, encode_field, field_pattern
+from coulee.core.headers import Headers, encode_field, field_pattern, fields_named
 from coulee.core.parts import Request, Response
 from coulee.core.seam import Address
 
@@ -33,16 +33,21 @@ _HOP_BY_HOP: Final = (
     "proxy-authorization",
 )
 _FORWARDING: Final = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "forwarded")
+_VERSION: Final = (1, 1)
 _NEVER_NAMED_AWAY: Final = frozenset(
     {*_FORWARDING, "host", "authorization", "cookie", "via", "date", "expect", "max-forwards", "set-cookie"}
 )
 
 _DROP_FROM_STRANGER: Final = re.compile(
-    rb"(?i)\r\n(?:%s|x-forwarded-[^:\r]*):[^\r]*" % b"|".join(name.encode() for name in (*_HOP_BY_HOP, "forwarded"))
+    fields_named(b"|".join([*(name.encode() for name in _HOP_BY_HOP), b"forwarded", b"x-forwarded-[^:\r]*"]))
 )
 _DROP_FROM_TRUSTED: Final = field_pattern(_HOP_BY_HOP)
+_KEPT: Final = frozenset(
+    {b"host", b"content-length", b"content-type", b"date", b"expect", b"range", b"via", b"trailer", b"max-forwards"}
+)
+"""Of what `Headers.marks` tells, the fields that are never dropped here."""
 _UNDERSCORE: Final = re.compile(rb"\r\n[^:\r]*_[^:\r]*:[^\r]*")
-_ORDINARY_CONNECTION: Final = frozenset({"keep-alive", "close", ""})
+_ORDINARY_CONNECTION: Final = frozenset({b"keep-alive", b"close", b""})
 
 
 def drop_named(headers: Headers) -> None:
@@ -50,59 +55,56 @@ def drop_named(headers: Headers) -> None:
 
     For a request this is done when it arrives: what a filter adds later, no client can name away.
     """
-    lower = headers.lower
-    at = lower.find(b"\r\nconnection:")
-    if at < 0 or (lower.startswith(b" keep-alive\r\n", at + 13) and lower.find(b"\r\nconnection:", at + 13) < 0):
-        return  # so it nearly always is
-    named = headers.get("connection") or ""
-    if named.lower() not in _ORDINARY_CONNECTION:
-        headers.block = _without_named(headers.block, named)
+    named = headers.marks.get(b"connection")
+    if named is not None and named not in _ORDINARY_CONNECTION:
+        headers.block = _without_named(headers.block, named.decode("latin-1"))
 
 
 def request_for_upstream(request: Request, client: Address, trusted: bool, config: Config) -> Request:
     """The request as it goes to the origin, in an object of its own."""
     headers = request.headers
     block = headers.block
-    block = (_DROP_FROM_TRUSTED if trusted else _DROP_FROM_STRANGER).sub(b"", block)
+    marks = headers.marks
+    if not _KEPT.issuperset(marks):
+        block = (_DROP_FROM_TRUSTED if trusted else _DROP_FROM_STRANGER).sub(b"", block)
+        marks = {name: value for name, value in marks.items() if name in _KEPT}
     if not config.underscore_in_names and b"_" in block:
         block = _UNDERSCORE.sub(b"", block)
-    block += _forwarding_fields(request, client, Headers.from_block(block) if trusted else None, config)
-    out = Headers.from_block(block)
-    if trusted and config.forwarding.x_forwarded:
-        out.set("X-Forwarded-For", _appended(headers.get("x-forwarded-for"), host_of(client)))
-    if trusted and config.forwarding.forwarded:
-        out.set("Forwarded", _appended(headers.get("forwarded"), _forwarded_element(client, request)))
-    if config.forwarding.via:
+    forwarding = config.forwarding
+    if trusted:
+        out = _forwarded_by_trusted(headers, block, request, client, config)
+    else:
+        fresh = _fresh_forwarding(
+            client, request.scheme, request.authority, forwarding.x_forwarded, forwarding.forwarded
+        )
+        out = Headers.from_block(block + fresh, None, marks)
+    if forwarding.via:
         out.set("Via", _appended(headers.get("via"), _via_element(request.version, config)))
     if request.method == "OPTIONS":
         hops = hops_left(request)
         if hops:
             out.set("Max-Forwards", str(hops - 1))
-    return Request(
-        request.method,
-        request.target,
-        out,
-        (1, 1),
-        request.scheme,
-        request.authority,
-        request.length,
-    )
+    return Request(request.method, request.target, out, _VERSION, request.scheme, request.authority, request.length)
 
 
 def response_for_downstream(response: Response, wall_clock: float, config: Config) -> None:
     """Make an origin's answer one that we give: in place."""
     headers = response.headers
     drop_named(headers)
-    headers.block = _DROP_FROM_TRUSTED.sub(b"", headers.block)
+    marks = headers.marks
+    if not _KEPT.issuperset(marks):
+        kept = {name: value for name, value in marks.items() if name in _KEPT}
+        headers = Headers.from_block(_DROP_FROM_TRUSTED.sub(b"", headers.block), None, kept)
+        response.headers = headers
     if config.forwarding.via:
         headers.set("Via", _appended(headers.get("via"), _via_element(response.version, config)))
     add_date(headers, wall_clock)
-    response.version = (1, 1)
+    response.version = _VERSION
 
 
 def add_date(headers: Headers, wall_clock: float) -> None:
     """A recipient with a clock adds the Date that an answer lacks (RFC 9110 section 6.6.1)."""
-    if "date" not in headers:
+    if b"date" not in headers.marks:
         headers.block += _date_field(int(wall_clock))
 
 
@@ -149,20 +151,19 @@ def _without_named(block: bytes, named: str) -> bytes:
     return b"".join([b"\r\n" + line for line in kept])
 
 
-def _forwarding_fields(request: Request, client: Address, known: Headers | None, config: Config) -> bytes:
-    """The forwarding fields to append. `known` are the fields of a trusted peer: what they say already is not
-    repeated."""
+def _forwarded_by_trusted(headers: Headers, block: bytes, request: Request, client: Address, config: Config) -> Headers:
+    """The fields of a request from a trusted peer: what it says of those before it stays, and itself is added."""
+    out = Headers.from_block(block)
     forwarding = config.forwarding
-    if known is None:
-        x_forwarded, forwarded = forwarding.x_forwarded, forwarding.forwarded
-        return _fresh_forwarding(client, request.scheme, request.authority, x_forwarded, forwarded)
-    block = b""
     if forwarding.x_forwarded:
-        if "x-forwarded-proto" not in known:
-            block += encode_field("X-Forwarded-Proto", request.scheme)
-        if "x-forwarded-host" not in known and request.authority:
-            block += encode_field("X-Forwarded-Host", request.authority)
-    return block
+        if "x-forwarded-proto" not in out:
+            out.add("X-Forwarded-Proto", request.scheme)
+        if "x-forwarded-host" not in out and request.authority:
+            out.add("X-Forwarded-Host", request.authority)
+        out.set("X-Forwarded-For", _appended(headers.get("x-forwarded-for"), host_of(client)))
+    if forwarding.forwarded:
+        out.set("Forwarded", _appended(headers.get("forwarded"), _forwarded_element(client, request)))
+    return out
 
 
 @lru_cache(maxsize=1024)
