@@ -18,14 +18,14 @@ from math import inf
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 
-from coulee.core.codec import NeedData, Paused, ProtocolError
+from coulee.core.codec import ProtocolError
 from coulee.core.errors import ExchangeError, connect_error
 from coulee.core.kernel import PARKED, Alarm, Task, _Parked
 from coulee.core.parts import Part
 from coulee.core.seam import Address, Bytes, Close, Connect, Connected, ErrorKind, Hold, Receive, Send
 
 if TYPE_CHECKING:
-    from coulee.core.codec import Codec, Pulled
+    from coulee.core.codec import Codec
     from coulee.core.config import Config
     from coulee.core.machine import KernelMachine
 
@@ -142,48 +142,34 @@ class Connection(Alarm):
     def received(self, data: bytes) -> None:
         """Bytes from the peer, or `b""` at its end."""
         codec = self.codec
-        if data:
-            codec.feed(data)
-        else:
-            codec.feed_eof()
         stream = self.stream
+        if not data:
+            codec.feed_eof()
+            if stream is not None and stream.reader is not None:
+                stream.offer()
+            else:
+                self.ended_by_peer()
+            return
+        codec.feed(data)
         if stream is not None and stream.reader is not None:
             stream.offer()
-        elif data:
-            self.wanted_by_nobody()
         else:
-            self.ended_by_peer()
-        if codec.buffered > self.limits.buffer_high_bytes and data and not self.held and not self.closing:
+            self.wanted_by_nobody()
+        if codec.buffered > self.limits.buffer_high_bytes and not self.held and not self.closing:
             self.held = True
             self.machine.operations.append(Hold(self.number))
-
-    def next_part(self) -> Pulled:
-        """The codec's next part; where we held and few bytes are left, we read on. Raises `ProtocolError`."""
-        pulled = self.codec.next_part()
-        if self.held and self.codec.buffered <= self.limits.buffer_low_bytes:
-            self.receive()
-        return pulled
 
     def pull(self) -> Part | None:
         """The next part, or None when it has not arrived. Raises `ExchangeError`."""
         try:
-            pulled = self.next_part()
+            pulled = self.codec.next_part()
         except ProtocolError as error:
             raise self.fault(error) from error
-        if isinstance(pulled, NeedData | Paused):
-            return None
-        return pulled[1]
+        if self.held and self.codec.buffered <= self.limits.buffer_low_bytes:
+            self.receive()
+        return pulled[1] if isinstance(pulled, tuple) else None
 
     # -- writing
-
-    def write(self, stream: int, part: Part) -> None:
-        """Queue the bytes of a part. Raises `ExchangeError` where it does not fit what was written before: both codecs
-        check what they read, so it was a filter that changed a length or left a body unfinished."""
-        try:
-            data = self.codec.write(stream, part)
-        except ProtocolError as error:
-            raise ExchangeError("filter_error", error.detail) from error
-        self.push(data)
 
     def push(self, data: Bytes) -> None:
         """Queue bytes as they are."""
@@ -339,19 +325,38 @@ class Stream:
             connection.read_by = inf
         return received
 
-    @coroutine
-    def send(self, part: Part) -> Generator[_Parked, Any, None]:
-        """Write a part, once there is room for it. Raises `ExchangeError` where it cannot be written."""
+    @property
+    def is_full(self) -> bool:
+        """Whether more is waiting to be sent than should be."""
         connection = self.connection
-        while connection.blocked and connection.out_bytes >= connection.limits.buffer_high_bytes and self.error is None:
-            self.writer = connection.machine.kernel.running
+        return connection.blocked and connection.out_bytes >= connection.limits.buffer_high_bytes
+
+    @coroutine
+    def wait_for_room(self) -> Generator[_Parked, Any, None]:
+        """Wait until a part can be sent, or never will be."""
+        while self.is_full and self.error is None:
+            self.writer = self.connection.machine.kernel.running
             try:
                 yield PARKED
             finally:
                 self.writer = None
+
+    async def send(self, part: Part) -> None:
+        """Send a part, once there is room for it. Raises `ExchangeError` where it cannot be."""
+        await self.wait_for_room()
+        self.write(part)
+
+    def write(self, part: Part) -> None:
+        """Send a part now. Raises `ExchangeError` where nobody will get it, and where it does not fit what was written
+        before: both codecs check what they read, so it was a filter that changed a length or left a body unfinished."""
         if self.error is not None:
             raise self.error
-        connection.write(self.number, part)
+        connection = self.connection
+        try:
+            data = connection.codec.write(self.number, part)
+        except ProtocolError as error:
+            raise ExchangeError("filter_error", error.detail) from error
+        connection.push(data)
 
     def expect_within(self, seconds: float) -> None:
         """Change the longest wait for a part, also of the wait that is going on."""

@@ -16,7 +16,7 @@ from enum import Enum, auto
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
-from coulee.core.codec import Codec, NeedData, Paused, ProtocolError
+from coulee.core.codec import Codec, ProtocolError
 from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
 from coulee.core.exchange import NO_REQUEST, Exchange
@@ -35,6 +35,9 @@ class State(Enum):
     BUSY = auto()
     DRAINING = auto()
     LINGERING = auto()
+
+
+_IDLE: Final = State.IDLE  # an attribute of an enumeration is found more slowly than a name
 
 
 class _Sink:
@@ -97,18 +100,17 @@ class Downstream(Connection):
         if self.serving:
             return
         self.serving = True
-        while self.state is State.IDLE and not self.closing:
+        while self.state is _IDLE and not self.closing:
             try:
-                pulled = self.next_part()
-            except ProtocolError as error:
-                self.refuse(self.fault(error))
+                part = self.pull()
+            except ExchangeError as error:
+                self.refuse(error)
                 continue
-            if isinstance(pulled, NeedData | Paused):
+            if part is None:
                 self.wait_for_head()
                 break
-            number, part = pulled
             assert isinstance(part, Request)
-            self.begin(Stream(self, number, self.proxy.config.timeouts.body_idle_timeout_s), part)
+            self.begin(part)
         self.serving = False
 
     def wait_for_head(self) -> None:
@@ -123,15 +125,17 @@ class Downstream(Connection):
             self.head_begun = True
             self.limit_read(timeouts.head_timeout_s)
 
-    def begin(self, stream: Stream, request: Request) -> None:
+    def begin(self, request: Request) -> None:
         """A whole head is here."""
+        proxy = self.proxy
         self.state = State.BUSY
         self.head_begun = False
         self.read_by = inf
-        self.requests += 1
-        if self.requests >= self.limits.requests_per_connection_max or self.proxy.draining:
+        self.requests = number = self.requests + 1
+        if number >= self.limits.requests_per_connection_max or proxy.draining:
             self.codec.close_after()
-        self.exchange = exchange = Exchange(self.proxy, stream, request)
+        stream = Stream(self, number, proxy.config.timeouts.body_idle_timeout_s)
+        self.exchange = exchange = Exchange(proxy, stream, request)
         exchange.start(exchange.run(), self.done)
 
     def refuse(self, error: ExchangeError) -> None:
@@ -172,12 +176,11 @@ class Downstream(Connection):
         """Read and forget what is left of a request that was answered early, within bounds (RFC 9112 section 9.3)."""
         while self.drained <= self.limits.unread_drain_bytes_max:
             try:
-                pulled = self.next_part()
-            except ProtocolError:
+                part = self.pull()
+            except ExchangeError:
                 break
-            if isinstance(pulled, NeedData | Paused):
+            if part is None:
                 return
-            part = pulled[1]
             if isinstance(part, Data):
                 self.drained += len(part.data)
             if isinstance(part, Trailers) or (isinstance(part, Data) and part.ended):
@@ -187,12 +190,17 @@ class Downstream(Connection):
 
     def after_request(self) -> None:
         """A request was read and answered."""
-        self.read_by = inf
-        if self.codec.reusable:
-            self.state = State.IDLE
-            self.serve()
-        else:
+        codec = self.codec
+        if not codec.reusable:
+            self.read_by = inf
             self.linger()
+            return
+        self.state = _IDLE
+        if self.serving or codec.buffered or self.half_closed or self.proxy.draining:
+            self.read_by = inf
+            self.serve()
+        else:  # so it nearly always is
+            self.limit_read(self.proxy.config.timeouts.keep_alive_idle_s)
 
     # -- ending
 

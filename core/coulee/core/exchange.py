@@ -41,6 +41,9 @@ IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE
 """Sending these twice has the effect of sending them once (RFC 9110 section 9.2.2)."""
 
 
+_BODILESS: Final = frozenset({204, 304})
+
+
 class Exchange:
     """What filters see of a request on its way.
 
@@ -170,9 +173,13 @@ class Exchange:
 
     async def run(self) -> None:
         """The whole exchange."""
+        request = self.request
         try:
             try:
-                answer = await self._request_phases()
+                drop_named(request.headers)
+                answer: Response | None = None
+                if self.proxy.chains.answering or request.method == "OPTIONS":
+                    answer = await self._request_phases()
                 if answer is None:
                     await self._proxy()
                 else:
@@ -187,8 +194,11 @@ class Exchange:
                 with suppress(TimeoutError, Cancelled), shielded(self.proxy.config.timeouts.logging_grace_s):
                     await self._fail(self.failure)
         finally:
-            self._release()
-        await self._finish()
+            if self.upstream is not None:
+                self._release()
+        if self.proxy.chains.logging:
+            await self._log()
+        self._record()
 
     async def refuse(self, error: ExchangeError) -> None:
         """The exchange of a request that is none: it only fails."""
@@ -196,11 +206,11 @@ class Exchange:
             await self._fail(error)
         except Cancelled:
             self.error = self.failure
-        await self._finish()
+        await self._log()
+        self._record()
 
     async def _request_phases(self) -> Response | None:
         chains = self.proxy.chains
-        drop_named(self.request.headers)
         answer: Response | None = None
         if chains.early_request_filter:
             answer = await decide(chains.early_request_filter, Response, self)
@@ -212,7 +222,7 @@ class Exchange:
 
     async def _proxy(self) -> None:
         """Attempt after attempt, until one answers."""
-        peer = await self._choose_peer()
+        peer = self._balance() if not self.proxy.chains.upstream_peer else await self._choose_peer()
         while True:
             try:
                 await self._attempt(peer)
@@ -227,8 +237,10 @@ class Exchange:
         peer: Peer | None = None
         if self.proxy.chains.upstream_peer:
             peer = await decide(self.proxy.chains.upstream_peer, Peer, self)
-        if peer is None:
-            peer = self.proxy.balancer.choose(self)
+        return peer or self._balance()
+
+    def _balance(self) -> Peer:
+        peer = self.proxy.balancer.choose(self)
         if peer is None:
             raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
         return peer
@@ -236,7 +248,11 @@ class Exchange:
     async def _attempt(self, peer: Peer) -> None:
         proxy = self.proxy
         chains = proxy.chains
-        self.upstream = upstream = await self._connect(peer)
+        upstream = self._reuse(peer)
+        if upstream is None:
+            proxy.counters.connects += 1
+            upstream = await proxy.pool.acquire(peer)
+        self.upstream = upstream
         if chains.connected_to_upstream:
             await decide(chains.connected_to_upstream, (), self, self.reused)
         self.upstream_request = request = request_for_upstream(
@@ -248,28 +264,28 @@ class Exchange:
             request.headers.remove("expect")  # we answered it ourselves
         if chains.upstream_request_filter:
             await decide(chains.upstream_request_filter, (), self, request)
-        data = b"".join(self.replay)
         ended = self.body_ended and self.trailers is None
-        if chains.request_body_filter and (data or self.body_ended):
-            data = await transform(chains.request_body_filter, self, data, self.body_ended)
+        if self.replay:
+            request.data = b"".join(self.replay)
         if chains.request_body_filter:
-            request.length = len(data) if ended else None
-        request.data = data
+            if request.data or self.body_ended:
+                request.data = await transform(chains.request_body_filter, self, request.data, self.body_ended)
+            request.length = len(request.data) if ended else None
         request.ended = ended
         if self.body_ended:
-            await upstream.send(request)
+            upstream.write(request)
             if self.trailers is not None:
                 await self._send_request_trailers(upstream, self.trailers)
             await self._relay_answer(upstream)
         else:
             upstream.patience_s = inf  # its time to answer begins when the request is complete
             with nursery() as tasks:
-                await upstream.send(request)
+                upstream.write(request)
                 tasks.start(self._pump_request, upstream)
                 await self._relay_answer(upstream)
 
-    async def _connect(self, peer: Peer) -> Stream:
-        """A stream to the peer, on a connection that lies idle or a new one."""
+    def _reuse(self, peer: Peer) -> Stream | None:
+        """Begin an attempt: a stream to the peer on a connection that lies idle, if there is one."""
         proxy = self.proxy
         again = self.history[-1] if self.history else None
         self.peer = peer
@@ -277,14 +293,13 @@ class Exchange:
         self.upstream_ended = False
         self.attempts += 1
         proxy.counters.attempts += 1
-        if again is None or not again.reused:  # what died under us once was idle for too long: then take a fresh one
-            stream = proxy.pool.take(peer)
-            if stream is not None:
-                self.reused = True
-                proxy.counters.reuses += 1
-                return stream
-        proxy.counters.connects += 1
-        return await proxy.pool.acquire(peer)
+        if again is not None and again.reused:
+            return None  # what died under us once was idle for too long: now a fresh one
+        stream = proxy.pool.take(peer)
+        if stream is not None:
+            self.reused = True
+            proxy.counters.reuses += 1
+        return stream
 
     # -- the request's body
 
@@ -345,29 +360,33 @@ class Exchange:
 
     async def _relay_answer(self, upstream: Stream) -> None:
         """Pass the answer down, to its end."""
-        chains = self.proxy.chains
-        part = await upstream.receive()
-        while isinstance(part, Interim):
-            await self._relay_interim(part)
-            part = await upstream.receive()
-        assert isinstance(part, Response)
-        upstream.patience_s = self.proxy.config.timeouts.upstream_idle_timeout_s
+        proxy = self.proxy
+        chains = proxy.chains
+        response = await upstream.receive()
+        while isinstance(response, Interim):
+            await self._relay_interim(response)
+            response = await upstream.receive()
+        assert isinstance(response, Response)
+        upstream.patience_s = proxy.config.timeouts.upstream_idle_timeout_s
         self._settle("")
-        response = part
         self.upstream_ended = response.ended
         if chains.upstream_response_filter:
             other = await decide(chains.upstream_response_filter, Response, self, response)
             if other is not None:
                 await self._answer_here(other)
                 return
-        response_for_downstream(response, self.proxy.wall_clock, self.proxy.config)
+        response_for_downstream(response, proxy.kernel.now + proxy.wall_clock_offset_s, proxy.config)
         if chains.response_filter:
             other = await decide(chains.response_filter, Response, self, response)
             if other is not None:
                 await self._answer_here(other, filtered=True)
                 return
-        body_chain = chains.upstream_response_body_filter + chains.response_body_filter
-        await self._send_head(response, body_chain)
+        body_chain = chains.relayed_body
+        if body_chain:
+            await self._filter_first_piece(response, body_chain)
+        if self.downstream.is_full:
+            await self.downstream.wait_for_room()
+        self._send_head(response)
         if not response.ended:
             await self._relay_body(upstream, body_chain)
 
@@ -379,16 +398,15 @@ class Exchange:
             self.continued = True
         await self.downstream.send(interim)
 
-    async def _send_head(self, response: Response, body_chain: Chain) -> None:
+    def _send_head(self, response: Response) -> None:
         """Send the answer's head with what is there of its body."""
+        downstream = self.downstream
         self.response = response
-        if body_chain:
-            await self._filter_first_piece(response, body_chain)
-        if self.request.method == "HEAD" or response.status in (204, 304):
+        if self.request.method == "HEAD" or response.status in _BODILESS:
             response.data = b""
-        if not self.body_ended and self.downstream.connection.codec.expects_continue:
-            self.downstream.connection.codec.close_after()  # the client may or may not send its body now
-        await self.downstream.send(response)
+        if not self.body_ended and downstream.connection.codec.expects_continue:
+            downstream.connection.codec.close_after()  # the client may or may not send its body now
+        downstream.write(response)
         self.head_sent = True
         self.replay = []
         self.bytes_out += len(response.data)
@@ -412,7 +430,9 @@ class Exchange:
                 if body_chain:
                     part = Data(await transform(body_chain, self, part.data, part.ended), part.ended)
                 self.bytes_out += len(part.data)
-                await downstream.send(part)
+                if downstream.is_full:
+                    await downstream.wait_for_room()
+                downstream.write(part)
                 if part.ended:
                     break
             else:
@@ -441,7 +461,10 @@ class Exchange:
         add_date(response.headers, self.proxy.wall_clock)
         response.length = len(response.data)
         self._announce_close()
-        await self._send_head(response, chains.response_body_filter)
+        if chains.response_body_filter:
+            await self._filter_first_piece(response, chains.response_body_filter)
+        await self.downstream.wait_for_room()
+        self._send_head(response)
 
     def _announce_close(self) -> None:
         """Nobody will take the rest of the request's body: if it is too large to be read and forgotten, the client is
@@ -514,7 +537,8 @@ class Exchange:
             answer = answer or error_answer(error, self.request, self.proxy.config.server_name)
             add_date(answer.headers, self.proxy.wall_clock)
             self._announce_close()
-            await self._send_head(answer, ())
+            await self.downstream.wait_for_room()
+            self._send_head(answer)
         except ExchangeError as second:
             self.error = second
         except Cancelled:
@@ -526,8 +550,8 @@ class Exchange:
         if upstream is not None:
             self.proxy.pool.release(upstream, whole=self.upstream_ended and self.body_ended)
 
-    async def _finish(self) -> None:
-        """`logging`, and the record."""
+    async def _log(self) -> None:
+        """The phase `logging`."""
         for call in self.proxy.chains.logging:
             try:
                 with shielded(self.proxy.config.timeouts.logging_grace_s):
@@ -536,7 +560,6 @@ class Exchange:
                 self.proxy.tell_failure(self, error, error.__cause__ or error)
             except (TimeoutError, Cancelled):
                 self.proxy.report(Event("filter_error", "a logging filter took too long", self.proxy.wall_clock))
-        self._record()
 
     @property
     def cut_shows(self) -> bool:

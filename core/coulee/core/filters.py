@@ -139,12 +139,14 @@ class Chains:
     """For each phase the functions that some filter gave it, in their order; computed once."""
 
     __slots__ = (
+        "answering",
         "connected_to_upstream",
         "early_request_filter",
         "error_while_proxy",
         "fail_to_connect",
         "fail_to_proxy",
         "logging",
+        "relayed_body",
         "request_body_filter",
         "request_filter",
         "request_trailer_filter",
@@ -173,6 +175,10 @@ class Chains:
     error_while_proxy: Chain
     fail_to_proxy: Chain
     logging: Chain
+    answering: bool
+    """Whether there is a phase that may answer before a peer is chosen."""
+    relayed_body: Chain
+    """What each piece of an origin's body goes through."""
 
     def __init__(self, filters: Iterable[Filter]) -> None:
         filters = list(filters)
@@ -186,6 +192,8 @@ class Chains:
             if phase in _RESPONSE_PHASES:
                 chain.reverse()
             setattr(self, phase, tuple(chain))
+        self.answering = bool(self.early_request_filter or self.request_filter)
+        self.relayed_body = self.upstream_response_body_filter + self.response_body_filter
 
 
 class FilterError(ExchangeError):
