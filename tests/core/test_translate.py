@@ -11,7 +11,7 @@ from coulee.core.seam import Address
 from coulee.core.translate import (
     TrustedNetworks,
     add_date,
-    drop_named,
+    drop_on_arrival,
     hops_left,
     host_of,
     request_for_upstream,
@@ -30,7 +30,7 @@ def request_with(fields: Pairs, method: str = "GET", authority: str = "a.example
 def up(fields: Pairs, config: Config = SILENT, *, trusted: bool = False, client: Address = CLIENT) -> Pairs:
     """The fields that the origin sees."""
     request = request_with(fields)
-    drop_named(request.headers)
+    drop_on_arrival(request.headers, config)
     return list(request_for_upstream(request, client, trusted, config).headers)
 
 

@@ -26,7 +26,7 @@ from coulee.core.parts import Data, Interim, Request, Response, Trailers, respon
 from coulee.core.peer import Peer
 from coulee.core.report import Access, Attempt, Event
 from coulee.core.seam import Address
-from coulee.core.translate import add_date, drop_named, hops_left, request_for_upstream, response_for_downstream
+from coulee.core.translate import add_date, drop_on_arrival, hops_left, request_for_upstream, response_for_downstream
 
 if TYPE_CHECKING:
     from random import Random
@@ -176,7 +176,7 @@ class Exchange:
         request = self.request
         try:
             try:
-                drop_named(request.headers)
+                drop_on_arrival(request.headers, self.proxy.config)
                 answer: Response | None = None
                 if self.proxy.chains.answering or request.method == "OPTIONS":
                     answer = await self._request_phases()

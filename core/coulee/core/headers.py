@@ -21,6 +21,11 @@ TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 
+UNDERSCORE: Final = b"_"
+"""The mark of a block that has an underscore in the name of a field."""
+
+_UNDERSCORE_IN_NAME: Final = re.compile(rb"\r\n[^:\r_]*+_")
+
 
 @lru_cache(maxsize=1024)
 def _needle(name: str) -> bytes:
@@ -113,6 +118,12 @@ class Headers:
         self._lower = None
         self._marks = None
 
+    def known(self, block: bytes, marks: dict[bytes, bytes]) -> None:
+        """Replace the block, where its marks are known already."""
+        self._block = block
+        self._lower = None
+        self._marks = marks
+
     def copy(self) -> Headers:
         """An independent copy."""
         return Headers.from_block(self._block, self._lower, self._marks)
@@ -130,10 +141,13 @@ class Headers:
     @property
     def marks(self) -> dict[bytes, bytes]:
         """Which of the fields that mean something to a gateway (see `MARKS`) are there: names and values in lower case,
-        several lines of one name joined. Kept until the block changes; not to be changed."""
+        several lines of one name joined; and `UNDERSCORE`, where a name has one. Kept until the block changes; not to
+        be changed."""
         marks = self._marks
         if marks is None:
             marks = self._marks = joined(MARKS.findall(self.lower))
+            if _UNDERSCORE_IN_NAME.search(self._block) is not None:
+                marks[UNDERSCORE] = b""
         return marks
 
     def __contains__(self, name: object) -> bool:

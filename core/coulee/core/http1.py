@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Final
 
 from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
 from coulee.core.config import Limits
-from coulee.core.headers import Headers
+from coulee.core.headers import UNDERSCORE, Headers
 from coulee.core.http1_grammar import (
     ANSWER_HEAD,
     BODY_EXPECTED,
@@ -32,6 +32,7 @@ from coulee.core.http1_grammar import (
     HEX_BYTES,
     JOIN_MAX,
     NOT_IN_TRAILERS,
+    ODD_REQUEST_HEAD,
     ONCE_IN_ANSWER,
     ONCE_IN_REQUEST,
     REFUSED_METHODS,
@@ -196,7 +197,6 @@ class Http1Codec:
         self._stream += 1
         self._reading = _HEAD
         self._writing = Writing.HEAD
-        self._extensions = 0
         self._interims = 0
         self._blank_line_seen = False
         self._expects_continue = False
@@ -216,7 +216,8 @@ class Http1Codec:
         block = match[4]
         limits = self._limits
         size = len(block)
-        self._check_size(end - size - 4, end)
+        if end > limits.head_bytes_max or end - size - 4 > limits.line_bytes_max:
+            self._check_size(end - size - 4, end)
         # No field is shorter than four bytes, with its CRLF.
         if size > 4 * limits.fields_max and block.count(b"\n") > limits.fields_max:
             raise ProtocolError(f"more than {limits.fields_max} fields", 431, "header_too_large")
@@ -225,7 +226,10 @@ class Http1Codec:
         self._data = data[end:]
         lower = block.lower()
         if self._server:
-            headers = Headers.from_block(block, lower, marks_of(lower, ONCE_IN_REQUEST))
+            marks = marks_of(lower, ONCE_IN_REQUEST)
+            if match.re is ODD_REQUEST_HEAD:
+                marks[UNDERSCORE] = b""
+            headers = Headers.from_block(block, lower, marks)
             return self._request(match[1], match[2], match[3] == b"0", headers)
         headers = Headers.from_block(block, lower, marks_of(lower, ONCE_IN_ANSWER))
         phrase = match[3]
@@ -244,7 +248,7 @@ class Http1Codec:
             self._scanned = max(len(data) - 3, 0)
             return None
         self._scanned = 0
-        match = self._whole_head.match(data)
+        match = self._whole_head.match(data) or (ODD_REQUEST_HEAD.match(data) if self._server else None)
         if match is None:
             line_end = data.find(b"\r\n")
             self._check_size(line_end, end + 4)
@@ -290,7 +294,7 @@ class Http1Codec:
         self._old = old
         if method in REFUSED_METHODS:
             raise ProtocolError(f"{method} is not for a gateway", 405, "method_not_allowed")
-        marks = headers.marks
+        marks = headers._marks or headers.marks
         host = marks.get(b"host")
         if host is None:
             if not old:
@@ -332,6 +336,7 @@ class Http1Codec:
         """From here on the body is read; what is there of it goes with the head."""
         if length is None:
             self._reading = Reading.CHUNK_LINE
+            self._extensions = 0
         elif length:
             self._reading = Reading.LENGTH
             if len(self._data) == length:  # so it nearly always is with a small one
@@ -367,7 +372,7 @@ class Http1Codec:
     def _answer(self, status: int, phrase: str, old: bool, headers: Headers) -> Response | Interim:
         if status < 200:
             return self._interim(status, phrase, headers)
-        marks = headers.marks
+        marks = headers._marks or headers.marks
         length, chunked = framing_of(marks, old)
         self._keep = not old and not says_close(marks)
         response = Response(status, headers, phrase, _VERSION_1_0 if old else _VERSION_1_1, length)
@@ -541,7 +546,7 @@ class Http1Codec:
         if not is_target(target):
             raise ProtocolError(f"{target!r} is no target")
         headers = part.headers
-        if b"host" not in headers.marks:
+        if b"host" not in (headers._marks or headers.marks):
             raise ProtocolError("a request needs a Host field (RFC 9112 section 3.2)")
         data = part.data
         ended = part.ended
@@ -590,9 +595,9 @@ class Http1Codec:
                 framing = b"\r\nTransfer-Encoding: chunked"
                 writing = Writing.CHUNKS
         block = with_framing(headers, framing)
-        if says_close(headers.marks):
+        if b"connection" in (headers._marks or headers.marks) and says_close(headers.marks):
             self._last = True  # a filter says so
-        elif not self.reusable:
+        elif self._last or not self._keep or self._error is not None:
             block += b"\r\nConnection: close"
         if writing is Writing.LENGTH and part.ended and len(data) <= JOIN_MAX:
             self._writing = Writing.DONE

@@ -23,17 +23,24 @@ JOIN_MAX: Final = 16384
 
 _T: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 
-_FIELDS: Final = rb"(?:\r\n%s++:[\t\x20-\x7e\x80-\xff]*+)*+" % _T
+_FIELDS: Final = rb"(?:\r\n%s++:[\t\x20-\x7e\x80-\xff]*+)*+"
+_ANY_FIELDS: Final = _FIELDS % _T
 
-REQUEST_HEAD: Final = re.compile(rb"(%s++) ([\x21-\x7e]++) HTTP/1\.([01])(%s)\r\n\r\n" % (_T, _FIELDS))
-ANSWER_HEAD: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*+))?(%s)\r\n\r\n" % _FIELDS
+REQUEST_HEAD: Final = re.compile(
+    rb"(%s++) ([\x21-\x7e]++) HTTP/1\.([01])(%s)\r\n\r\n" % (_T, _FIELDS % _T.replace(b"_", b""))
 )
-"""Whole heads. What does not match is not whole, or broken; `REQUEST_LINE`, `STATUS_LINE` and `FIELDS` tell how."""
+"""A whole head in whose names no underscore is, as in nearly all; a match of `ODD_REQUEST_HEAD` alone tells that one
+is."""
+
+ODD_REQUEST_HEAD: Final = re.compile(rb"(%s++) ([\x21-\x7e]++) HTTP/1\.([01])(%s)\r\n\r\n" % (_T, _ANY_FIELDS))
+ANSWER_HEAD: Final = re.compile(
+    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*+))?(%s)\r\n\r\n" % _ANY_FIELDS
+)
+"""What matches none of these is not whole, or broken; `REQUEST_LINE`, `STATUS_LINE` and `FIELDS` tell how."""
 
 REQUEST_LINE: Final = re.compile(rb"%s++ [\x21-\x7e]++ HTTP/([0-9]\.[0-9])" % _T)
 STATUS_LINE: Final = re.compile(rb"HTTP/([0-9]\.[0-9]) [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*+)?")
-FIELDS: Final = re.compile(_FIELDS)
+FIELDS: Final = re.compile(_ANY_FIELDS)
 PHRASE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 CHUNK_LINE: Final = re.compile(
@@ -191,13 +198,13 @@ def what_is_wrong_with(block: bytes) -> str:
 def with_framing(headers: Headers, framing: bytes) -> bytes:
     """The fields, with our framing in the place of what framing they hold: one field, or nothing. A Content-Length that
     is there and says just what ours would is left where it stands."""
-    marks = headers.marks
+    marks = headers._marks or headers.marks
     said = marks.get(b"content-length")
     if b"transfer-encoding" not in marks:
         if said is None:
-            return headers.block + framing
+            return headers._block + framing
         if said == framing[_BEFORE_LENGTH:]:
-            return headers.block
+            return headers._block
     return FRAMING.sub(b"", headers.block) + framing
 
 

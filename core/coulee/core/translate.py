@@ -15,7 +15,7 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final, cast
 
-from coulee.core.headers import Headers, encode_field, field_pattern, fields_named
+from coulee.core.headers import UNDERSCORE, Headers, encode_field, field_pattern, fields_named
 from coulee.core.parts import Request, Response
 from coulee.core.seam import Address
 
@@ -43,19 +43,27 @@ _DROP_FROM_STRANGER: Final = re.compile(
 )
 _DROP_FROM_TRUSTED: Final = field_pattern(_HOP_BY_HOP)
 _KEPT: Final = frozenset(
-    {b"host", b"content-length", b"content-type", b"date", b"expect", b"range", b"via", b"trailer", b"max-forwards"}
-)
+    {b"host", b"content-length", b"content-type", b"date", b"expect", b"range", b"via", b"trailer", b"max-forwards",
+     UNDERSCORE}
+)  # fmt: skip
 """Of what `Headers.marks` tells, the fields that are never dropped here."""
-_UNDERSCORE: Final = re.compile(rb"\r\n[^:\r]*_[^:\r]*:[^\r]*")
+_KEPT_OR_CONNECTION: Final = _KEPT | {b"connection"}
+_UNDERSCORE: Final = re.compile(rb"\r\n[^:\r_]*_[^:\r]*:[^\r]*")
 _ORDINARY_CONNECTION: Final = frozenset({b"keep-alive", b"close", b""})
 
 
-def drop_named(headers: Headers) -> None:
-    """Drop the fields that Connection names (RFC 9110 section 7.6.1), in place, and leave Connection to be looked at.
+def drop_on_arrival(headers: Headers, config: Config) -> None:
+    """What no filter is to see of a request, in place: the fields that Connection names (RFC 9110 section 7.6.1), for
+    what a filter adds later, no client can name away; and those with an underscore in their name."""
+    marks = headers._marks or headers.marks
+    if UNDERSCORE in marks and not config.underscore_in_names:
+        headers.block = _UNDERSCORE.sub(b"", headers.block)
+    drop_named(headers)
 
-    For a request this is done when it arrives: what a filter adds later, no client can name away.
-    """
-    named = headers.marks.get(b"connection")
+
+def drop_named(headers: Headers) -> None:
+    """Drop the fields that Connection names, in place, and leave Connection to be looked at."""
+    named = (headers._marks or headers.marks).get(b"connection")
     if named is not None and named not in _ORDINARY_CONNECTION:
         headers.block = _without_named(headers.block, named.decode("latin-1"))
 
@@ -63,13 +71,10 @@ def drop_named(headers: Headers) -> None:
 def request_for_upstream(request: Request, client: Address, trusted: bool, config: Config) -> Request:
     """The request as it goes to the origin, in an object of its own."""
     headers = request.headers
-    block = headers.block
-    marks = headers.marks
+    block = headers._block
+    marks = headers._marks or headers.marks
     if not _KEPT.issuperset(marks):
-        block = (_DROP_FROM_TRUSTED if trusted else _DROP_FROM_STRANGER).sub(b"", block)
-        marks = {name: value for name, value in marks.items() if name in _KEPT}
-    if not config.underscore_in_names and b"_" in block:
-        block = _UNDERSCORE.sub(b"", block)
+        block, marks = _without_hop(headers, _DROP_FROM_TRUSTED if trusted else _DROP_FROM_STRANGER)
     forwarding = config.forwarding
     if trusted:
         out = _forwarded_by_trusted(headers, block, request, client, config)
@@ -91,11 +96,9 @@ def response_for_downstream(response: Response, wall_clock: float, config: Confi
     """Make an origin's answer one that we give: in place."""
     headers = response.headers
     drop_named(headers)
-    marks = headers.marks
+    marks = headers._marks or headers.marks
     if not _KEPT.issuperset(marks):
-        kept = {name: value for name, value in marks.items() if name in _KEPT}
-        headers = Headers.from_block(_DROP_FROM_TRUSTED.sub(b"", headers.block), None, kept)
-        response.headers = headers
+        headers.known(*_without_hop(headers, _DROP_FROM_TRUSTED))
     if config.forwarding.via:
         headers.set("Via", _appended(headers.get("via"), _via_element(response.version, config)))
     add_date(headers, wall_clock)
@@ -104,7 +107,7 @@ def response_for_downstream(response: Response, wall_clock: float, config: Confi
 
 def add_date(headers: Headers, wall_clock: float) -> None:
     """A recipient with a clock adds the Date that an answer lacks (RFC 9110 section 6.6.1)."""
-    if b"date" not in headers.marks:
+    if b"date" not in (headers._marks or headers.marks):
         headers.block += _date_field(int(wall_clock))
 
 
@@ -138,6 +141,21 @@ class TrustedNetworks:
         except ValueError:
             return False
         return any(peer in network for network in self._networks)
+
+
+def _without_hop(headers: Headers, pattern: re.Pattern[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
+    """The fields without those that `pattern` finds, and what marks are left."""
+    marks = headers._marks or headers.marks
+    if _KEPT_OR_CONNECTION.issuperset(marks) and marks[b"connection"] in _ORDINARY_CONNECTION:
+        # The usual case: one line, which need not be searched for field by field.
+        block = headers._block
+        lower = headers.lower
+        at = lower.find(b"\r\nconnection:")
+        end = lower.find(b"\r\n", at + 2)
+        marks = marks.copy()
+        del marks[b"connection"]
+        return block[:at] + block[end:] if end >= 0 else block[:at], marks
+    return pattern.sub(b"", headers._block), {name: value for name, value in marks.items() if name in _KEPT}
 
 
 def _without_named(block: bytes, named: str) -> bytes:
