@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from math import inf
 from types import coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from coulee.core.codec import ProtocolError
 from coulee.core.errors import ExchangeError, connect_error
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from coulee.core.codec import Codec
     from coulee.core.config import Config
     from coulee.core.machine import KernelMachine
+
+
+_JOIN_MAX: Final = 16384
+"""Up to this many bytes, what a turn gathered is joined; beyond, copying costs more than a list."""
 
 
 class Connection(Alarm):
@@ -175,13 +179,14 @@ class Connection(Alarm):
         """Queue bytes as they are."""
         if self.closing:
             return
-        if not self.out and not self.blocked and not self.eof_wanted:
+        out = self.out
+        if not out and not self.blocked and not self.eof_wanted:
             self.machine.dirty.append(self)
         if isinstance(data, bytes):
-            self.out.append(data)
+            out.append(data)
             self.out_bytes += len(data)
         else:
-            self.out.extend(data)
+            out.extend(data)
             self.out_bytes += sum(map(len, data))
 
     def send_eof(self) -> None:
@@ -195,13 +200,13 @@ class Connection(Alarm):
         """Write what this turn has gathered."""
         if self.blocked or self.closing:
             return
-        out = self.out
-        if len(out) == 1:
-            data: Bytes = out[0]
+        data: Bytes
+        if len(self.out) == 1:
+            data = self.out.pop()
         else:
-            data = out if self.out_bytes > 16384 else b"".join(out)
+            data = self.out if self.out_bytes > _JOIN_MAX else b"".join(self.out)
+            self.out = []
         self.sending = self.out_bytes
-        self.out = []
         self.out_bytes = 0
         self.machine.operations.append(Send(self.number, data, self.eof_wanted))
         self.eof_wanted = False

@@ -133,7 +133,7 @@ class Exchange:
     @property
     def tried(self) -> list[str]:
         """The names of the peers of the attempts so far."""
-        return [attempt.peer for attempt in self.history]
+        return [attempt.peer for attempt in self.history] if self.history else []
 
     async def body(self, limit: int = 1024 * 1024) -> bytes:
         """The whole request body, which still goes to the origin afterwards. Raises `ExchangeError` (413) past `limit`.
@@ -180,10 +180,19 @@ class Exchange:
                 answer: Response | None = None
                 if self.proxy.chains.answering or request.method == "OPTIONS":
                     answer = await self._request_phases()
-                if answer is None:
-                    await self._proxy()
-                else:
+                if answer is not None:
                     await self._answer_here(answer)
+                else:
+                    peer = await self._choose_peer() if self.proxy.chains.upstream_peer else self._balance()
+                    while True:  # attempt after attempt, until one answers
+                        try:
+                            await self._attempt(peer)
+                            break
+                        except ExchangeError as error:
+                            other = await self._next_peer(error)
+                            if other is None:
+                                raise
+                            peer = other
             except ExchangeError as error:
                 await self._fail(error)
             except Exception as error:
@@ -219,19 +228,6 @@ class Exchange:
         if answer is None and self.request.method == "OPTIONS" and hops_left(self.request) == 0:
             answer = respond(204, headers={"Allow": METHODS})  # the last hop answers (RFC 9110 section 7.6.2)
         return answer
-
-    async def _proxy(self) -> None:
-        """Attempt after attempt, until one answers."""
-        peer = self._balance() if not self.proxy.chains.upstream_peer else await self._choose_peer()
-        while True:
-            try:
-                await self._attempt(peer)
-                return
-            except ExchangeError as error:
-                other = await self._next_peer(error)
-                if other is None:
-                    raise
-            peer = other
 
     async def _choose_peer(self) -> Peer:
         peer: Peer | None = None
@@ -577,33 +573,37 @@ class Exchange:
             self._record()
 
     def _record(self) -> None:
+        """The last word about it."""
         self.recorded = True
-        self.proxy.finished_exchange(self)
-
-    def record(self) -> Access:
-        """What is to be said of it at its end."""
         request = self.request
+        response = self.response
         error = self.error
+        reason = detail = ""
         if error is not None:
-            self._settle(error.reason, error.detail)
-        return Access(
-            self.client,
-            request.method,
-            request.target,
-            request.version,
-            request.authority,
-            self.response.status if self.response is not None and self.head_sent else 0,
-            "" if error is None else error.reason,
-            "" if error is None else error.detail,
-            self.started + self.proxy.wall_clock_offset_s,
-            self.now - self.started,
-            self.first_byte - self.started if self.first_byte >= 0 else -1.0,
-            self.bytes_in,
-            self.bytes_out,
-            self.peer.name if self.peer is not None else "",
-            self.reused,
-            self.history,
-            self.tags,
+            reason, detail = error.reason, error.detail
+            self._settle(reason, detail)
+        started = self.started
+        proxy = self.proxy
+        proxy.finished_exchange(
+            Access(
+                self.client,
+                request.method,
+                request.target,
+                request.version,
+                request.authority,
+                response.status if response is not None and self.head_sent else 0,
+                reason,
+                detail,
+                started + proxy.wall_clock_offset_s,
+                proxy.kernel.now - started,
+                self.first_byte - started if self.first_byte >= 0 else -1.0,
+                self.bytes_in,
+                self.bytes_out,
+                self.peer.name if self.peer is not None else "",
+                self.reused,
+                self.history,
+                self.tags,
+            )
         )
 
     def __repr__(self) -> str:

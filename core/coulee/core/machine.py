@@ -91,7 +91,9 @@ class KernelMachine:
         self._busy = True
         kernel = self.kernel
         kernel.now = now
-        token = current_kernel.set(kernel)
+        outer = current_kernel.get(None)
+        if outer is not kernel:
+            current_kernel.set(kernel)
         try:
             if completion is not None:
                 self._dispatch[type(completion)](self, completion)
@@ -108,7 +110,8 @@ class KernelMachine:
                     connection.flush()
                 self.dirty.clear()
         finally:
-            current_kernel.reset(token)
+            if outer is not None and outer is not kernel:
+                current_kernel.set(outer)  # one machine runs inside a filter of another
             self._busy = False
         operations = self.operations
         self.operations = []

@@ -197,7 +197,8 @@ class Pool:
         assert isinstance(connection, Upstream)
         connection.stream = None
         if whole and connection.codec.reusable and not (connection.out or connection.blocked or connection.closing):
-            connection.receive()  # it may be on hold
+            if connection.held:
+                connection.receive()
             self._put(connection)
         else:
             connection.close(abort=not whole)

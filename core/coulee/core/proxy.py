@@ -21,8 +21,8 @@ from coulee.core.http1_h11 import H11Codec
 from coulee.core.kernel import Alarm, Task
 from coulee.core.machine import KernelMachine
 from coulee.core.pool import Pool, Upstream
-from coulee.core.report import Counters, Event
-from coulee.core.seam import Accepted, Address, Close, Closed, Listen, Listening, show_address
+from coulee.core.report import Access, Counters, Event
+from coulee.core.seam import Accepted, Address, Close, Closed, Listen, Listening, Report, show_address
 from coulee.core.translate import TrustedNetworks
 
 if TYPE_CHECKING:
@@ -211,15 +211,14 @@ class Proxy(KernelMachine):
         lines = "".join(traceback.format_exception(cause))
         self.report(Event(error.reason, str(error), self.wall_clock, {"traceback": lines}))
 
-    def finished_exchange(self, exchange: Exchange) -> None:
+    def finished_exchange(self, record: Access) -> None:
         """The last word about an exchange."""
-        record = exchange.record()
         counters = self.counters
         counters.bytes_in += record.bytes_in
         counters.bytes_out += record.bytes_out
         if record.reason:
             counters.reasons[record.reason] = counters.reasons.get(record.reason, 0) + 1
-        self.report(record)
+        self.operations.append(Report(record))
 
     def stray_error(self, task: Task) -> None:
         """A task of our own died of an exception that nobody expected. The proxy goes on; its connection does not."""

@@ -32,14 +32,15 @@ class Cluster:
     def choose(self, exchange: Routed) -> Peer | None:
         """The next endpoint in turn; one that this exchange has tried only when it has tried them all."""
         peers = self.peers
+        at = self._next
         tried = exchange.tried
-        for offset in range(len(peers)):
-            at = (self._next + offset) % len(peers)
-            if peers[at].name not in tried:
-                break
-        else:
-            at = self._next % len(peers)
-        self._next = (at + 1) % len(peers)
+        if tried:
+            for offset in range(len(peers)):
+                candidate = (at + offset) % len(peers)
+                if peers[candidate].name not in tried:
+                    at = candidate
+                    break
+        self._next = at + 1 if at + 1 < len(peers) else 0
         return peers[at]
 
     def observe(self, peer: Peer, reason: str) -> None:
