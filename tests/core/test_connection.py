@@ -80,7 +80,6 @@ def test_what_is_pushed_behind_a_close_is_dropped() -> None:
     connection.push(b"too late")
     connection.send_eof()
     connection.send_eof()
-    connection.flush()
     connection.close()
     operations = world.gives()
     assert operations == [Close(client, True)]

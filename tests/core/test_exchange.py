@@ -101,7 +101,7 @@ def test_a_small_message_is_one_send() -> None:
     )
     assert world.sent(origin).endswith(b"\r\n\r\nabc")
     operations = world.receives(origin, OK)
-    assert [type(operation).__name__ for operation in operations] == ["Report", "Send"]
+    assert [type(operation).__name__ for operation in operations] == ["Send", "Report"]
     assert world.sent(client) == OK
 
 

@@ -119,7 +119,7 @@ def test_the_origin_may_half_close_first(world: World, pair: tuple[int, int]) ->
     client, origin = pair
     assert world.receives(origin, b"") == [Send(client, b"", eof=True)]
     assert world.receives(client, b"last words") == [Send(origin, b"last words")]
-    assert world.receives(client, b"") == [Close(client), Send(origin, b"", eof=True), Close(origin)]
+    assert world.receives(client, b"") == [Send(origin, b"", eof=True), Close(client), Close(origin)]
     world.leaves_nothing()
 
 
@@ -247,7 +247,7 @@ def test_a_reader_that_is_slow_stops_the_writer_at_the_other_end(make_world: Mak
     assert world.receives(origin, b"e") == [Hold(origin)]
     world.sent(client)
     everything = b"b" * 100 + b"c" * 100 + b"d" * 100 + b"e"
-    assert world.gives(Sent(client)) == [Receive(origin), Send(client, everything)]
+    assert world.gives(Sent(client)) == [Send(client, everything), Receive(origin)]
     assert world.receives(origin, b"f") == [Send(client, b"f")]
 
 

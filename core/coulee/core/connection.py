@@ -49,6 +49,7 @@ class Connection(Alarm):
         "codec",
         "connect_limit_s",
         "eof_wanted",
+        "gathered",
         "held",
         "limits",
         "local",
@@ -61,6 +62,7 @@ class Connection(Alarm):
         "read_by",
         "sending",
         "stream",
+        "unread",
         "write_by",
         "write_stall_s",
     )
@@ -77,9 +79,11 @@ class Connection(Alarm):
         self.local: Address = ""
         self.stream: Stream | None = None
         self.held = True  # a new connection is, until its first Receive
-        self.out: list[bytes] = []
-        self.out_bytes = 0
+        self.unread = False  # whether the codec may hold a part that nobody has asked for
+        self.gathered: Send | None = None  # what this turn sends, so far
         self.sending = 0  # bytes of the last Send
+        self.out: list[bytes] = []  # what waits while the transport is blocked
+        self.out_bytes = 0
         self.blocked = False
         self.eof_wanted = False
         self.close_wanted = False
@@ -147,6 +151,7 @@ class Connection(Alarm):
         """Bytes from the peer, or `b""` at its end."""
         codec = self.codec
         stream = self.stream
+        self.unread = True
         if not data:
             codec.feed_eof()
             if stream is not None and stream.reader is not None:
@@ -171,45 +176,63 @@ class Connection(Alarm):
             raise self.fault(error) from error
         if self.held and self.codec.buffered <= self.limits.buffer_low_bytes:
             self.receive()
-        return pulled[1] if isinstance(pulled, tuple) else None
+        if isinstance(pulled, tuple):
+            return pulled[1]
+        self.unread = False
+        return None
 
     # -- writing
 
     def push(self, data: Bytes) -> None:
-        """Queue bytes as they are."""
+        """Send bytes as they are, together with what else this turn sends; while the transport is blocked, queue them."""
         if self.closing:
             return
-        out = self.out
-        if not out and not self.blocked and not self.eof_wanted:
-            self.machine.dirty.append(self)
+        if self.blocked:
+            self._queue(data)
+        elif self.gathered is None:
+            machine = self.machine
+            self.gathered = send = Send(self.number, data)
+            machine.operations.append(send)
+            machine.gathering.append(self)
+        else:
+            send = self.gathered
+            if not isinstance(send.data, list):
+                send.data = [send.data]
+            if isinstance(data, bytes):
+                send.data.append(data)
+            else:
+                send.data.extend(data)
+
+    def _queue(self, data: Bytes) -> None:
         if isinstance(data, bytes):
-            out.append(data)
+            self.out.append(data)
             self.out_bytes += len(data)
         else:
-            out.extend(data)
+            self.out.extend(data)
             self.out_bytes += sum(map(len, data))
 
     def send_eof(self) -> None:
         """Half-close behind what is queued."""
-        if not self.eof_wanted:
-            if not self.out and not self.blocked:
-                self.machine.dirty.append(self)
+        if self.blocked:
             self.eof_wanted = True
+        elif not self.closing:
+            if self.gathered is None:
+                self.push(b"")
+            assert self.gathered is not None
+            self.gathered.eof = True
 
-    def flush(self) -> None:
-        """Write what this turn has gathered."""
-        if self.blocked or self.closing:
-            return
-        data: Bytes
-        if len(self.out) == 1:
-            data = self.out.pop()
+    def gathered_all(self) -> None:
+        """The turn is over, and what it had to send goes out as one."""
+        send = self.gathered
+        assert send is not None
+        self.gathered = None
+        data = send.data
+        if isinstance(data, bytes):
+            self.sending = len(data)
         else:
-            data = self.out if self.out_bytes > _JOIN_MAX else b"".join(self.out)
-            self.out = []
-        self.sending = self.out_bytes
-        self.out_bytes = 0
-        self.machine.operations.append(Send(self.number, data, self.eof_wanted))
-        self.eof_wanted = False
+            self.sending = sum(map(len, data))
+            if self.sending <= _JOIN_MAX:
+                send.data = b"".join(data)
 
     def block(self) -> None:
         """The transport did not take all of the last `Send`. It is given time by how much that was."""
@@ -220,12 +243,16 @@ class Connection(Alarm):
         """The transport has taken all of the last `Send`."""
         self.blocked = False
         self.write_by = inf
+        if self.out:
+            waiting, self.out = self.out, []
+            self.out_bytes = 0
+            self.push(waiting)
+        if self.eof_wanted:
+            self.eof_wanted = False
+            self.send_eof()
         if self.close_wanted:
             self.close()
-            return
-        if self.out or self.eof_wanted:
-            self.machine.dirty.append(self)
-        if self.stream is not None:
+        elif self.stream is not None:
             self.stream.room()
 
     # -- ending
@@ -238,10 +265,8 @@ class Connection(Alarm):
         if self.aborted or (self.closing and not abort) or self.number not in self.machine.connections:
             return
         if not abort and (self.out or self.eof_wanted):
-            if self.blocked:
-                self.close_wanted = True  # what we still hold goes first; the limit for writing watches it
-                return
-            self.flush()
+            self.close_wanted = True  # what we still hold goes first; the limit for writing watches it
+            return
         self.aborted = abort
         self.closing = True
         self.out = []
@@ -316,9 +341,10 @@ class Stream:
     def receive(self) -> Generator[_Parked, Any, Part]:
         """The next part. Raises `ExchangeError` where there will be none."""
         connection = self.connection
-        part = connection.pull()
-        if part is not None:
-            return part
+        if connection.unread:
+            part = connection.pull()
+            if part is not None:
+                return part
         if self.error is not None:
             raise self.error
         self.reader = connection.machine.kernel.running

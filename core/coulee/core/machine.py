@@ -49,7 +49,7 @@ class KernelMachine:
         self.jobs: dict[int, Task | None] = {}  # outstanding; None where the task that waited is gone
         self.jobs_max = 1024
         self.waiting_for_jobs: deque[Task] = deque()
-        self.dirty: list[Connection] = []  # with something to write at the end of this turn
+        self.gathering: list[Connection] = []  # connections that send something in this turn
         self.numbers = 0
         self.draining = False
         self._started = False
@@ -95,22 +95,25 @@ class KernelMachine:
         if outer is not kernel:
             current_kernel.set(kernel)
         try:
-            if completion is not None:
+            if type(completion) is Received:
+                self.connections[completion.conn].received(completion.data)
+            elif completion is not None:
                 self._dispatch[type(completion)](self, completion)
             elif not self._started:
                 self._started = True
                 self.start()
-            if kernel.heap and kernel.heap[0][0] <= now:
+            heap = kernel.heap
+            if heap and heap[0][0] <= now:
                 kernel.run()  # before the alarms: what came in time must not be overtaken by one that rings late
                 kernel.expire(now)
             if kernel.ready:
                 kernel.run()
-            if self.dirty:
-                for connection in self.dirty:
-                    connection.flush()
-                self.dirty.clear()
+            if self.gathering:
+                for connection in self.gathering:
+                    connection.gathered_all()
+                self.gathering.clear()
         finally:
-            if outer is not None and outer is not kernel:
+            if outer is not kernel and outer is not None:
                 current_kernel.set(outer)  # one machine runs inside a filter of another
             self._busy = False
         operations = self.operations
@@ -180,9 +183,6 @@ class KernelMachine:
     def _connected(self, completion: Connected) -> None:
         self.connections[completion.conn].connected(completion)
 
-    def _received(self, completion: Received) -> None:
-        self.connections[completion.conn].received(completion.data)
-
     def _blocked(self, completion: Blocked) -> None:
         self.connections[completion.conn].block()
 
@@ -215,7 +215,6 @@ class KernelMachine:
         self.drain(completion.grace_s)
 
     _dispatch: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
-        Received: _received,
         Sent: _sent,
         Blocked: _blocked,
         Closed: _closed,

@@ -47,6 +47,7 @@ class Upstream(Connection):
         """The stream for one exchange."""
         self.uses += 1
         self.read_by = inf  # it may have lain idle
+        self.unread = False  # and nothing has come
         return Stream(self, self.uses, self.pool.proxy.config.timeouts.answer_timeout_s)
 
     # -- what happens to it
