@@ -509,12 +509,12 @@ def test_a_block_that_ends_in_time_leaves_no_alarm(bench: Bench, log: list[Any])
 
     (task,) = bench.runs(body())
     assert bench.kernel.alarms == 1
-    assert bench.deadline == 5.0
+    assert bench.kernel.next_alarm() == 5.0
     bench.does(lambda: bench.kernel.wake(task, "in time"), now=4.0)
     assert log == ["in time"]
     assert task.error is None
     assert bench.kernel.alarms == 0
-    assert bench.deadline is None
+    assert bench.kernel.next_alarm() is None
 
 
 def test_an_exception_of_the_block_passes_through_its_deadline(bench: Bench) -> None:
@@ -1114,14 +1114,14 @@ def test_an_abandoned_coroutine_is_closed_so_that_nothing_of_it_is_left(bench: B
 def test_an_alarm_rings_once_when_its_time_has_come(bench: Bench, log: list[Any]) -> None:
     alarm = Rings(log)
     bench.kernel.arm(alarm, 5.0)
-    assert (bench.deadline, bench.kernel.alarms) == (5.0, 1)
+    assert (bench.kernel.next_alarm(), bench.kernel.alarms) == (5.0, 1)
     bench.turn(4.9)
     assert log == []
     bench.turn(5.0)
     assert log == [("ring", 5.0)]
     bench.turn(99.0)
     assert log == [("ring", 5.0)]
-    assert (bench.deadline, bench.kernel.alarms) == (None, 0)
+    assert (bench.kernel.next_alarm(), bench.kernel.alarms) == (None, 0)
 
 
 def test_alarms_of_one_time_ring_in_the_order_of_arming(bench: Bench, log: list[Any]) -> None:
@@ -1139,10 +1139,10 @@ def test_an_alarm_moved_to_a_later_time_keeps_its_entry_and_is_put_right_when_it
     bench.kernel.arm(alarm, 5.0)
     bench.kernel.arm(alarm, 9.0)
     assert len(bench.kernel.heap) == 1
-    assert (bench.deadline, bench.kernel.alarms) == (5.0, 1)
+    assert (bench.kernel.next_alarm(), bench.kernel.alarms) == (5.0, 1)
     bench.turn(5.0)
     assert log == []
-    assert (bench.deadline, bench.kernel.alarms) == (9.0, 1)
+    assert (bench.kernel.next_alarm(), bench.kernel.alarms) == (9.0, 1)
     bench.turn(9.0)
     assert log == [("ring", 9.0)]
 
@@ -1151,7 +1151,7 @@ def test_an_alarm_moved_to_an_earlier_time_rings_then_and_only_then(bench: Bench
     alarm = Rings(log)
     bench.kernel.arm(alarm, 9.0)
     bench.kernel.arm(alarm, 5.0)
-    assert (bench.deadline, bench.kernel.alarms) == (5.0, 1)
+    assert (bench.kernel.next_alarm(), bench.kernel.alarms) == (5.0, 1)
     bench.turn(5.0)
     bench.turn(9.0)
     assert log == [("ring", 5.0)]
@@ -1177,7 +1177,7 @@ def test_a_disarmed_alarm_is_forgotten(bench: Bench, log: list[Any]) -> None:
     bench.kernel.disarm(alarm)
     bench.kernel.disarm(alarm)
     assert bench.kernel.alarms == 1
-    assert bench.deadline == 6.0
+    assert bench.kernel.next_alarm() == 6.0
     bench.turn(7.0)
     assert log == [("other", 7.0)]
     assert (bench.kernel.heap, bench.kernel.stale) == ([], 0)
@@ -1275,7 +1275,7 @@ def test_a_sleeper_wakes_when_its_time_has_come(bench: Bench, log: list[Any]) ->
         log.append(bench.kernel.now)
 
     bench.runs(body())
-    assert (bench.deadline, bench.kernel.alarms) == (2.0, 1)
+    assert (bench.kernel.next_alarm(), bench.kernel.alarms) == (2.0, 1)
     bench.turn(1.9)
     assert log == []
     bench.turn(2.0)
@@ -1315,7 +1315,7 @@ def test_a_cancelled_sleeper_leaves_no_alarm(bench: Bench) -> None:
     (task,) = bench.runs(body())
     bench.does(task.cancel)
     assert bench.kernel.alarms == 0
-    assert bench.deadline is None
+    assert bench.kernel.next_alarm() is None
 
 
 def void(_: object) -> None:

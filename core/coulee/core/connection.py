@@ -62,6 +62,7 @@ class Connection(Alarm):
         "read_by",
         "sending",
         "stream",
+        "trusted",
         "unread",
         "write_by",
         "write_stall_s",
@@ -78,6 +79,7 @@ class Connection(Alarm):
         self.peer: Address = ""
         self.local: Address = ""
         self.stream: Stream | None = None
+        self.trusted = False  # whether what the peer says about who is behind it counts
         self.held = True  # a new connection is, until its first Receive
         self.unread = False  # whether the codec may hold a part that nobody has asked for
         self.gathered: Send | None = None  # what this turn sends, so far
@@ -184,7 +186,7 @@ class Connection(Alarm):
     # -- writing
 
     def push(self, data: Bytes) -> None:
-        """Send bytes as they are, together with what else this turn sends; while the transport is blocked, queue them."""
+        """Send bytes with what else this turn sends; while the transport is blocked, queue them."""
         if self.closing:
             return
         if self.blocked:
@@ -356,17 +358,13 @@ class Stream:
             connection.read_by = inf
         return received
 
-    @property
-    def is_full(self) -> bool:
-        """Whether more is waiting to be sent than should be."""
-        connection = self.connection
-        return connection.blocked and connection.out_bytes >= connection.limits.buffer_high_bytes
-
     @coroutine
     def wait_for_room(self) -> Generator[_Parked, Any, None]:
         """Wait until a part can be sent, or never will be."""
-        while self.is_full and self.error is None:
-            self.writer = self.connection.machine.kernel.running
+        connection = self.connection
+        high = connection.limits.buffer_high_bytes
+        while connection.blocked and connection.out_bytes >= high and self.error is None:
+            self.writer = connection.machine.kernel.running
             try:
                 yield PARKED
             finally:

@@ -58,7 +58,7 @@ _SINK: Final = cast("Codec", _Sink())
 class Downstream(Connection):
     """One client."""
 
-    __slots__ = ("drained", "exchange", "half_closed", "head_begun", "proxy", "requests", "serving", "state", "trusted")
+    __slots__ = ("drained", "exchange", "half_closed", "head_begun", "proxy", "requests", "serving", "state")
 
     def __init__(self, proxy: Proxy, completion: Accepted) -> None:
         super().__init__(proxy, completion.conn, proxy.new_codec("server"), proxy.config)
@@ -72,7 +72,7 @@ class Downstream(Connection):
         self.head_begun = False  # whether some, but not all, of a head is here
         self.half_closed = False
         self.serving = False  # whether `serve` is on the stack
-        self.trusted: bool | None = None  # whether the peer's forwarding fields count; found when first asked
+        self.trusted = proxy.trusts(completion.peer)
         self.receive()
         self.limit_read(proxy.config.timeouts.keep_alive_idle_s)
 

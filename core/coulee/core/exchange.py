@@ -79,6 +79,7 @@ class Exchange:
         "tags",
         "task",
         "trailers",
+        "tried",
         "upstream",
         "upstream_ended",
         "upstream_request",
@@ -100,6 +101,7 @@ class Exchange:
         self.reused = False
         self.attempts = 0
         self.history: list[Attempt] = []
+        self.tried: list[str] = []
         # the request's body
         self.replay: list[bytes] = [request.data] if request.data else []
         self.replay_bytes = len(request.data)
@@ -129,11 +131,6 @@ class Exchange:
     def rng(self) -> Random:
         """The only randomness that keeps an exchange reproducible."""
         return self.proxy.rng
-
-    @property
-    def tried(self) -> list[str]:
-        """The names of the peers of the attempts so far."""
-        return [attempt.peer for attempt in self.history] if self.history else []
 
     async def body(self, limit: int = 1024 * 1024) -> bytes:
         """The whole request body, which still goes to the origin afterwards. Raises `ExchangeError` (413) past `limit`.
@@ -252,7 +249,7 @@ class Exchange:
         if chains.connected_to_upstream:
             await decide(chains.connected_to_upstream, (), self, self.reused)
         self.upstream_request = request = request_for_upstream(
-            self.request, self.client, proxy.is_trusted(self.downstream.connection), proxy.config
+            self.request, self.client, self.downstream.connection.trusted, proxy.config
         )
         if not request.authority:  # HTTP/1.0 may leave it out, HTTP/1.1 must not (RFC 9112 section 3.2)
             request.headers.set("Host", peer.authority)
@@ -380,7 +377,7 @@ class Exchange:
         body_chain = chains.relayed_body
         if body_chain:
             await self._filter_first_piece(response, body_chain)
-        if self.downstream.is_full:
+        if self.downstream.connection.blocked:
             await self.downstream.wait_for_room()
         self._send_head(response)
         if not response.ended:
@@ -426,7 +423,7 @@ class Exchange:
                 if body_chain:
                     part = Data(await transform(body_chain, self, part.data, part.ended), part.ended)
                 self.bytes_out += len(part.data)
-                if downstream.is_full:
+                if downstream.connection.blocked:
                     await downstream.wait_for_room()
                 downstream.write(part)
                 if part.ended:
@@ -505,6 +502,7 @@ class Exchange:
             return
         if len(self.history) < self.attempts:
             self.history.append(Attempt(peer.name, reason, detail, self.reused))
+            self.tried.append(peer.name)
         elif reason and not self.history[-1].reason:
             self.history[-1] = Attempt(peer.name, reason, detail, self.reused)
         else:

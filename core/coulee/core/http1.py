@@ -99,13 +99,14 @@ class Http1Codec:
     __slots__ = ("_asked", "_blank_line_seen", "_data", "_eof", "_error", "_expects_continue", "_extensions",
                  "_interims", "_keep", "_last", "_left", "_limits", "_old", "_reading", "_scanned", "_server",
                  "_stream", "_trailers", "_whole_head", "_writing",
-                 "_writing_left")  # fmt: skip
+                 "_writing_left", "buffered")  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self._server = role == "server"
         self._whole_head = REQUEST_HEAD if self._server else ANSWER_HEAD
         self._limits = limits
         self._data = b""  # fed, and not given out
+        self.buffered = 0  # how much that is
         self._scanned = 0  # how much of it holds no end of a head
         self._eof = False
         self._error: ProtocolError | None = None
@@ -125,11 +126,6 @@ class Http1Codec:
         self._writing_left = 0
 
     # -- state
-
-    @property
-    def buffered(self) -> int:
-        """See `Codec`."""
-        return len(self._data)
 
     @property
     def reusable(self) -> bool:
@@ -164,6 +160,7 @@ class Http1Codec:
     def feed(self, data: bytes) -> None:
         """See `Codec`."""
         self._data = self._data + data if self._data else data
+        self.buffered = len(self._data)
 
     def feed_eof(self) -> None:
         """See `Codec`."""
@@ -191,6 +188,7 @@ class Http1Codec:
             if not error.body:
                 raise self._error from None
             part = Data(error.body)
+        self.buffered = len(self._data)
         return NEED_DATA if part is None else (self._stream, part)
 
     def _next_cycle(self) -> None:

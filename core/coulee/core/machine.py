@@ -52,6 +52,7 @@ class KernelMachine:
         self.gathering: list[Connection] = []  # connections that send something in this turn
         self.numbers = 0
         self.draining = False
+        self.deadline: float | None = None  # see `seam.Machine`
         self._started = False
         self._busy = False
 
@@ -116,17 +117,11 @@ class KernelMachine:
             if outer is not kernel and outer is not None:
                 current_kernel.set(outer)  # one machine runs inside a filter of another
             self._busy = False
+        heap = kernel.heap
+        self.deadline = heap[0][0] if heap and heap[0][2].entry == heap[0][1] else kernel.next_alarm()
         operations = self.operations
         self.operations = []
         return operations
-
-    @property
-    def deadline(self) -> float | None:
-        """See `seam.Machine`."""
-        heap = self.kernel.heap
-        if heap and heap[0][2].entry == heap[0][1]:
-            return heap[0][0]  # so it nearly always is
-        return self.kernel.next_alarm()
 
     @property
     def finished(self) -> bool:

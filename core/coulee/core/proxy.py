@@ -192,12 +192,9 @@ class Proxy(KernelMachine):
             return Http1Codec(role, self.config.limits)
         return H11Codec(role, self.config.limits)
 
-    def is_trusted(self, connection: Connection) -> bool:
-        """Whether what a client says about who is behind it counts. Found once per connection."""
-        assert isinstance(connection, Downstream)
-        if connection.trusted is None:
-            connection.trusted = connection.peer in self._trusted
-        return connection.trusted
+    def trusts(self, peer: Address) -> bool:
+        """Whether what a client at this address says about who is behind it counts."""
+        return peer in self._trusted
 
     def tell_retry(self, exchange: Exchange, error: ExchangeError) -> None:
         """Another attempt follows a failed one."""

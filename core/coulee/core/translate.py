@@ -149,7 +149,7 @@ def _without_hop(headers: Headers, pattern: re.Pattern[bytes]) -> tuple[bytes, d
     if _KEPT_OR_CONNECTION.issuperset(marks) and marks[b"connection"] in _ORDINARY_CONNECTION:
         # The usual case: one line, which need not be searched for field by field.
         block = headers._block
-        lower = headers.lower
+        lower = headers._lower or headers.lower
         at = lower.find(b"\r\nconnection:")
         end = lower.find(b"\r\n", at + 2)
         marks = marks.copy()
