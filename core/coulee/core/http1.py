@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Final
 
 from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
 from coulee.core.config import Limits
-from coulee.core.headers import UNDERSCORE, Headers
+from coulee.core.headers import MARKS, UNDERSCORE, Headers
 from coulee.core.http1_grammar import (
     ANSWER_HEAD,
     BODY_EXPECTED,
@@ -49,7 +49,7 @@ from coulee.core.http1_grammar import (
     fault_of_origin,
     framing_of,
     is_target,
-    marks_of,
+    joined_once,
     other_target,
     phrase_of,
     says_close,
@@ -88,6 +88,8 @@ class Writing(Enum):
 
 _HEAD: Final = Reading.HEAD  # an attribute of an enumeration is found more slowly than a name
 _DONE: Final = Reading.DONE
+_NOT_BEGUN: Final = Writing.HEAD
+_WRITTEN: Final = Writing.DONE
 _VERSION_1_1: Final = (1, 1)
 _VERSION_1_0: Final = (1, 0)
 _BODILESS: Final = frozenset({204, 304})
@@ -96,7 +98,8 @@ _BODILESS: Final = frozenset({204, 304})
 class Http1Codec:
     """One HTTP/1.1 connection. `role` is ours: `"server"` reads requests, `"client"` reads answers."""
 
-    __slots__ = ("_asked", "_blank_line_seen", "_data", "_eof", "_error", "_expects_continue", "_extensions",
+    __slots__ = ("_asked", "_blank_line_seen", "_data", "_easy", "_eof", "_error", "_expects_continue",
+                 "_extensions", "_fields_max",
                  "_interims", "_keep", "_last", "_left", "_limits", "_old", "_reading", "_scanned", "_server",
                  "_stream", "_trailers", "_whole_head", "_writing",
                  "_writing_left", "buffered")  # fmt: skip
@@ -105,6 +108,8 @@ class Http1Codec:
         self._server = role == "server"
         self._whole_head = REQUEST_HEAD if self._server else ANSWER_HEAD
         self._limits = limits
+        self._easy = min(limits.head_bytes_max, limits.line_bytes_max)  # no head up to this breaks a limit by its size
+        self._fields_max = limits.fields_max
         self._data = b""  # fed, and not given out
         self.buffered = 0  # how much that is
         self._scanned = 0  # how much of it holds no end of a head
@@ -175,7 +180,7 @@ class Http1Codec:
             if self._trailers is not None:
                 trailers, self._trailers = self._trailers, None
                 return self._stream, trailers
-            if not self._server or self._writing is not Writing.DONE or not self.reusable:
+            if not self._server or self._writing is not _WRITTEN or not self.reusable:
                 return PAUSED
             self._next_cycle()
             reading = _HEAD
@@ -194,7 +199,7 @@ class Http1Codec:
     def _next_cycle(self) -> None:
         self._stream += 1
         self._reading = _HEAD
-        self._writing = Writing.HEAD
+        self._writing = _NOT_BEGUN
         self._interims = 0
         self._blank_line_seen = False
         self._expects_continue = False
@@ -203,35 +208,27 @@ class Http1Codec:
 
     def _head(self) -> Part | None:
         """The next head with what is there of its body."""
-        data = self._data
-        match = None if self._scanned else self._whole_head.match(data)
+        match = None if self._scanned else self._whole_head.match(self._data)
         if match is None:  # not whole, or broken, or an empty line is before it
             match = self._difficult_head()
             if match is None:
                 return None
-            data = self._data
+        one, two, three, block = match.groups()
         end = match.end()
-        block = match[4]
-        limits = self._limits
-        size = len(block)
-        if end > limits.head_bytes_max or end - size - 4 > limits.line_bytes_max:
-            self._check_size(end - size - 4, end)
-        # No field is shorter than four bytes, with its CRLF.
-        if size > 4 * limits.fields_max and block.count(b"\n") > limits.fields_max:
-            raise ProtocolError(f"more than {limits.fields_max} fields", 431, "header_too_large")
-        if size > limits.line_bytes_max:
-            self._check_lines(block)
-        self._data = data[end:]
+        if end > self._easy or block.count(b"\n") > self._fields_max:
+            self._check_limits(block, end)
+        self._data = self._data[end:]
         lower = block.lower()
+        found = MARKS.findall(lower)
+        marks = dict(found)
+        if len(marks) != len(found):
+            marks = joined_once(found, ONCE_IN_REQUEST if self._server else ONCE_IN_ANSWER)
+        headers = Headers.from_block(block, lower, marks)
         if self._server:
-            marks = marks_of(lower, ONCE_IN_REQUEST)
             if match.re is ODD_REQUEST_HEAD:
                 marks[UNDERSCORE] = b""
-            headers = Headers.from_block(block, lower, marks)
-            return self._request(match[1], match[2], match[3] == b"0", headers)
-        headers = Headers.from_block(block, lower, marks_of(lower, ONCE_IN_ANSWER))
-        phrase = match[3]
-        return self._answer(int(match[2]), text_of(phrase) if phrase else "", match[1] == b"0", headers)
+            return self._request(one, two, three == b"0", headers, marks)
+        return self._answer(int(two), text_of(three) if three else "", one == b"0", headers, marks)
 
     def _difficult_head(self) -> re.Match[bytes] | None:
         """A head that is not there whole and good at the first look; None where more may make it so."""
@@ -274,10 +271,14 @@ class Http1Codec:
         if head > limits.head_bytes_max:
             raise ProtocolError(f"the head is larger than {limits.head_bytes_max} bytes", 431, "header_too_large")
 
-    def _check_lines(self, block: bytes) -> None:
-        """No field is longer than a line may be."""
-        if max(map(len, block.split(b"\r\n"))) > self._limits.line_bytes_max:
-            detail = f"a field is longer than {self._limits.line_bytes_max} bytes"
+    def _check_limits(self, block: bytes, end: int) -> None:
+        """Whether a whole head, which ends at `end`, is too large in any way."""
+        limits = self._limits
+        self._check_size(end - len(block) - 4, end)
+        if block.count(b"\n") > limits.fields_max:
+            raise ProtocolError(f"more than {limits.fields_max} fields", 431, "header_too_large")
+        if len(block) > limits.line_bytes_max and max(map(len, block.split(b"\r\n"))) > limits.line_bytes_max:
+            detail = f"a field is longer than {limits.line_bytes_max} bytes"
             raise ProtocolError(detail, 431, "header_too_large")
 
     def _cut(self) -> ProtocolError:
@@ -287,12 +288,13 @@ class Http1Codec:
 
     # -- requests, read
 
-    def _request(self, raw_method: bytes, raw_target: bytes, old: bool, headers: Headers) -> Request:
+    def _request(
+        self, raw_method: bytes, raw_target: bytes, old: bool, headers: Headers, marks: dict[bytes, bytes]
+    ) -> Request:
         self._asked = method = text_of(raw_method)
         self._old = old
         if method in REFUSED_METHODS:
             raise ProtocolError(f"{method} is not for a gateway", 405, "method_not_allowed")
-        marks = headers._marks or headers.marks
         host = marks.get(b"host")
         if host is None:
             if not old:
@@ -337,10 +339,6 @@ class Http1Codec:
             self._extensions = 0
         elif length:
             self._reading = Reading.LENGTH
-            if len(self._data) == length:  # so it nearly always is with a small one
-                head.data, self._data = self._data, b""
-                self._reading = _DONE
-                return
             self._left = length
         else:
             self._reading = _DONE
@@ -367,16 +365,20 @@ class Http1Codec:
 
     # -- answers, read
 
-    def _answer(self, status: int, phrase: str, old: bool, headers: Headers) -> Response | Interim:
+    def _answer(
+        self, status: int, phrase: str, old: bool, headers: Headers, marks: dict[bytes, bytes]
+    ) -> Response | Interim:
         if status < 200:
             return self._interim(status, phrase, headers)
-        marks = headers._marks or headers.marks
         length, chunked = framing_of(marks, old)
-        self._keep = not old and not says_close(marks)
+        self._keep = not (old or (b"connection" in marks and says_close(marks)))
         response = Response(status, headers, phrase, _VERSION_1_0 if old else _VERSION_1_1, length)
         if status in _BODILESS or self._asked == "HEAD":
             if status == 204:
                 response.length = 0
+            self._reading = _DONE
+        elif length is not None and len(self._data) == length:  # so it nearly always is with a small one
+            response.data, self._data = self._data, b""
             self._reading = _DONE
         elif chunked or length is not None:
             self._begin_body(response, length)
@@ -536,7 +538,7 @@ class Http1Codec:
         return b"HTTP/1.1 %d %s%s\r\n\r\n" % (part.status, phrase, FRAMING.sub(b"", part.headers.block))
 
     def _write_request(self, part: Request) -> Bytes:
-        if self._writing is Writing.DONE and self._reading is _DONE:
+        if self._writing is _WRITTEN and self._reading is _DONE:
             self._next_cycle()
         method = part.method
         start = start_of_request(method)
@@ -549,8 +551,11 @@ class Http1Codec:
         data = part.data
         ended = part.ended
         length = part.length
-        if data or length or not ended:
-            check_length(data, length, ended)
+        if length == 0 and ended and not data and method not in BODY_EXPECTED and not self._last:
+            self._asked = method  # the usual request
+            self._writing = _WRITTEN
+            return b"%s%s HTTP/1.1%s\r\n\r\n" % (start, target.encode("latin-1"), with_framing(headers, b""))
+        check_length(data, length, ended)
         if length:
             framing = b"\r\nContent-Length: %d" % length
         elif length is None:
@@ -562,9 +567,6 @@ class Http1Codec:
         if self._last:
             block += b"\r\nConnection: close"
         head = b"%s%s HTTP/1.1%s\r\n\r\n" % (start, target.encode("latin-1"), block)
-        if ended and not data and length == 0:
-            self._writing = Writing.DONE
-            return head
         self._writing = Writing.CHUNKS if length is None else Writing.LENGTH
         self._writing_left = length or 0
         return self._with_body(head, data, ended)
@@ -572,7 +574,7 @@ class Http1Codec:
     def _write_response(self, part: Response) -> Bytes:
         status = part.status
         start = start_of_answer(status, part.reason)
-        if self._writing is not Writing.HEAD:
+        if self._writing is not _NOT_BEGUN:
             raise ProtocolError("a second answer to one request")
         headers = part.headers
         length = part.length
@@ -598,7 +600,7 @@ class Http1Codec:
         elif self._last or not self._keep or self._error is not None:
             block += b"\r\nConnection: close"
         if writing is Writing.LENGTH and part.ended and len(data) <= JOIN_MAX:
-            self._writing = Writing.DONE
+            self._writing = _WRITTEN
             return b"%s%s\r\n\r\n%s" % (start, block, data)
         self._writing = writing
         head = b"%s%s\r\n\r\n" % (start, block)
@@ -624,19 +626,19 @@ class Http1Codec:
                 raise ProtocolError("a body is longer or shorter than its head announced")
         elif writing is Writing.CHUNKS:
             if ended:
-                self._writing = Writing.DONE
+                self._writing = _WRITTEN
             return chunked_of(data, ended)
         elif writing is not Writing.UNTIL_END:
             raise ProtocolError("a body without a head, or behind its end")
         if ended:
-            self._writing = Writing.DONE
+            self._writing = _WRITTEN
         return data
 
     def _write_trailers(self, part: Trailers) -> bytes:
         if self._writing is not Writing.CHUNKS:
             self._framed(b"", True)  # nobody could read them behind another framing
             return b""
-        self._writing = Writing.DONE
+        self._writing = _WRITTEN
         return b"0%s\r\n\r\n" % NOT_IN_TRAILERS.sub(b"", part.headers.block)
 
     _write: ClassVar[dict[type, Callable[[Any, Any], Bytes]]] = {

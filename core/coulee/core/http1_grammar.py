@@ -96,17 +96,13 @@ def fault_of_head(line: bytes, block: bytes, pattern: re.Pattern[bytes]) -> Prot
     return ProtocolError(f"HTTP/{match[1].decode()} is not spoken here", 505, "version_not_supported")
 
 
-def marks_of(lower: bytes, once: frozenset[bytes]) -> dict[bytes, bytes]:
-    """See `Headers.marks`. Raises `ProtocolError` where a field that may be there `once` is there twice."""
-    found = MARKS.findall(lower)
-    marks = dict(found)
-    if len(marks) != len(found):
-        names = [name for name, _ in found]
-        for name in once.intersection(names):
-            if names.count(name) > 1:
-                raise ProtocolError(f"more than one {name.decode()} field")
-        return joined(found)
-    return marks
+def joined_once(found: list[tuple[bytes, bytes]], once: frozenset[bytes]) -> dict[bytes, bytes]:
+    """See `headers.joined`. Raises `ProtocolError` where a field that may be there `once` is there twice."""
+    names = [name for name, _ in found]
+    for name in names:
+        if name in once and names.count(name) > 1:
+            raise ProtocolError(f"more than one {name.decode()} field")
+    return joined(found)
 
 
 ONCE_IN_REQUEST: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})

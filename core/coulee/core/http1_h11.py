@@ -19,7 +19,7 @@ import h11
 
 from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
 from coulee.core.config import Limits
-from coulee.core.headers import Headers
+from coulee.core.headers import MARKS, Headers
 from coulee.core.http1_grammar import (
     BODY_EXPECTED,
     JOIN_MAX,
@@ -30,7 +30,7 @@ from coulee.core.http1_grammar import (
     authority_of,
     check_length,
     check_ranges,
-    marks_of,
+    joined_once,
     other_target,
     phrase_of,
 )
@@ -369,7 +369,7 @@ def _request(event: h11.Request, limits: Limits) -> Request:
     length, chunked = _framing(event.headers)
     _check_framing(length, chunked, event.http_version)
     headers = _headers(event)
-    check_ranges(marks_of(headers.lower, ONCE_IN_REQUEST), limits)
+    check_ranges(joined_once(MARKS.findall(headers.lower), ONCE_IN_REQUEST), limits)
     expect = headers.get("expect")
     if expect is not None and version > (1, 0) and expect.lower() != "100-continue":
         raise ProtocolError(f"Expect: {expect} is not 100-continue", 417, "expectation_failed")
