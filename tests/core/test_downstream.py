@@ -273,7 +273,7 @@ def test_the_number_of_requests_on_a_connection_is_bounded() -> None:
 
 
 def test_the_number_of_connections_is_bounded_by_credits() -> None:
-    world = make(config=replace(PLAIN, limits=Limits(downstream_connections_max=2)))
+    world = make(config=replace(PLAIN, limits=Limits(downstream_connections_max=2, refused_connections_max=0)))
     first = world.client()
     assert len(world.credits) == 1
     world.client()
@@ -310,7 +310,7 @@ def test_a_listener_that_cannot_be_opened_is_an_event() -> None:
 
 
 def test_a_client_of_a_listener_that_is_gone_is_served_but_is_the_last() -> None:
-    world = make(Echo(), config=replace(PLAIN, limits=Limits(downstream_connections_max=1)))
+    world = make(Echo(), config=replace(PLAIN, limits=Limits(downstream_connections_max=1, refused_connections_max=0)))
     client = world.client()
     (listener,) = world.listeners
     world.machine.unlisten(listener)  # type: ignore[attr-defined]

@@ -837,9 +837,9 @@ def test_an_answer_that_stalls_is_cut() -> None:
 def test_the_time_to_answer_begins_when_the_request_is_whole() -> None:
     world = make(config=replace(PLAIN, timeouts=Timeouts(answer_timeout_s=5)))
     client, origin = pending(world, b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
-    world.wait(20)
+    world.wait(17)
     world.receives(client, b"a")
-    world.wait(20)
+    world.wait(17)
     world.receives(client, b"b")
     world.wait(4)
     assert not world.sent(client)

@@ -234,6 +234,8 @@ REFUSED = [
     ("a target without a slash", b"GET a HTTP/1.1" + HOST + b"\r\n\r\n", 400, "bad_request"),
     ("a fragment", b"GET /a#b HTTP/1.1" + HOST + b"\r\n\r\n", 400, "bad_request"),
     ("asterisk with GET", b"GET * HTTP/1.1" + HOST + b"\r\n\r\n", 400, "bad_request"),
+    ("https", b"GET https://a/ HTTP/1.1" + HOST + b"\r\n\r\n", 421, "misdirected"),
+    ("https, bad host", b"GET https://u@a/ HTTP/1.1" + HOST + b"\r\n\r\n", 400, "bad_request"),
     ("another scheme", b"GET ftp://a/ HTTP/1.1" + HOST + b"\r\n\r\n", 400, "bad_request"),
     ("an unknown expectation", b"GET / HTTP/1.1" + HOST + b"\r\nExpect: tea\r\n\r\n", 417, "expectation_failed"),
     ("too many fields", b"GET / HTTP/1.1" + HOST + b"\r\nA: b" * 101 + b"\r\n\r\n", 431, "header_too_large"),

@@ -336,7 +336,7 @@ def test_fields_with_an_underscore_in_their_name_are_dropped_by_default() -> Non
 
 
 def test_fields_with_an_underscore_go_on_where_that_is_wanted() -> None:
-    config = Config(forwarding=Forwarding(x_forwarded=False, forwarded=False), underscore_in_names=True)
+    config = Config(forwarding=Forwarding(x_forwarded=False, forwarded=False), underscore_in_names="pass")
     assert up([("X_A", "1"), ("X-B", "2")], config) == [("X_A", "1"), ("X-B", "2")]
 
 

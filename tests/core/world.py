@@ -129,12 +129,12 @@ class World:
 
     # -- the clients' side
 
-    def client(self) -> int:
+    def client(self, peer: Address = CLIENT) -> int:
         """A client connects; returns the connection's number."""
         if not self.listeners:
             self.gives(None)
         credit = self.credits.pop(0)
-        self.gives(Accepted(credit.conn, CLIENT, self.listen_at))
+        self.gives(Accepted(credit.conn, peer, self.listen_at))
         return credit.conn
 
     def receives(self, conn: int, data: bytes) -> list[Operation]:

@@ -155,6 +155,9 @@ class Scenario:
             idle_connections_max=rng.choice((0, 1, 512)),
             requests_per_connection_max=rng.choice((2, 1000)) if self.hostile else 1000,
             downstream_connections_max=rng.choice((2, 1024)),
+            connections_per_address_max=rng.choice((2, 256)) if self.hostile else 256,
+            refused_connections_max=rng.choice((0, 1, 64)) if self.hostile else 0,
+            request_body_bytes_max=rng.choice((0, 0, 2000)) if self.hostile else 0,
             replay_bytes_max=rng.choice((0, 500, 65_536)),
             jobs_max=rng.choice((1, 1024)),
         )
@@ -162,6 +165,9 @@ class Scenario:
             answer_timeout_s=rng.choice((0.5, 5.0)) if self.hostile else 60.0,
             upstream_idle_timeout_s=rng.choice((0.5, 5.0)) if self.hostile else 60.0,
             body_idle_timeout_s=rng.choice((1.0, 30.0)) if self.hostile else 30.0,
+            body_rate_window_s=rng.choice((0.5, 30.0)) if self.hostile else 30.0,
+            body_rate_grace_s=rng.choice((0.0, 5.0)) if self.hostile else 5.0,
+            connection_life_s=rng.choice((0.1, 3600.0)) if self.hostile else 3600.0,
             head_timeout_s=rng.choice((1.0, 10.0)) if self.hostile else 10.0,
             send_stall_timeout_s=rng.choice((2.0, 30.0)),
             pool_wait_s=rng.choice((0.2, 5.0)) if self.hostile else 60.0,
@@ -375,6 +381,8 @@ class Scenario:
         assert len(self.records) == self.proxy.counters.requests
         assert not self.proxy.pool.desks
         assert not self.proxy.pool.idle
+        admission = self.proxy.admission
+        assert (admission.admitted, admission.refused, admission.from_address) == (0, 0, {})
 
     def _outcome(self) -> Outcome:
         census = Counter(self.simulator.census)

@@ -61,8 +61,21 @@ class Limits:
     unread_drain_bytes_max: int = 64 * 1024
     """How much of an unread request body we read and forget so that a connection can be used again."""
 
+    request_body_bytes_max: int = 0
+    """A request body; 0 is no limit, because bodies are passed on and not kept. nginx's `client_max_body_size`. 413
+    beyond: before anything is sent to the origin where Content-Length tells, else as soon as so much has come."""
+
     downstream_connections_max: int = 16384
-    """Client connections at once. Beyond, we stop accepting and the system's backlog holds them."""
+    """Client connections at once. The first request of one beyond is answered 503, `too_many_connections`."""
+
+    connections_per_address_max: int = 256
+    """... and from one address (an IPv6 address counts as its /64, a whole household's), so that no client can hold
+    them all. 0 is no limit. Unix sockets and `trusted_peers` are not counted: many clients stand behind these."""
+
+    refused_connections_max: int = 64
+    """Connections beyond these caps at once, each of which may wait for its 503. Beyond, those from an address that has
+    too many are closed at once; where there are too many in all, we stop accepting and the system's backlog holds
+    them."""
 
     requests_per_connection_max: int = 1000
     """Exchanges on one client connection; nginx's number. It bounds what one connection can accumulate."""
@@ -81,7 +94,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         _require_positive(self, zero_allowed=("interims_max", "replay_bytes_max", "unread_drain_bytes_max",
-                                              "idle_connections_max", "pool_waiters_max"))  # fmt: skip
+                                              "idle_connections_max", "pool_waiters_max", "request_body_bytes_max",
+                                              "connections_per_address_max", "refused_connections_max"))  # fmt: skip
         if self.buffer_low_bytes > self.buffer_high_bytes:
             raise ValueError("buffer_low_bytes is larger than buffer_high_bytes")
         if self.head_bytes_max > self.buffer_high_bytes:
@@ -98,8 +112,23 @@ class Timeouts:
     body_idle_timeout_s: float = 30.0
     """Without a byte of a request body that is not finished."""
 
+    body_rate_min_bytes_per_s: float = 100.0
+    """How fast a request body has to come, so that a byte now and then does not keep an exchange for ever: the answer
+    to a slow POST. 0 is no limit. Only the time in which we wait for the client counts, not that in which the origin,
+    or a filter, holds it back."""
+
+    body_rate_window_s: float = 30.0
+    """Over how much waiting that is reckoned, again and again. A pause within it is no matter."""
+
+    body_rate_grace_s: float = 5.0
+    """How much longer the first such window is, for a connection to come to its speed."""
+
     keep_alive_idle_s: float = 60.0
     """A client connection between two requests."""
+
+    connection_life_s: float = 3600.0
+    """A client connection in all: the first answer after that says that it is the last. nginx's number. So clients come
+    to know of other addresses, and what a connection has accumulated is let go."""
 
     send_stall_timeout_s: float = 30.0
     """For a client, or an upstream, to take what it was sent: so long for each `buffer_high_bytes` of it, or part of
@@ -131,7 +160,7 @@ class Timeouts:
     """For the last bytes to leave a connection that we closed, before it is reset."""
 
     def __post_init__(self) -> None:
-        _require_positive(self)
+        _require_positive(self, zero_allowed=("body_rate_min_bytes_per_s", "body_rate_grace_s"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +215,12 @@ class Config:
     cancel_on_half_close: bool = False
     """Take a client's FIN for its leaving. By default it may have closed only its sending side, and is answered."""
 
-    underscore_in_names: bool = False
-    """Pass on fields with an underscore in their name, which many origins cannot tell from a hyphen. Dropped by
-    default."""
+    underscore_in_names: Literal["drop", "pass", "refuse"] = "drop"
+    """What becomes of request fields with an underscore in their name, which many origins cannot tell from a hyphen:
+    they are dropped, or passed on, or their request is refused with 400."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("http1_codec", ("own", "h11")), ("underscore_in_names", ("drop", "pass", "refuse"))):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")

@@ -83,7 +83,7 @@ class Connection(Alarm):
         self.held = True  # a new connection is, until its first Receive
         self.unread = False  # whether the codec may hold a part that nobody has asked for
         self.gathered: Send | None = None  # what this turn sends, so far
-        self.sending = 0  # bytes of the last Send
+        self.sending = 0  # bytes of the last Send, or of this turn's so far
         self.out: list[bytes] = []  # what waits while the transport is blocked
         self.out_bytes = 0
         self.blocked = False
@@ -191,13 +191,17 @@ class Connection(Alarm):
             return
         if self.blocked:
             self._queue(data)
-        elif self.gathered is None:
+            return
+        size = len(data) if isinstance(data, bytes) else sum(map(len, data))
+        if self.gathered is None:
             machine = self.machine
             self.gathered = send = Send(self.number, data)
+            self.sending = size
             machine.operations.append(send)
             machine.gathering.append(self)
         else:
             send = self.gathered
+            self.sending += size
             if not isinstance(send.data, list):
                 send.data = [send.data]
             if isinstance(data, bytes):
@@ -228,13 +232,8 @@ class Connection(Alarm):
         send = self.gathered
         assert send is not None
         self.gathered = None
-        data = send.data
-        if isinstance(data, bytes):
-            self.sending = len(data)
-        else:
-            self.sending = sum(map(len, data))
-            if self.sending <= _JOIN_MAX:
-                send.data = b"".join(data)
+        if self.sending <= _JOIN_MAX and isinstance(send.data, list):
+            send.data = b"".join(send.data)
 
     def block(self) -> None:
         """The transport did not take all of the last `Send`. It is given time by how much that was."""

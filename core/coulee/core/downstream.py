@@ -12,20 +12,29 @@ An idle connection has no exchange and no timer but the one that ends it.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from enum import Enum, auto
 from math import inf
-from typing import TYPE_CHECKING, Final, cast
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from coulee.core.codec import Codec, ProtocolError
 from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
 from coulee.core.exchange import NO_REQUEST, Exchange
-from coulee.core.parts import Data, Request, Trailers
+from coulee.core.kernel import _Parked
+from coulee.core.parts import Data, Part, Request, Trailers
 from coulee.core.seam import Accepted, ErrorKind
 
 if TYPE_CHECKING:
+    from coulee.core.admission import Origin
+    from coulee.core.config import Config
     from coulee.core.kernel import Task
     from coulee.core.proxy import Proxy
+
+
+NEXT_TURN_S: Final = 1e-6
+"""So soon that it is the next turn, and so late that it is not this one."""
 
 
 class State(Enum):
@@ -58,13 +67,26 @@ _SINK: Final = cast("Codec", _Sink())
 class Downstream(Connection):
     """One client."""
 
-    __slots__ = ("drained", "exchange", "half_closed", "head_begun", "proxy", "requests", "serving", "state")
+    __slots__ = (
+        "drained",
+        "exchange",
+        "half_closed",
+        "head_begun",
+        "origin",
+        "proxy",
+        "requests",
+        "serving",
+        "state",
+        "until",
+    )
 
-    def __init__(self, proxy: Proxy, completion: Accepted) -> None:
+    def __init__(self, proxy: Proxy, completion: Accepted, origin: Origin | None) -> None:
         super().__init__(proxy, completion.conn, proxy.new_codec("server"), proxy.config)
         self.proxy = proxy
         self.peer = completion.peer
         self.local = completion.local
+        self.origin = origin  # what it is counted by
+        self.until = proxy.kernel.now + proxy.config.timeouts.connection_life_s
         self.state = State.IDLE
         self.exchange: Exchange | None = None
         self.requests = 0
@@ -96,11 +118,18 @@ class Downstream(Connection):
     # -- exchanges
 
     def serve(self) -> None:
-        """Start the exchanges that have arrived, one after the other, until one has to wait."""
+        """Start the exchanges that have arrived, one after the other, until one has to wait.
+
+        Nobody knows before the end of the turn what the transport takes: when the mark is reached, the rest has to wait
+        for the next turn. Else who pipelines, and reads nothing, would have a thousand answers made at once.
+        """
         if self.serving:
             return
         self.serving = True
         while self.state is _IDLE and not self.closing:
+            if self.gathered is not None and self.sending >= self.limits.buffer_high_bytes and not self.codec.idle:
+                self.limit_read(NEXT_TURN_S)
+                break
             try:
                 part = self.pull()
             except ExchangeError as error:
@@ -128,24 +157,33 @@ class Downstream(Connection):
     def begin(self, request: Request) -> None:
         """A whole head is here."""
         proxy = self.proxy
+        number = self.requests + 1
+        if request.ended and not request.data:
+            stream = Stream(self, number, inf)
+        else:
+            stream = RequestBody(self, number, proxy.config, request)
+            if stream.too_large(request.length or 0):
+                self.refuse(stream.too_large_error(), request)
+                return
         self.state = State.BUSY
         self.head_begun = False
         self.read_by = inf
-        self.requests = number = self.requests + 1
-        if number >= self.limits.requests_per_connection_max or proxy.draining:
+        self.requests = number
+        now = proxy.kernel.now
+        if number >= self.limits.requests_per_connection_max or now >= self.until or proxy.draining:
             self.codec.close_after()
-        stream = Stream(self, number, proxy.config.timeouts.body_idle_timeout_s)
         self.exchange = exchange = Exchange(proxy, stream, request)
         exchange.start(exchange.run(), self.done)
 
-    def refuse(self, error: ExchangeError) -> None:
-        """What arrived is not a request, or not in time: answer so, and let the phases of the end see it."""
+    def refuse(self, error: ExchangeError, request: Request = NO_REQUEST) -> None:
+        """What arrived is not a request, or not in time, or not to be served: answer so, and let the phases of the end
+        see it."""
         self.state = State.BUSY
         self.read_by = inf
         self.requests += 1
         self.head_begun = False
         self.codec.close_after()
-        self.exchange = exchange = Exchange(self.proxy, Stream(self, self.requests, inf), NO_REQUEST)
+        self.exchange = exchange = Exchange(self.proxy, Stream(self, self.requests, inf), request)
         exchange.start(exchange.refuse(error), self.done)
 
     def done(self, task: Task) -> None:
@@ -237,18 +275,105 @@ class Downstream(Connection):
             self.cancel(ExchangeError("send_timeout", f"nothing taken for {timeouts.send_stall_timeout_s:g} s"))
             self.close(abort=True)
         elif self.state is State.BUSY:
-            assert self.stream is not None
-            self.stream.give_up(
-                ExchangeError("body_timeout", f"no byte of the body for {timeouts.body_idle_timeout_s:g} s")
-            )
+            assert isinstance(self.stream, RequestBody), "nothing else is awaited of a client that is served"
+            self.stream.overdue()
         elif self.state is State.DRAINING:
             self.linger()
         elif self.state is State.LINGERING and self.blocked:
             self.limit_read(timeouts.linger_s)  # our last bytes are still on their way; the write limit watches them
         elif self.head_begun:
             self.refuse(ExchangeError("header_timeout", f"no whole head within {timeouts.head_timeout_s:g} s"))
+        elif self.state is State.IDLE and not self.codec.idle:
+            self.serve()  # this turn's share of what is pipelined
         else:
             self.close()
 
     def fault(self, error: ProtocolError) -> ExchangeError:
         return ExchangeError(error.reason, error.detail, error.status)
+
+
+class RequestBody(Stream):
+    """The client's side of an exchange whose request has a body: it minds how much comes, and how fast.
+
+    Speed is reckoned over waits only. When they add up to a window, what came since the last such moment must have been
+    enough; so nothing is reckoned while the origin, or a filter, holds the body back, and nothing rings for each piece.
+    """
+
+    __slots__ = ("bytes_max", "left_s", "reckoned", "since", "size", "timeouts")
+
+    def __init__(self, connection: Connection, number: int, config: Config, request: Request) -> None:
+        super().__init__(connection, number, inf)
+        self.timeouts = timeouts = config.timeouts
+        self.bytes_max = config.limits.request_body_bytes_max or inf
+        self.size = len(request.data)  # so far
+        self.reckoned = 0  # how much of it has been reckoned with
+        self.left_s = timeouts.body_rate_grace_s + timeouts.body_rate_window_s  # of waits, until that is done again
+        self.since = 0.0  # the beginning of the present wait
+
+    def too_large(self, announced: int = 0) -> bool:
+        """Whether the body is over the limit, or will be."""
+        return self.size > self.bytes_max or announced > self.bytes_max
+
+    def too_large_error(self) -> ExchangeError:
+        """What is to be said of it then."""
+        return ExchangeError("body_too_large", f"the body is larger than {self.bytes_max} bytes")
+
+    @coroutine
+    def receive(self) -> Generator[_Parked, Any, Part]:
+        """See `Stream`."""
+        kernel = self.connection.machine.kernel
+        self.since = kernel.now
+        self.patience_s = min(self.timeouts.body_idle_timeout_s, self.left_s)
+        part = yield from cast("Generator[_Parked, Any, Part]", super().receive())
+        self.left_s -= kernel.now - self.since
+        if isinstance(part, Data):
+            self.size += len(part.data)
+            if self.too_large():
+                raise self.too_large_error()
+        return part
+
+    def overdue(self) -> None:
+        """The present wait has been long, or all of them together."""
+        timeouts, now = self.timeouts, self.connection.machine.kernel.now
+        idle_at = self.since + timeouts.body_idle_timeout_s
+        wanted = timeouts.body_rate_min_bytes_per_s
+        if now >= idle_at:
+            self.give_up(ExchangeError("body_timeout", f"no byte of the body for {timeouts.body_idle_timeout_s:g} s"))
+        elif self.size - self.reckoned < wanted * timeouts.body_rate_window_s:
+            self.give_up(ExchangeError("body_timeout", f"less than {wanted:g} bytes of the body a second"))
+        else:
+            self.reckoned = self.size
+            self.left_s = now - self.since + timeouts.body_rate_window_s
+            self.connection.limit_read(min(idle_at - now, timeouts.body_rate_window_s))
+
+
+class OverCap(Downstream):
+    """A client for whom there is no room: the answer to its first request says so. It has the time of a head for it."""
+
+    __slots__ = ("obstacle",)
+
+    def __init__(self, proxy: Proxy, completion: Accepted, obstacle: str) -> None:
+        super().__init__(proxy, completion, None)
+        self.obstacle = obstacle
+        self.limit_read(proxy.config.timeouts.head_timeout_s)
+
+    def wait_for_head(self) -> None:
+        if self.codec.idle and (self.half_closed or self.proxy.draining):
+            self.linger()
+        else:
+            self.head_begun = not self.codec.idle  # the time for it runs since the beginning
+
+    def begin(self, request: Request) -> None:
+        self.refuse(ExchangeError("too_many_connections", self.obstacle), request)
+
+
+class TurnedAway(Connection):
+    """A client that is closed at once, up to its last word."""
+
+    __slots__ = ()
+
+    def __init__(self, proxy: Proxy, number: int) -> None:
+        super().__init__(proxy, number, _SINK, proxy.config)
+
+    def gone(self, kind: ErrorKind | None, detail: str) -> None:
+        """It was asked to."""

@@ -207,7 +207,7 @@ class Exchange:
         self._record()
 
     async def refuse(self, error: ExchangeError) -> None:
-        """The exchange of a request that is none: it only fails."""
+        """The exchange of a request that is none, or whose client was not let in: it only fails."""
         try:
             await self._fail(error)
         except Cancelled:
@@ -530,6 +530,8 @@ class Exchange:
         try:
             answer = answer or error_answer(error, self.request, self.proxy.config.server_name)
             add_date(answer.headers, self.proxy.wall_clock)
+            if error.status == 400 or (error.status in (408, 413) and not self.body_ended):
+                self.downstream.connection.codec.close_after()  # of what is broken, slow or large, no more is awaited
             self._announce_close()
             await self.downstream.wait_for_room()
             self._send_head(answer)

@@ -52,7 +52,7 @@ CHUNK_LINE: Final = re.compile(
 HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
 """uri-host with an optional port (RFC 9110 section 7.2), never empty (section 4.2.1)."""
 
-ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
+ABSOLUTE: Final = re.compile(rb"(?i:http(s)?)://([^/?#]*)([^#]*)")
 FRAMING: Final = field_pattern(("content-length", "transfer-encoding"))
 
 NOT_IN_TRAILERS: Final = field_pattern(
@@ -159,9 +159,11 @@ def other_target(target: bytes, method: str) -> tuple[str, str | None]:
     absolute = ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise ProtocolError("the request target has none of the forms of RFC 9112 section 3.2")
-    authority, path = absolute.groups()
+    secure, authority, path = absolute.groups()
     if HOST.fullmatch(authority) is None:
         raise ProtocolError("the host of the request target is not a host with an optional port")
+    if secure:
+        raise ProtocolError("an https target without TLS (RFC 9110 section 7.4)", 421, "misdirected")
     if not path:
         path = b"*" if method == "OPTIONS" else b"/"  # section 3.2.4
     elif path.startswith(b"?"):

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from coulee.core.admission import Admission, origin_of
 from coulee.core.config import Config
-from coulee.core.downstream import Downstream
+from coulee.core.downstream import Downstream, OverCap, TurnedAway
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import PHASES, Chains, Filter
 from coulee.core.http1 import Http1Codec
@@ -74,6 +75,7 @@ class Proxy(KernelMachine):
         self.counters = Counters()
         self.listen_at = list(listen)
         self.downstreams: dict[Downstream, None] = {}
+        self.admission = Admission(self.config.limits)
         self._starved: list[int] = []  # listeners that get no credit while we are full
         self._trusted = TrustedNetworks(self.config.forwarding.trusted_peers)
         self._grace_end = _GraceEnd(self)
@@ -135,21 +137,43 @@ class Proxy(KernelMachine):
 
     def accepted(self, completion: Accepted, listener: int) -> None:
         self.counters.connections += 1
-        self.downstreams[Downstream(self, completion)] = None
+        self._let_in(completion)
         if self.draining or listener not in self.listeners:
             return
-        if len(self.downstreams) < self.config.limits.downstream_connections_max:
+        if self.admission.accepts:
             self.ask_to_accept(listener)
         else:
             self._starved.append(listener)
 
+    def _let_in(self, completion: Accepted) -> None:
+        """Serve a client; or, where a cap is reached, tell it so; or, where too many are being told, close it."""
+        peer, admission = completion.peer, self.admission
+        counted = self.config.limits.connections_per_address_max and not self.trusts(peer)
+        origin = origin_of(peer) if counted else None
+        obstacle = admission.obstacle(origin)
+        if not obstacle:
+            admission.enter(origin)
+            self.downstreams[Downstream(self, completion, origin)] = None
+        elif admission.may_refuse:
+            self.counters.connections_refused += 1
+            admission.refused += 1
+            self.downstreams[OverCap(self, completion, obstacle)] = None
+        else:
+            self.counters.connections_turned_away += 1
+            TurnedAway(self, completion.conn).close(abort=True)
+
     def connection_closed(self, connection: Connection) -> None:
         if isinstance(connection, Downstream):
             del self.downstreams[connection]
-            if self._starved:
+            if isinstance(connection, OverCap):
+                self.admission.refused -= 1
+            else:
+                self.admission.leave(connection.origin)
+            while self._starved and not self.draining and self.admission.accepts:
                 listener = self._starved.pop()
-                if listener in self.listeners and not self.draining:
+                if listener in self.listeners:
                     self.ask_to_accept(listener)
+                    break
         if self.draining and not self.connections:
             self.kernel.disarm(self._grace_end)
 

@@ -70,6 +70,12 @@ class Counters:
     connections: int = 0
     """Client connections accepted."""
 
+    connections_refused: int = 0
+    """... of which so many were over a cap, and had the time of one request to be told so."""
+
+    connections_turned_away: int = 0
+    """... and so many were closed at once, because `refused_connections_max` others were being told."""
+
     requests: int = 0
     """Requests, malformed ones included; equals the number of access records."""
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Final, cast
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Final
 
+from coulee.core.admission import ip_of
+from coulee.core.errors import ExchangeError
 from coulee.core.headers import UNDERSCORE, Headers, encode_field, field_pattern, fields_named
 from coulee.core.parts import Request, Response
 from coulee.core.seam import Address
@@ -54,9 +56,12 @@ _ORDINARY_CONNECTION: Final = frozenset({b"keep-alive", b"close", b""})
 
 def drop_on_arrival(headers: Headers, config: Config) -> None:
     """What no filter is to see of a request, in place: the fields that Connection names (RFC 9110 section 7.6.1), for
-    what a filter adds later, no client can name away; and those with an underscore in their name."""
+    what a filter adds later, no client can name away; and those with an underscore in their name. Raises
+    `ExchangeError` where these are to be refused."""
     marks = headers._marks or headers.marks
-    if UNDERSCORE in marks and not config.underscore_in_names:
+    if UNDERSCORE in marks and config.underscore_in_names != "pass":
+        if config.underscore_in_names == "refuse":
+            raise ExchangeError("bad_request", "a field with an underscore in its name")
         headers.block = _UNDERSCORE.sub(b"", headers.block)
     drop_named(headers)
 
@@ -134,13 +139,10 @@ class TrustedNetworks:
             raise ValueError(f"trusted_peers: {error}; write networks like 10.0.0.0/8") from None
 
     def __contains__(self, address: object) -> bool:
-        if not self._networks or not isinstance(address, tuple):
+        if not self._networks:
             return False
-        try:
-            peer = ip_address(str(cast("tuple[object, ...]", address)[0]).partition("%")[0])
-        except ValueError:
-            return False
-        return any(peer in network for network in self._networks)
+        peer = ip_of(address)
+        return peer is not None and any(peer in network for network in self._networks)
 
 
 def _without_hop(headers: Headers, pattern: re.Pattern[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
