@@ -43,7 +43,6 @@ class Connection(Alarm):
     __slots__ = (
         "aborted",
         "blocked",
-        "close_grace_s",
         "close_wanted",
         "closing",
         "codec",
@@ -62,10 +61,10 @@ class Connection(Alarm):
         "read_by",
         "sending",
         "stream",
+        "timeouts",
         "trusted",
         "unread",
         "write_by",
-        "write_stall_s",
     )
 
     def __init__(self, machine: KernelMachine, number: int, codec: Codec, config: Config) -> None:
@@ -74,8 +73,7 @@ class Connection(Alarm):
         self.number = number
         self.codec = codec
         self.limits = config.limits
-        self.write_stall_s = config.timeouts.send_stall_timeout_s
-        self.close_grace_s = config.timeouts.close_grace_s
+        self.timeouts = config.timeouts
         self.peer: Address = ""
         self.local: Address = ""
         self.stream: Stream | None = None
@@ -227,18 +225,15 @@ class Connection(Alarm):
             assert self.gathered is not None
             self.gathered.eof = True
 
-    def gathered_all(self) -> None:
-        """The turn is over, and what it had to send goes out as one."""
-        send = self.gathered
-        assert send is not None
-        self.gathered = None
-        if self.sending <= _JOIN_MAX and isinstance(send.data, list):
-            send.data = b"".join(send.data)
+    def gathered_several(self, send: Send) -> None:
+        """The turn is over, and sends more than one piece."""
+        if self.sending <= _JOIN_MAX:
+            send.data = b"".join(send.data)  # type: ignore[arg-type]
 
     def block(self) -> None:
         """The transport did not take all of the last `Send`. It is given time by how much that was."""
         self.blocked = True
-        self.limit_write(self.write_stall_s * (1 + self.sending // self.limits.buffer_high_bytes))
+        self.limit_write(self.timeouts.send_stall_timeout_s * (1 + self.sending // self.limits.buffer_high_bytes))
 
     def unblock(self) -> None:
         """The transport has taken all of the last `Send`."""
@@ -273,7 +268,7 @@ class Connection(Alarm):
         self.out = []
         self.out_bytes = 0
         self.machine.operations.append(Close(self.number, abort))
-        self.limit_read(self.close_grace_s)
+        self.limit_read(self.timeouts.close_grace_s)
 
     def lost(self, kind: ErrorKind | None, detail: str) -> None:
         """The transport is closed."""

@@ -96,7 +96,7 @@ class Downstream(Connection):
         self.serving = False  # whether `serve` is on the stack
         self.trusted = proxy.trusts(completion.peer)
         self.receive()
-        self.limit_read(proxy.config.timeouts.keep_alive_idle_s)
+        self.limit_read(self.timeouts.keep_alive_idle_s)
 
     # -- what bytes mean
 
@@ -144,7 +144,7 @@ class Downstream(Connection):
 
     def wait_for_head(self) -> None:
         """Nothing, or not all, of the next request is here."""
-        timeouts = self.proxy.config.timeouts
+        timeouts = self.timeouts
         if self.codec.idle:
             if self.half_closed or self.proxy.draining:
                 self.linger()
@@ -205,7 +205,7 @@ class Downstream(Connection):
         elif not exchange.body_ended and self.codec.reusable:
             self.state = State.DRAINING
             self.drained = 0
-            self.limit_read(self.proxy.config.timeouts.linger_s)
+            self.limit_read(self.timeouts.linger_s)
             self.drain_body()
         else:
             self.after_request()
@@ -238,7 +238,7 @@ class Downstream(Connection):
             self.read_by = inf
             self.serve()
         else:  # so it nearly always is
-            self.limit_read(self.proxy.config.timeouts.keep_alive_idle_s)
+            self.limit_read(self.timeouts.keep_alive_idle_s)
 
     # -- ending
 
@@ -252,7 +252,7 @@ class Downstream(Connection):
         self.codec = _SINK
         self.send_eof()
         self.receive()
-        self.limit_read(self.proxy.config.timeouts.linger_s)
+        self.limit_read(self.timeouts.linger_s)
 
     def drain(self) -> None:
         """The proxy is shutting down: end as soon as nothing is cut by it."""
@@ -270,7 +270,7 @@ class Downstream(Connection):
         self.cancel(ExchangeError("client_gone", detail))
 
     def timed_out(self, reading: bool) -> None:
-        timeouts = self.proxy.config.timeouts
+        timeouts = self.timeouts
         if not reading:
             self.cancel(ExchangeError("send_timeout", f"nothing taken for {timeouts.send_stall_timeout_s:g} s"))
             self.close(abort=True)

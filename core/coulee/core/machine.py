@@ -111,7 +111,10 @@ class KernelMachine:
                 kernel.run()
             if self.gathering:
                 for connection in self.gathering:
-                    connection.gathered_all()
+                    send = connection.gathered
+                    connection.gathered = None
+                    if send is not None and type(send.data) is not bytes:
+                        connection.gathered_several(send)
                 self.gathering.clear()
         finally:
             if outer is not kernel and outer is not None:

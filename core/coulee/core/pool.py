@@ -48,7 +48,7 @@ class Upstream(Connection):
         self.uses += 1
         self.read_by = inf  # it may have lain idle
         self.unread = False  # and nothing has come
-        return Stream(self, self.uses, self.pool.proxy.config.timeouts.answer_timeout_s)
+        return Stream(self, self.uses, self.timeouts.answer_timeout_s)
 
     # -- what happens to it
 
@@ -67,7 +67,7 @@ class Upstream(Connection):
             self.pool.retire(self)
 
     def timed_out(self, reading: bool) -> None:
-        timeouts = self.pool.proxy.config.timeouts
+        timeouts = self.timeouts
         if self.stream is None:
             self.pool.retire(self)
         elif reading:
@@ -218,7 +218,7 @@ class Pool:
         else:
             desk.idle.append(connection)
             self.idle[connection] = None
-            connection.limit_read(self.proxy.config.timeouts.upstream_keep_alive_idle_s)
+            connection.limit_read(connection.timeouts.upstream_keep_alive_idle_s)
             if len(self.idle) > self.proxy.config.limits.idle_connections_max:
                 self.retire(next(iter(self.idle)))
 
