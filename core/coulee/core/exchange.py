@@ -26,7 +26,14 @@ from coulee.core.parts import Data, Interim, Request, Response, Trailers, respon
 from coulee.core.peer import Peer
 from coulee.core.report import Access, Attempt, Event
 from coulee.core.seam import Address
-from coulee.core.translate import add_date, drop_on_arrival, hops_left, request_for_upstream, response_for_downstream
+from coulee.core.translate import (
+    TO_DROP,
+    add_date,
+    drop_on_arrival,
+    hops_left,
+    request_for_upstream,
+    response_for_downstream,
+)
 
 if TYPE_CHECKING:
     from random import Random
@@ -170,17 +177,19 @@ class Exchange:
 
     async def run(self) -> None:
         """The whole exchange."""
+        proxy = self.proxy
         request = self.request
         try:
             try:
-                drop_on_arrival(request.headers, self.proxy.config)
+                if not TO_DROP.isdisjoint(request.headers.marks):
+                    drop_on_arrival(request.headers, proxy.config)
                 answer: Response | None = None
-                if self.proxy.chains.answering or request.method == "OPTIONS":
+                if proxy.chains.answering or request.method == "OPTIONS":
                     answer = await self._request_phases()
                 if answer is not None:
                     await self._answer_here(answer)
                 else:
-                    peer = await self._choose_peer() if self.proxy.chains.upstream_peer else self._balance()
+                    peer = await self._choose_peer() if proxy.chains.upstream_peer else self._balance()
                     while True:  # attempt after attempt, until one answers
                         try:
                             await self._attempt(peer)
@@ -200,9 +209,8 @@ class Exchange:
                 with suppress(TimeoutError, Cancelled), shielded(self.proxy.config.timeouts.logging_grace_s):
                     await self._fail(self.failure)
         finally:
-            if self.upstream is not None:
-                self._release()
-        if self.proxy.chains.logging:
+            self._release()
+        if proxy.chains.logging:
             await self._log()
         self._record()
 

@@ -54,6 +54,10 @@ _UNDERSCORE: Final = re.compile(rb"\r\n[^:\r_]*_[^:\r]*:[^\r]*")
 _ORDINARY_CONNECTION: Final = frozenset({b"keep-alive", b"close", b""})
 
 
+TO_DROP: Final = frozenset({b"connection", UNDERSCORE})
+"""Marks of a request for which `drop_on_arrival` has something to do."""
+
+
 def drop_on_arrival(headers: Headers, config: Config) -> None:
     """What no filter is to see of a request, in place: the fields that Connection names (RFC 9110 section 7.6.1), for
     what a filter adds later, no client can name away; and those with an underscore in their name. Raises
@@ -100,13 +104,13 @@ def request_for_upstream(request: Request, client: Address, trusted: bool, confi
 def response_for_downstream(response: Response, wall_clock: float, config: Config) -> None:
     """Make an origin's answer one that we give: in place."""
     headers = response.headers
-    drop_named(headers)
-    marks = headers._marks or headers.marks
-    if not _KEPT.issuperset(marks):
+    if not _KEPT.issuperset(headers._marks or headers.marks):
+        drop_named(headers)
         headers.known(*_without_hop(headers, _DROP_FROM_TRUSTED))
     if config.forwarding.via:
         headers.set("Via", _appended(headers.get("via"), _via_element(response.version, config)))
-    add_date(headers, wall_clock)
+    if b"date" not in (headers._marks or headers.marks):
+        add_date(headers, wall_clock)
     response.version = _VERSION
 
 
