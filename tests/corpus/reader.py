@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+import h11
+
 _TOKEN: Final = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _REQUEST_LINE: Final = re.compile(rb"(%s) ([!-~]+) HTTP/1\.([01])" % _TOKEN)
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2}) ?([\t -~\x80-\xff]*)")
@@ -160,3 +162,29 @@ def read_answers(data: bytes, methods: list[str], *, ended: bool) -> list[Messag
     except _Cut:
         pass
     return read
+
+
+def heard_by_h11(data: bytes) -> list[tuple[str, str, bytes]]:
+    """Method, target and body of each request that h11 finds whole in a stream, for a second opinion."""
+    heard: list[tuple[str, str, bytes]] = []
+    if not data:
+        return heard
+    conn = h11.Connection(h11.SERVER)
+    conn.receive_data(data)
+    start = ("", "")
+    body = b""
+    while True:
+        event = conn.next_event()
+        if isinstance(event, h11.Request):
+            start, body = (event.method.decode(), event.target.decode()), b""
+        elif isinstance(event, h11.Data):
+            body += bytes(event.data)
+        elif isinstance(event, h11.EndOfMessage):
+            heard.append((*start, body))
+            conn.send(h11.Response(status_code=204, headers=[]))
+            conn.send(h11.EndOfMessage())
+            if conn.our_state is not h11.DONE:
+                return heard
+            conn.start_next_cycle()
+        else:
+            return heard

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-import h11
 import pytest
 
 from coulee.core.errors import REASONS
 from tests.corpus.passage import ORIGIN_SAYS, Passage, by_bytes, pass_answer, pass_request, whole
-from tests.corpus.reader import Message, read_answers, read_requests
+from tests.corpus.reader import Message, heard_by_h11, read_answers, read_requests
 from tests.corpus.rows import Expected, Row, rows_of
 
 REQUESTS = (*rows_of("requests"), *rows_of("unusual/requests"))
@@ -25,30 +24,6 @@ GRACE_S = 2
 
 PATIENCE_S = 70
 """Longer than any wait for the rest of a message, and for a request on an idle connection."""
-
-
-def heard_by_h11(data: bytes) -> list[tuple[str, str, bytes]]:
-    """Method, target and body of each request that h11 finds whole in a stream."""
-    heard: list[tuple[str, str, bytes]] = []
-    conn = h11.Connection(h11.SERVER)
-    conn.receive_data(data)
-    start = ("", "")
-    body = b""
-    while True:
-        event = conn.next_event()
-        if isinstance(event, h11.Request):
-            start, body = (event.method.decode(), event.target.decode()), b""
-        elif isinstance(event, h11.Data):
-            body += bytes(event.data)
-        elif isinstance(event, h11.EndOfMessage):
-            heard.append((*start, body))
-            conn.send(h11.Response(status_code=204, headers=[]))
-            conn.send(h11.EndOfMessage())
-            if conn.our_state is not h11.DONE:
-                return heard
-            conn.start_next_cycle()
-        else:
-            return heard
 
 
 def at_the_origins(passage: Passage) -> list[Message]:
