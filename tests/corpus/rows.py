@@ -162,9 +162,10 @@ def read(text: str, name: str) -> list[Row]:
 
 
 @cache
-def rows_of(folder: str) -> tuple[Row, ...]:
-    """All rows of a folder of the corpus, in the order of its files."""
+def rows_of(name: str) -> tuple[Row, ...]:
+    """All rows of a file of the corpus, or of all files in a folder of it."""
+    paths = sorted((HERE / name).glob("*.txt")) or [HERE / f"{name}.txt"]
     rows: list[Row] = []
-    for path in sorted((HERE / folder).glob("*.txt")):
-        rows += read(path.read_text("ascii"), f"{folder}/{path.name}")
+    for path in paths:
+        rows += read(path.read_text("ascii"), path.relative_to(HERE).as_posix())
     return tuple(rows)
