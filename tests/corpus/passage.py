@@ -87,10 +87,11 @@ class Reading:
         if isinstance(part, Interim):
             self.interims.append(part.status)
             return False
-        if isinstance(part, Request | Response):
-            request = isinstance(part, Request)
-            start = f"{part.method} {part.target}" if request else str(part.status)
-            self.heard.append(Heard(start, part.authority if request else "", part.headers, part.data))
+        if isinstance(part, Request):
+            self.heard.append(Heard(f"{part.method} {part.target}", part.authority, part.headers, part.data))
+            ended = part.ended
+        elif isinstance(part, Response):
+            self.heard.append(Heard(str(part.status), "", part.headers, part.data))
             ended = part.ended
         elif isinstance(part, Data):
             self.heard[-1].body += part.data

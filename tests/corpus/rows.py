@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
 HERE: Final = Path(__file__).parent
 
@@ -152,8 +152,7 @@ def read(text: str, name: str) -> list[Row]:
             elif (match := _TITLE.fullmatch(line)) is not None:
                 ident, section, refuse_or_wait, status, in_body, other = match.groups()
                 code = int(status) if status and status != "close" else 0
-                verdict: Verdict = refuse_or_wait or other
-                rows.append(Row(ident, cls, section, verdict, code, bool(in_body)))
+                rows.append(Row(ident, cls, section, cast("Verdict", refuse_or_wait or other), code, bool(in_body)))
             else:
                 raise ValueError(f"what is {line!r}?")
         except (ValueError, KeyError, IndexError) as error:
@@ -162,10 +161,9 @@ def read(text: str, name: str) -> list[Row]:
 
 
 @cache
-def rows_of(name: str) -> tuple[Row, ...]:
-    """All rows of a file of the corpus, or of all files in a folder of it."""
-    paths = sorted((HERE / name).glob("*.txt")) or [HERE / f"{name}.txt"]
+def rows_of(folder: str) -> tuple[Row, ...]:
+    """All rows of a folder of the corpus, in the order of its files."""
     rows: list[Row] = []
-    for path in paths:
-        rows += read(path.read_text("ascii"), path.relative_to(HERE).as_posix())
+    for path in sorted((HERE / folder).glob("*.txt")):
+        rows += read(path.read_text("ascii"), f"{folder}/{path.name}")
     return tuple(rows)

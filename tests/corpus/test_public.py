@@ -64,8 +64,8 @@ if not PAYLOADS:
 
 
 def forwarded(passage: Passage) -> list[Message]:
-    """The whole requests at the origins. Raises where a strict reader finds a fault in what reached them, or h11 cuts it
-    otherwise."""
+    """The whole requests at the origins. Fails where the strict reader finds a fault in what reached them, or h11 reads
+    it otherwise."""
     messages: list[Message] = []
     for data in passage.origins:
         try:

@@ -128,6 +128,4 @@ def test_h11_reads_an_answer_alike(row: Row) -> None:
     conn = h11.Connection(h11.CLIENT, max_incomplete_event_size=65536)
     conn.send(h11.Request(method=row.to, target="/", headers=[("Host", "a")]))
     conn.send(h11.EndOfMessage())
-    compare_with_h11(
-        row, read_answers(row.raw, [row.to], ended=row.eof), read_by_h11(conn, row.raw, eof=row.eof)
-    )
+    compare_with_h11(row, read_answers(row.raw, [row.to], ended=row.eof), read_by_h11(conn, row.raw, eof=row.eof))
