@@ -105,7 +105,7 @@ def joined_once(found: list[tuple[bytes, bytes]], once: frozenset[bytes]) -> dic
     return joined(found)
 
 
-ONCE_IN_REQUEST: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
+ONCE_IN_REQUEST: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type"})
 ONCE_IN_ANSWER: Final = frozenset({b"content-length", b"transfer-encoding"})
 """Fields that two readers would take differently if they were there twice (RFC 9110 section 5.3)."""
 
