@@ -146,6 +146,7 @@ class Downstream(Connection):
         """Nothing, or not all, of the next request is here."""
         timeouts = self.timeouts
         if self.codec.idle:
+            self.head_begun = False  # it was an empty line, which is no head
             if self.half_closed or self.proxy.draining:
                 self.linger()
             else:

@@ -477,11 +477,11 @@ class Http1Codec:
         """Read the size of a chunk; gives where the line ends, -1 where it does not yet."""
         limits = self._limits
         end = data.find(b"\r\n", at)
-        length = (len(data) if end < 0 else end) - at
+        length = (len(data) - 1 if end < 0 else end) - at  # of what is there, the last may be the CR
         if length > limits.chunk_line_bytes_max:
             raise ProtocolError(f"the line of a chunk is longer than {limits.chunk_line_bytes_max} bytes")
         if end < 0:
-            if length and data[at] not in HEX_BYTES:
+            if len(data) > at and data[at] not in HEX_BYTES:
                 raise ProtocolError("a chunk does not begin with its size (RFC 9112 section 7.1)")
             return -1
         match = CHUNK_LINE.fullmatch(data, at, end)
@@ -502,7 +502,7 @@ class Http1Codec:
             self._data = data[2:]
         else:
             end = data.find(b"\r\n\r\n")
-            if (len(data) if end < 0 else end) > limits.trailers_bytes_max:
+            if (len(data) - 3 if end < 0 else end) > limits.trailers_bytes_max:
                 detail = f"the trailers are larger than {limits.trailers_bytes_max} bytes"
                 raise ProtocolError(detail, 431, "header_too_large")
             if end < 0:
