@@ -38,7 +38,7 @@ def test_what_is_accepted_says_what_is_seen_and_what_is_refused_whole_does_not()
 
 def test_every_status_that_a_request_can_be_refused_with_occurs() -> None:
     statuses = {row.status for row in REQUESTS if row.verdict == "refuse"}
-    assert statuses == {400, 405, 414, 417, 431, 501, 505}
+    assert statuses == {400, 405, 414, 417, 421, 431, 501, 505}
 
 
 def test_escapes() -> None:
