@@ -295,6 +295,7 @@ class _Wire(Wire, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
+        self._task = None  # it has done its work, and would cost 0.7 KiB for as long as the connection lasts
         if self.gone:  # closed before it was made; asyncio goes through with it none the less
             transport.abort()
             return
