@@ -16,6 +16,8 @@ from coulee.core import Config, Limits, Retry, Timeouts
         (lambda: Limits(head_bytes_max=70_000), "head_bytes_max is larger than buffer_high_bytes"),
         (lambda: Timeouts(linger_s=0), "linger_s is 0; it must be above 0"),
         (lambda: Timeouts(head_timeout_s=float("nan")), "head_timeout_s is nan; it must be above 0"),
+        (lambda: Config(upgrades=("web socket",)), "upgrades: 'web socket' is no name of a protocol"),
+        (lambda: Config(upgrades=("websocket", "H2C")), "upgrades: h2c would carry requests past every filter"),
         (lambda: Retry(retries_max=-1), "retries_max is -1; 0 switches retries off"),
         (lambda: Config(underscore_in_names=True), "underscore_in_names is True; it must be one of 'drop', 'pass', 'r"),  # type: ignore[arg-type]
         (lambda: Config(http1_codec="h2"), "http1_codec is 'h2'; it must be one of 'own', 'h11'"),  # type: ignore[arg-type]

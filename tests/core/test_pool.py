@@ -60,6 +60,21 @@ def idle_connections(world: World, count: int) -> list[int]:
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
+def test_what_never_takes_its_last_bytes_is_closed_though_nobody_has_it() -> None:
+    world = make()
+    client = world.client()
+    world.receives(client, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nab")
+    origin = world.connects()
+    world.gives(Blocked(origin))
+    world.receives(client, b"cdef")
+    world.receives(origin, CLOSING)
+    assert status(world.sent(client)) == 200
+    assert origin not in world.closing, "the rest of the request goes first"
+    world.wait(31)
+    assert world.closing[origin] is True
+    world.leaves_nothing()
+
+
 def test_the_one_used_last_is_lent_first() -> None:
     world = make()
     first, second = idle_connections(world, 2)

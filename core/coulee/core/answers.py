@@ -29,6 +29,7 @@ METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 PHRASES: Final = {
     100: "Continue",
+    101: "Switching Protocols",
     103: "Early Hints",
     200: "OK",
     201: "Created",

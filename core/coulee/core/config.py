@@ -6,8 +6,12 @@ All are frozen dataclasses, so a configuration can be shared. To change one:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Final, Literal
+
+PROTOCOL: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?")
+"""What Upgrade names: a protocol and perhaps its version (RFC 9110 section 7.8)."""
 
 
 def _require_positive(settings: Limits | Timeouts, zero_allowed: tuple[str, ...] = ()) -> None:
@@ -146,6 +150,9 @@ class Timeouts:
     upstream_keep_alive_idle_s: float = 55.0
     """An idle upstream connection. Below 60, so that we close before an origin with the usual limit does."""
 
+    upgraded_idle_timeout_s: float = 3600.0
+    """Without a byte in either direction of an upgraded connection. Far above the pings of those who send any."""
+
     pool_wait_s: float = 5.0
     """In the queue for a connection to a busy peer."""
 
@@ -206,6 +213,10 @@ class Config:
     retry: Retry = field(default_factory=Retry)
     forwarding: Forwarding = field(default_factory=Forwarding)
 
+    upgrades: tuple[str, ...] = ("websocket",)
+    """Protocols that a client may switch to with Upgrade (RFC 9110 section 7.8). Other wishes are not passed on. `h2c`
+    cannot be here: nobody would look at what is asked in it."""
+
     http1_codec: Literal["own", "h11"] = "own"
     """What reads and writes HTTP/1: our own codec, or h11, which is laxer and slower, and its judge in our tests."""
 
@@ -224,3 +235,8 @@ class Config:
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")
+        for protocol in self.upgrades:
+            if not PROTOCOL.fullmatch(protocol):
+                raise ValueError(f"upgrades: {protocol!r} is no name of a protocol; write one like 'websocket'")
+            if protocol.lower() == "h2c":
+                raise ValueError("upgrades: h2c would carry requests past every filter; it cannot be allowed")

@@ -5,7 +5,8 @@ says.
                         |   body unread --> DRAINING --its end--> IDLE
                         |   last one ----> LINGERING --FIN, or time--> closed
                         |   cut short --> LINGERING, where its framing shows that
-                        '-- cut short ---> reset, where only the end of the connection would end it
+                        |-- cut short ---> reset, where only the end of the connection would end it
+                        '--upgraded------> closed, when both directions have ended
 
 An idle connection has no exchange and no timer but the one that ends it.
 """
@@ -112,7 +113,7 @@ class Downstream(Connection):
             self.serve()
         elif self.state is not State.BUSY:
             self.close()
-        elif self.proxy.config.cancel_on_half_close:
+        elif self.proxy.config.cancel_on_half_close and not (self.exchange is not None and self.exchange.switched):
             self.cancel(ExchangeError("client_gone", "the client closed its side while it was being answered"))
 
     # -- exchanges

@@ -15,7 +15,7 @@ Awaiting anything else (an asyncio future, say) raises a `TypeError` that names 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -95,6 +95,8 @@ async def fetch(request: Request, *, peer: Peer | None = None, body_bytes_max: i
         peer = proxy.balancer.choose(_Call(request))
         if peer is None:
             raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
+    if request.upgrade:
+        request = replace(request, upgrade="")  # what comes back is an answer, and never a connection
     request.length = len(request.data)
     request.ended = True
     if "host" not in request.headers:

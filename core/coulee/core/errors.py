@@ -60,6 +60,9 @@ _LIST: Final = [
            "the client left before its answer was whole", "Nothing, unless there are many: then look at latency."),
     Reason("send_timeout", 0, "downstream", "connection_write_timeout",
            "the client stopped reading its answer", "Raise `send_stall_timeout_s` if real readers pause that long."),
+    Reason("idle_timeout", 0, "downstream", "connection_read_timeout",
+           "no byte came in either direction of an upgraded connection for too long",
+           "Send pings, as WebSocket has them; or raise `upgraded_idle_timeout_s`."),
     # the origin's doing
     Reason("upstream_refused", 502, "upstream", "connection_refused",
            "nothing listens at the endpoint's address", "Start the origin, or correct its address."),

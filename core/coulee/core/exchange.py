@@ -34,6 +34,7 @@ from coulee.core.translate import (
     request_for_upstream,
     response_for_downstream,
 )
+from coulee.core.upgrade import note_upgrade, relay_upgraded
 
 if TYPE_CHECKING:
     from random import Random
@@ -181,8 +182,8 @@ class Exchange:
         request = self.request
         try:
             try:
-                if not TO_DROP.isdisjoint(request.headers.marks):
-                    drop_on_arrival(request.headers, proxy.config)
+                if not TO_DROP.isdisjoint(request.headers.marks) and drop_on_arrival(request.headers, proxy.config):
+                    note_upgrade(self)
                 answer: Response | None = None
                 if proxy.chains.answering or request.method == "OPTIONS":
                     answer = await self._request_phases()
@@ -370,6 +371,7 @@ class Exchange:
         assert isinstance(response, Response)
         upstream.patience_s = proxy.config.timeouts.upstream_idle_timeout_s
         self._settle("")
+        switches = response.status == 101
         self.upstream_ended = response.ended
         if chains.upstream_response_filter:
             other = await decide(chains.upstream_response_filter, Response, self, response)
@@ -382,6 +384,9 @@ class Exchange:
             if other is not None:
                 await self._answer_here(other, filtered=True)
                 return
+        if switches:
+            await relay_upgraded(self, upstream, response)
+            return
         body_chain = chains.relayed_body
         if body_chain:
             await self._filter_first_piece(response, body_chain)
@@ -568,10 +573,16 @@ class Exchange:
     @property
     def cut_shows(self) -> bool:
         """Whether the client can tell that the answer is not whole: by its length, or because the last chunk is missing
-        (RFC 9112 section 8). A body that only the end of the connection ends must be ended by a reset."""
+        (RFC 9112 section 8). A body that only the end of the connection ends must be ended by a reset, and so must what
+        an upgraded connection carries."""
         response = self.response
         framed = response is not None and (response.length is not None or self.request.version >= (1, 1))
-        return self.head_sent and framed
+        return self.head_sent and framed and not self.switched
+
+    @property
+    def switched(self) -> bool:
+        """Whether the client's connection has been upgraded."""
+        return self.head_sent and self.response is not None and self.response.status == 101
 
     def abandoned(self, error: BaseException) -> None:
         """Its task had to be left behind, or was broken: nothing of it may be left, and its record is due."""

@@ -9,6 +9,7 @@ Rules, with their sections of RFC 9112 unless another is named:
   than `chunked`, once, in 1.1, refused; chunked; Content-Length, once and in digits; none.
 - The body of an answer: none to HEAD, with 204 and with 304; then the same; else all up to the end of the connection.
 - A body that ends early is a fault, never an end (8).
+- Behind a 101 nothing is HTTP: both directions are `Data` to the end of the connection, read and written as they come.
 - What we write is framed by us: by its length, by chunks, or, for a client of HTTP/1.0, by closing (6.1).
 - What is wrong, and what is said of it, does not depend on how the bytes were split.
 """
@@ -26,10 +27,7 @@ from coulee.core.headers import MARKS, UNDERSCORE, Headers
 from coulee.core.http1_grammar import (
     ANSWER_HEAD,
     BODY_EXPECTED,
-    CHUNK_LINE,
-    FIELDS,
     FRAMING,
-    HEX_BYTES,
     JOIN_MAX,
     NOT_IN_TRAILERS,
     ODD_REQUEST_HEAD,
@@ -40,23 +38,30 @@ from coulee.core.http1_grammar import (
     REQUEST_LINE,
     STATUS_LINE,
     TOKEN_BYTES,
-    allowed_trailers,
     authority_of,
+    check_asking,
     check_length,
+    check_limits,
     check_ranges,
+    check_size,
+    chunk_line,
     chunked_of,
+    cut_short,
     fault_of_head,
     fault_of_origin,
     framing_of,
+    head_of_switch,
     is_target,
     joined_once,
     other_target,
     phrase_of,
+    protocol_of,
     says_close,
     start_of_answer,
     start_of_request,
+    switching,
     text_of,
-    what_is_wrong_with,
+    trailers_of,
     with_framing,
 )
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
@@ -88,6 +93,7 @@ class Writing(Enum):
 
 _HEAD: Final = Reading.HEAD  # an attribute of an enumeration is found more slowly than a name
 _DONE: Final = Reading.DONE
+_UNTIL_END: Final = Reading.UNTIL_END
 _NOT_BEGUN: Final = Writing.HEAD
 _WRITTEN: Final = Writing.DONE
 _VERSION_1_1: Final = (1, 1)
@@ -99,10 +105,9 @@ class Http1Codec:
     """One HTTP/1.1 connection. `role` is ours: `"server"` reads requests, `"client"` reads answers."""
 
     __slots__ = ("_asked", "_blank_line_seen", "_data", "_easy", "_eof", "_error", "_expects_continue",
-                 "_extensions", "_fields_max",
-                 "_interims", "_keep", "_last", "_left", "_limits", "_old", "_reading", "_scanned", "_server",
-                 "_stream", "_trailers", "_whole_head", "_writing",
-                 "_writing_left", "buffered")  # fmt: skip
+                 "_extensions", "_fields_max", "_interims", "_keep", "_last", "_left", "_limits", "_old",
+                 "_reading", "_scanned", "_server", "_stream", "_trailers", "_upgrade", "_whole_head",
+                 "_writing", "_writing_left", "buffered")  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self._server = role == "server"
@@ -127,6 +132,7 @@ class Http1Codec:
         self._expects_continue = False
         self._asked = ""  # the method of the request
         self._old = False  # the client speaks HTTP/1.0
+        self._upgrade = ""  # what our request asks to switch to
         self._writing = Writing.HEAD
         self._writing_left = 0
 
@@ -205,6 +211,7 @@ class Http1Codec:
         self._expects_continue = False
         self._asked = ""
         self._old = False
+        self._upgrade = ""
 
     def _head(self) -> Part | None:
         """The next head with what is there of its body."""
@@ -216,7 +223,7 @@ class Http1Codec:
         one, two, three, block = match.groups()
         end = match.end()
         if end > self._easy or block.count(b"\n") > self._fields_max:
-            self._check_limits(block, end)
+            check_limits(block, end, self._limits)
         self._data = self._data[end:]
         lower = block.lower()
         found = MARKS.findall(lower)
@@ -246,7 +253,7 @@ class Http1Codec:
         match = self._whole_head.match(data) or (ODD_REQUEST_HEAD.match(data) if self._server else None)
         if match is None:
             line_end = data.find(b"\r\n")
-            self._check_size(line_end, end + 4)
+            check_size(line_end, end + 4, self._limits)
             pattern = REQUEST_LINE if self._server else STATUS_LINE
             raise fault_of_head(data[:line_end], data[line_end:end], pattern)
         return match
@@ -259,32 +266,9 @@ class Http1Codec:
         elif data[:5] != b"HTTP/"[: len(data)]:
             raise ProtocolError("the answer does not begin with HTTP/")
         line_end = data.find(b"\r\n")
-        self._check_size(len(data) - 1 if line_end < 0 else line_end, len(data))
+        check_size(len(data) - 1 if line_end < 0 else line_end, len(data), self._limits)
         if self._eof and (data or not self._server):
-            raise self._cut()
-
-    def _check_size(self, line: int, head: int) -> None:
-        limits = self._limits
-        if line > limits.line_bytes_max:
-            detail = f"the first line is longer than {limits.line_bytes_max} bytes"
-            raise ProtocolError(detail, 414, "target_too_long")
-        if head > limits.head_bytes_max:
-            raise ProtocolError(f"the head is larger than {limits.head_bytes_max} bytes", 431, "header_too_large")
-
-    def _check_limits(self, block: bytes, end: int) -> None:
-        """Whether a whole head, which ends at `end`, is too large in any way."""
-        limits = self._limits
-        self._check_size(end - len(block) - 4, end)
-        if block.count(b"\n") > limits.fields_max:
-            raise ProtocolError(f"more than {limits.fields_max} fields", 431, "header_too_large")
-        if len(block) > limits.line_bytes_max and max(map(len, block.split(b"\r\n"))) > limits.line_bytes_max:
-            detail = f"a field is longer than {limits.line_bytes_max} bytes"
-            raise ProtocolError(detail, 431, "header_too_large")
-
-    def _cut(self) -> ProtocolError:
-        if self._server:
-            return ProtocolError("the client closed the connection in the middle of a request", 0, "client_gone")
-        return ProtocolError("the connection was closed before the answer was whole", 502, "upstream_reset")
+            raise cut_short(self._server)
 
     # -- requests, read
 
@@ -369,7 +353,7 @@ class Http1Codec:
         self, status: int, phrase: str, old: bool, headers: Headers, marks: dict[bytes, bytes]
     ) -> Response | Interim:
         if status < 200:
-            return self._interim(status, phrase, headers)
+            return self._switched(phrase, headers, old) if status == 101 else self._interim(status, phrase, headers)
         length, chunked = framing_of(marks, old)
         self._keep = not (old or (b"connection" in marks and says_close(marks)))
         response = Response(status, headers, phrase, _VERSION_1_0 if old else _VERSION_1_1, length)
@@ -389,9 +373,18 @@ class Http1Codec:
             response.data, self._data = self._data, b""
         return response
 
+    def _switched(self, reason: str, headers: Headers, old: bool) -> Response:
+        """A 101; what came behind it waits for its turn."""
+        protocol = protocol_of(headers, "" if old else self._upgrade)
+        self._switch()
+        return Response(101, headers, reason, length=None, ended=False, upgrade=protocol)
+
+    def _switch(self) -> None:
+        self._keep = False
+        self._reading = Reading.UNTIL_END
+        self._writing = Writing.UNTIL_END
+
     def _interim(self, status: int, reason: str, headers: Headers) -> Interim:
-        if status == 101:
-            raise ProtocolError("a 101 that nobody asked for")
         if b"transfer-encoding" in headers.marks or b"content-length" in headers.marks:
             raise ProtocolError(f"a {status} with a body (RFC 9110 section 15.2)")
         self._interims += 1
@@ -402,10 +395,15 @@ class Http1Codec:
     # -- bodies, read
 
     def _rest_of_body(self) -> Part | None:
+        if self._reading is _UNTIL_END:
+            data, self._data = self._data, b""
+            if self._eof:
+                self._reading = _DONE
+            return Data(data, self._eof)
         self._expects_continue = self._expects_continue and not self._data
         part = self._body()
         if part is None and self._eof:
-            raise self._cut()
+            raise cut_short(self._server)
         return part
 
     def _body(self) -> Data | Trailers | None:
@@ -425,12 +423,6 @@ class Http1Codec:
             if not left:
                 self._reading = _DONE
             return Data(data, not left)
-        if reading is Reading.UNTIL_END:
-            self._data = b""
-            if self._eof:
-                self._reading = _DONE
-                return Data(data, True)
-            return Data(data) if data else None
         return self._chunks()
 
     def _chunks(self) -> Data | Trailers | None:
@@ -476,23 +468,15 @@ class Http1Codec:
     def _chunk_line(self, data: bytes, at: int) -> int:
         """Read the size of a chunk; gives where the line ends, -1 where it does not yet."""
         limits = self._limits
-        end = data.find(b"\r\n", at)
-        length = (len(data) - 1 if end < 0 else end) - at  # of what is there, the last may be the CR
-        if length > limits.chunk_line_bytes_max:
-            raise ProtocolError(f"the line of a chunk is longer than {limits.chunk_line_bytes_max} bytes")
-        if end < 0:
-            if len(data) > at and data[at] not in HEX_BYTES:
-                raise ProtocolError("a chunk does not begin with its size (RFC 9112 section 7.1)")
-            return -1
-        match = CHUNK_LINE.fullmatch(data, at, end)
+        match = chunk_line(data, at, limits)
         if match is None:
-            raise ProtocolError("the line of a chunk is not its size and extensions (RFC 9112 section 7.1)")
+            return -1
         self._extensions += len(match[2])
         if self._extensions > limits.chunk_extensions_bytes_max:
             raise ProtocolError(f"more than {limits.chunk_extensions_bytes_max} bytes of chunk extensions")
         self._left = int(match[1], 16)
         self._reading = Reading.CHUNK_DATA if self._left else Reading.TRAILERS
-        return end + 2
+        return match.end() + 2
 
     def _end_of_chunks(self, pieces: list[bytes], data: bytes) -> Data | Trailers | None:
         """The fields behind the last chunk, up to the empty line (section 7.1.2)."""
@@ -508,13 +492,8 @@ class Http1Codec:
             if end < 0:
                 self._data = data
                 return Data(b"".join(pieces)) if pieces else None
-            block = b"\r\n" + data[:end]
-            if FIELDS.fullmatch(block) is None:
-                raise ProtocolError(what_is_wrong_with(block))
-            if block.count(b"\r\n") > limits.trailer_fields_max:
-                raise ProtocolError(f"more than {limits.trailer_fields_max} trailers", 431, "header_too_large")
+            block = trailers_of(b"\r\n" + data[:end], limits)
             self._data = data[end + 4 :]
-            block = allowed_trailers(block)
         self._reading = _DONE
         if not block:
             return Data(b"".join(pieces), True)
@@ -551,7 +530,7 @@ class Http1Codec:
         data = part.data
         ended = part.ended
         length = part.length
-        if length == 0 and ended and not data and method not in BODY_EXPECTED and not self._last:
+        if length == 0 and ended and not (data or method in BODY_EXPECTED or self._last or part.upgrade):
             self._asked = method  # the usual request
             self._writing = _WRITTEN
             return b"%s%s HTTP/1.1%s\r\n\r\n" % (start, target.encode("latin-1"), with_framing(headers, b""))
@@ -564,7 +543,11 @@ class Http1Codec:
             framing = b"\r\nContent-Length: 0" if method in BODY_EXPECTED else b""
         self._asked = method
         block = with_framing(headers, framing)
-        if self._last:
+        if part.upgrade:
+            check_asking(part)
+            self._upgrade = part.upgrade
+            block = switching(headers.block, part.upgrade)
+        elif self._last:
             block += b"\r\nConnection: close"
         head = b"%s%s HTTP/1.1%s\r\n\r\n" % (start, target.encode("latin-1"), block)
         self._writing = Writing.CHUNKS if length is None else Writing.LENGTH
@@ -573,6 +556,8 @@ class Http1Codec:
 
     def _write_response(self, part: Response) -> Bytes:
         status = part.status
+        if status == 101:
+            return self._write_switch(part)
         start = start_of_answer(status, part.reason)
         if self._writing is not _NOT_BEGUN:
             raise ProtocolError("a second answer to one request")
@@ -605,6 +590,13 @@ class Http1Codec:
         self._writing = writing
         head = b"%s%s\r\n\r\n" % (start, block)
         return head if writing is Writing.DONE else self._with_body(head, data, part.ended)
+
+    def _write_switch(self, part: Response) -> Bytes:
+        head = head_of_switch(part)
+        if self._reading is not _DONE or self._asked != "GET" or self._old:
+            raise ProtocolError("a 101 to a request that could not ask for it")
+        self._switch()
+        return self._with_body(head, part.data, False)
 
     def _with_body(self, head: bytes, data: bytes, ended: bool) -> Bytes:
         if not data and not ended:

@@ -11,8 +11,9 @@ from typing import Final
 
 from coulee.core.answers import PHRASES
 from coulee.core.codec import ProtocolError
-from coulee.core.config import Limits
+from coulee.core.config import PROTOCOL, Limits
 from coulee.core.headers import MARKS, TOKEN, Headers, field_pattern, joined
+from coulee.core.parts import Request, Response
 from coulee.core.seam import Bytes
 
 JOIN_MAX: Final = 16384
@@ -54,6 +55,7 @@ HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(
 
 ABSOLUTE: Final = re.compile(rb"(?i:http(s)?)://([^/?#]*)([^#]*)")
 FRAMING: Final = field_pattern(("content-length", "transfer-encoding"))
+SWITCHING: Final = field_pattern(("content-length", "transfer-encoding", "connection", "upgrade"))
 
 NOT_IN_TRAILERS: Final = field_pattern(
     ("transfer-encoding", "content-length", "content-encoding", "content-type", "content-range", "trailer", "host",
@@ -82,6 +84,13 @@ def fault_of_origin(error: ProtocolError) -> ProtocolError:
     if error.reason == "upstream_reset":
         return error
     return ProtocolError(error.detail, 502, "upstream_invalid")
+
+
+def cut_short(server: bool) -> ProtocolError:
+    """The end of a connection in the middle of a message that a server, or a client, reads."""
+    if server:
+        return ProtocolError("the client closed the connection in the middle of a request", 0, "client_gone")
+    return ProtocolError("the connection was closed before the answer was whole", 502, "upstream_reset")
 
 
 def fault_of_head(line: bytes, block: bytes, pattern: re.Pattern[bytes]) -> ProtocolError:
@@ -136,6 +145,50 @@ def check_ranges(marks: dict[bytes, bytes], limits: Limits) -> None:
         raise ProtocolError(f"more than {limits.ranges_max} ranges (RFC 9110 section 14.2)")
 
 
+def check_size(line: int, head: int, limits: Limits) -> None:
+    """Neither the first line nor a head as a whole is larger than it may be."""
+    if line > limits.line_bytes_max:
+        detail = f"the first line is longer than {limits.line_bytes_max} bytes"
+        raise ProtocolError(detail, 414, "target_too_long")
+    if head > limits.head_bytes_max:
+        raise ProtocolError(f"the head is larger than {limits.head_bytes_max} bytes", 431, "header_too_large")
+
+
+def check_limits(block: bytes, end: int, limits: Limits) -> None:
+    """Whether a whole head, which ends at `end`, is too large in any way."""
+    check_size(end - len(block) - 4, end, limits)
+    if block.count(b"\n") > limits.fields_max:
+        raise ProtocolError(f"more than {limits.fields_max} fields", 431, "header_too_large")
+    if len(block) > limits.line_bytes_max and max(map(len, block.split(b"\r\n"))) > limits.line_bytes_max:
+        detail = f"a field is longer than {limits.line_bytes_max} bytes"
+        raise ProtocolError(detail, 431, "header_too_large")
+
+
+def chunk_line(data: bytes, at: int, limits: Limits) -> re.Match[bytes] | None:
+    """The line of a chunk: its size in hexadecimal digits, and its extensions. None where it is not whole yet."""
+    end = data.find(b"\r\n", at)
+    length = (len(data) - 1 if end < 0 else end) - at  # of what is there, the last may be the CR
+    if length > limits.chunk_line_bytes_max:
+        raise ProtocolError(f"the line of a chunk is longer than {limits.chunk_line_bytes_max} bytes")
+    if end < 0:
+        if len(data) > at and data[at] not in HEX_BYTES:
+            raise ProtocolError("a chunk does not begin with its size (RFC 9112 section 7.1)")
+        return None
+    match = CHUNK_LINE.fullmatch(data, at, end)
+    if match is None:
+        raise ProtocolError("the line of a chunk is not its size and extensions (RFC 9112 section 7.1)")
+    return match
+
+
+def trailers_of(block: bytes, limits: Limits) -> bytes:
+    """Of the fields behind the last chunk, those that go on."""
+    if FIELDS.fullmatch(block) is None:
+        raise ProtocolError(what_is_wrong_with(block))
+    if block.count(b"\r\n") > limits.trailer_fields_max:
+        raise ProtocolError(f"more than {limits.trailer_fields_max} trailers", 431, "header_too_large")
+    return allowed_trailers(block)
+
+
 def allowed_trailers(block: bytes) -> bytes:
     """The trailers that go on. Raises `ProtocolError` for those that are only there to be read two ways."""
     for name, _ in MARKS.findall(block.lower()):
@@ -176,7 +229,25 @@ def says_close(marks: dict[bytes, bytes]) -> bool:
     options = marks.get(b"connection")
     if options is None or b"close" not in options:
         return False
-    return b"close" in [option.strip(b" \t") for option in options.split(b",")]
+    return b"close" in options_of(marks)
+
+
+def options_of(marks: dict[bytes, bytes]) -> list[bytes]:
+    """What Connection names, in lower case."""
+    return [option.strip(b" \t") for option in marks.get(b"connection", b"").split(b",")]
+
+
+def protocol_of(headers: Headers, asked: str) -> str:
+    """The protocol that a 101 switches to, which must be the one asked for (RFC 9110 section 15.2.2)."""
+    if not asked:
+        raise ProtocolError("a 101 that nobody asked for")
+    marks = headers.marks
+    if b"content-length" in marks or b"transfer-encoding" in marks:
+        raise ProtocolError("a 101 with a body (RFC 9110 section 15.2)")
+    protocol = headers.get("upgrade") or ""  # two of them are joined, and no protocol
+    if b"upgrade" not in options_of(marks) or protocol.lower() != asked.lower():
+        raise ProtocolError(f"a 101 that does not switch to {asked}, which was asked for (RFC 9110 section 15.2.2)")
+    return protocol
 
 
 def what_is_wrong_with(block: bytes) -> str:
@@ -207,6 +278,32 @@ def with_framing(headers: Headers, framing: bytes) -> bytes:
 
 
 _BEFORE_LENGTH: Final = len("\r\nContent-Length: ")
+
+
+def switching(block: bytes, protocol: str) -> bytes:
+    """The fields of a head that asks for another protocol, or switches to it."""
+    if PROTOCOL.fullmatch(protocol) is None:
+        raise ProtocolError(f"{protocol!r} is no protocol to switch to")
+    return b"%s\r\nConnection: upgrade\r\nUpgrade: %s" % (SWITCHING.sub(b"", block), protocol.encode())
+
+
+def check_asking(request: Request) -> None:
+    """Only a GET without a body asks for an upgrade: what follows it could be either."""
+    if request.method != "GET" or request.length != 0 or not request.ended:
+        raise ProtocolError(f"a {request.method} or a body beside an upgrade")
+
+
+def check_switch(response: Response) -> None:
+    """A 101 switches to a protocol, and what follows has no end but the connection's."""
+    if not response.upgrade or response.ended:
+        raise ProtocolError("101 is no answer, unless an origin switches to what was asked for")
+
+
+def head_of_switch(part: Response) -> bytes:
+    """A 101."""
+    check_switch(part)
+    fields = switching(part.headers.block, part.upgrade)
+    return b"HTTP/1.1 101 %s%s\r\n\r\n" % (phrase_of(101, part.reason), fields)
 
 
 def check_length(data: bytes, length: int | None, ended: bool) -> None:

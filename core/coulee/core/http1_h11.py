@@ -7,6 +7,7 @@ and puts its events into our parts. Rules:
 - A message that is both a head and, later in the same bytes, a fault gives the head first and the fault after it: how
   the bytes were split must not matter.
 - Framing is ours: Content-Length and Transfer-Encoding are taken out of what we write, and put in by `part.length`.
+- Behind a 101 h11 has no more to say: bytes go past it, in both directions.
 - A new cycle begins by itself, once both sides have ended the one before.
 """
 
@@ -28,11 +29,15 @@ from coulee.core.http1_grammar import (
     REFUSED_METHODS,
     allowed_trailers,
     authority_of,
+    check_asking,
     check_length,
     check_ranges,
+    check_switch,
     joined_once,
     other_target,
     phrase_of,
+    protocol_of,
+    switching,
 )
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
@@ -49,7 +54,7 @@ class H11Codec:
     """One HTTP/1.1 connection. `role` is ours: `"server"` reads requests, `"client"` reads answers."""
 
     __slots__ = ("_blank_line_seen", "_chunked", "_conn", "_eof", "_error", "_fed", "_head_asked", "_interims", "_last",
-                 "_limits", "_role", "_stream", "_trailers")  # fmt: skip
+                 "_limits", "_role", "_stream", "_switched", "_trailers", "_upgrade")  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self._role: Role = role
@@ -65,6 +70,8 @@ class H11Codec:
         self._interims = 0
         self._blank_line_seen = False
         self._head_asked = False  # the request that is to be answered
+        self._upgrade = ""  # what our request asks to switch to
+        self._switched = False  # to another protocol
 
     def _new_connection(self) -> h11.Connection:
         # Twice the limit: h11 bounds what it holds, and `_check_fields` says what is too large, however it was split.
@@ -76,12 +83,14 @@ class H11Codec:
     @property
     def buffered(self) -> int:
         """See `Codec`."""
-        return sum(map(len, self._fed)) + len(self._conn.trailing_data[0])
+        return sum(map(len, self._fed)) + (0 if self._switched else len(self._conn.trailing_data[0]))
 
     @property
     def reusable(self) -> bool:
         """See `Codec`. Bytes that an origin sends behind its answer spoil the connection."""
         conn = self._conn
+        if self._switched:
+            return False
         ends = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
         if self._last or self._error is not None or conn.our_state in ends or conn.their_state in ends:
             return False
@@ -120,6 +129,8 @@ class H11Codec:
         """See `Codec`."""
         if self._error is not None:
             raise self._error
+        if self._switched:
+            return self._opaque()
         if self._trailers is not None:
             trailers, self._trailers = self._trailers, None
             return self._stream, trailers
@@ -134,6 +145,17 @@ class H11Codec:
             return NEED_DATA
         part = self._read()
         return NEED_DATA if part is None else (self._stream, part)
+
+    def _switch(self) -> None:
+        self._switched = True
+        self._fed.insert(0, self._conn.trailing_data[0])
+
+    def _opaque(self) -> Pulled:
+        """Whatever is there of the other protocol."""
+        data = b"".join(self._fed)
+        ended, self._eof = self._eof, False
+        self._fed.clear()
+        return (self._stream, Data(data, ended)) if data or ended else NEED_DATA
 
     def _next_cycle(self) -> None:
         self._conn.start_next_cycle()
@@ -240,7 +262,14 @@ class H11Codec:
             self._trailers = Trailers(Headers.from_block(block))
         return b"".join(pieces), not block
 
-    def _interim(self, event: h11.InformationalResponse) -> Interim:
+    def _interim(self, event: h11.InformationalResponse) -> Interim | Response:
+        if event.status_code == 101:
+            _check_fields(event.headers.raw_items(), 0, self._limits)
+            headers = _headers(event)
+            protocol = protocol_of(headers, self._upgrade if event.http_version == b"1.1" else "")
+            self._switch()
+            reason = event.reason.decode("latin-1")
+            return Response(101, headers, reason, length=None, ended=False, upgrade=protocol)
         self._interims += 1
         if self._interims > self._limits.interims_max:
             raise ProtocolError(f"more than {self._limits.interims_max} interim answers")
@@ -288,6 +317,9 @@ class H11Codec:
 
     def write(self, stream: int, part: Part) -> Bytes:
         """See `Codec`."""
+        if self._switched:
+            assert isinstance(part, Data)
+            return part.data
         out: list[bytes] = []
         try:
             if isinstance(part, Request):
@@ -321,11 +353,15 @@ class H11Codec:
             self._next_cycle()
         check_length(part.data, part.length, part.ended)
         fields = _unframed(part.headers)
+        self._upgrade = part.upgrade
+        if part.upgrade:
+            check_asking(part)
+            fields = Headers.from_block(switching(part.headers.block, part.upgrade)).raw()
         if part.length is None:
             fields.append((b"Transfer-Encoding", b"chunked"))
         elif part.length or part.method in BODY_EXPECTED:
             fields.append((b"Content-Length", b"%d" % part.length))
-        if self._last:
+        if self._last and not part.upgrade:
             fields.append((b"Connection", b"close"))
         self._chunked = part.length is None
         request = h11.Request(
@@ -334,7 +370,19 @@ class H11Codec:
         self._send(request, out)
         self._write_body(part.data, part.ended, out)
 
+    def _write_switch(self, part: Response, out: list[bytes]) -> None:
+        check_switch(part)
+        fields = Headers.from_block(switching(part.headers.block, part.upgrade)).raw()
+        head = h11.InformationalResponse(status_code=101, headers=fields, reason=phrase_of(101, part.reason))
+        self._send(head, out)
+        self._switch()
+        if part.data:
+            out.append(part.data)
+
     def _write_response(self, part: Response, out: list[bytes]) -> None:
+        if part.status == 101:
+            self._write_switch(part, out)
+            return
         fields = _unframed(part.headers)
         bodiless = part.status == 204
         if not (bodiless or part.status == 304 or self._head_asked):

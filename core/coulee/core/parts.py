@@ -6,7 +6,7 @@ Rules:
   is one part. Otherwise `Data` parts follow, the last one `ended`; or `Trailers`, which end a body too.
 - `length` is what the message declares its body to be, in bytes; None where only its end tells. It is framing, so it is
   here and not among the fields: codecs take Content-Length and Transfer-Encoding out of what they write and put their
-  own.
+  own. So is `upgrade`, the protocol that a request asks to switch to, or that a 101 switches to; "" in all others.
 - Parts are mutable until they are handed on; filters change heads in place.
 """
 
@@ -39,6 +39,7 @@ class Request:
     length: int | None = 0
     data: bytes = b""
     ended: bool = True
+    upgrade: str = ""
 
     @property
     def path(self) -> str:
@@ -62,6 +63,7 @@ class Response:
     length: int | None = 0
     data: bytes = b""
     ended: bool = True
+    upgrade: str = ""
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from coulee.core.kernel import PARKED, Alarm, Task, _Parked
 from coulee.core.seam import ErrorKind
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from coulee.core.peer import Peer, PoolKey
     from coulee.core.proxy import Proxy
@@ -35,13 +35,14 @@ if TYPE_CHECKING:
 class Upstream(Connection):
     """One connection to an origin: connecting, then lent (`stream` is set) or idle."""
 
-    __slots__ = ("desk", "pool", "uses")
+    __slots__ = ("desk", "on_loss", "pool", "uses")
 
     def __init__(self, pool: Pool, desk: _Desk) -> None:
         super().__init__(pool.proxy, pool.proxy.number(), pool.proxy.new_codec("client"), pool.proxy.config)
         self.pool = pool
         self.desk = desk
         self.uses = 0  # streams lent so far
+        self.on_loss: Callable[[ExchangeError], None] | None = None  # whom to tell when nobody reads from it any more
 
     def lend(self) -> Stream:
         """The stream for one exchange."""
@@ -62,19 +63,27 @@ class Upstream(Connection):
 
     def gone(self, kind: ErrorKind | None, detail: str) -> None:
         if self.stream is not None:
-            self.stream.fail(ExchangeError("upstream_reset", detail or "the connection was closed"))
+            self.fail(self.stream, ExchangeError("upstream_reset", detail or "the connection was closed"))
         else:
             self.pool.retire(self)
 
     def timed_out(self, reading: bool) -> None:
         timeouts = self.timeouts
-        if self.stream is None:
+        if self.close_wanted:
+            self.close(abort=True)  # it was given back with its last bytes on their way, and does not take them
+        elif self.stream is None:
             self.pool.retire(self)
         elif reading:
             self.stream.give_up(ExchangeError("upstream_timeout", f"no answer within {self.stream.patience_s:g} s"))
         else:
             waited = f"took nothing of the request for {timeouts.send_stall_timeout_s:g} s"
-            self.stream.fail(ExchangeError("upstream_timeout", waited))
+            self.fail(self.stream, ExchangeError("upstream_timeout", waited))
+
+    def fail(self, stream: Stream, error: ExchangeError) -> None:
+        """It is of no more use to who has it."""
+        stream.fail(error)
+        if self.on_loss is not None:
+            self.on_loss(error)
 
     def fault(self, error: ProtocolError) -> ExchangeError:
         return ExchangeError(error.reason, error.detail, error.status)

@@ -37,7 +37,7 @@ _HOP_BY_HOP: Final = (
 _FORWARDING: Final = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "forwarded")
 _VERSION: Final = (1, 1)
 _NEVER_NAMED_AWAY: Final = frozenset(
-    {*_FORWARDING, "host", "authorization", "cookie", "via", "date", "expect", "max-forwards", "set-cookie"}
+    {*_FORWARDING, "upgrade", "host", "authorization", "cookie", "via", "date", "expect", "max-forwards", "set-cookie"}
 )
 
 _DROP_FROM_STRANGER: Final = re.compile(
@@ -58,23 +58,26 @@ TO_DROP: Final = frozenset({b"connection", UNDERSCORE})
 """Marks of a request for which `drop_on_arrival` has something to do."""
 
 
-def drop_on_arrival(headers: Headers, config: Config) -> None:
+def drop_on_arrival(headers: Headers, config: Config) -> bool:
     """What no filter is to see of a request, in place: the fields that Connection names (RFC 9110 section 7.6.1), for
     what a filter adds later, no client can name away; and those with an underscore in their name. Raises
-    `ExchangeError` where these are to be refused."""
+    `ExchangeError` where these are to be refused. True where Connection names any."""
     marks = headers._marks or headers.marks
     if UNDERSCORE in marks and config.underscore_in_names != "pass":
         if config.underscore_in_names == "refuse":
             raise ExchangeError("bad_request", "a field with an underscore in its name")
         headers.block = _UNDERSCORE.sub(b"", headers.block)
-    drop_named(headers)
+    return drop_named(headers)
 
 
-def drop_named(headers: Headers) -> None:
-    """Drop the fields that Connection names, in place, and leave Connection to be looked at."""
+def drop_named(headers: Headers) -> bool:
+    """Drop the fields that Connection names, in place, and leave Connection and Upgrade to be looked at. True where it
+    names any."""
     named = (headers._marks or headers.marks).get(b"connection")
-    if named is not None and named not in _ORDINARY_CONNECTION:
-        headers.block = _without_named(headers.block, named.decode("latin-1"))
+    if named is None or named in _ORDINARY_CONNECTION:
+        return False  # so it nearly always is
+    headers.block = _without_named(headers.block, named.decode("latin-1"))
+    return True
 
 
 def request_for_upstream(request: Request, client: Address, trusted: bool, config: Config) -> Request:
@@ -98,7 +101,8 @@ def request_for_upstream(request: Request, client: Address, trusted: bool, confi
         hops = hops_left(request)
         if hops:
             out.set("Max-Forwards", str(hops - 1))
-    return Request(request.method, request.target, out, _VERSION, request.scheme, request.authority, request.length)
+    return Request(request.method, request.target, out, _VERSION, request.scheme, request.authority, request.length,
+                   upgrade=request.upgrade)  # fmt: skip
 
 
 def response_for_downstream(response: Response, wall_clock: float, config: Config) -> None:
