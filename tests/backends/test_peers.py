@@ -188,6 +188,25 @@ def test_upgrades() -> None:
     assert world.client.switched == b"hello!"
 
 
+@pytest.mark.parametrize("hasty", [False, True])
+@pytest.mark.parametrize("gap_s", [0.0, 1.0])
+def test_what_is_said_behind_an_upgrade_is_echoed_to_its_end(hasty: bool, gap_s: float) -> None:
+    ask = Ask(fields=UPGRADE, talk=[b"one ", b"two"], gap_s=gap_s, hasty=hasty)
+    world = World([ask], Reply(101, fields=UPGRADE[1:], pieces=[b"hello "], echo=True))
+    world.sim.advance(5.0)
+    assert world.origin.switched == b"one two"
+    assert world.client.switched == b"hello one two"
+    assert world.client.eof
+    assert world.origin.eof
+    assert (world.client.error, world.client.is_closed) == (None, True)
+
+
+def test_an_origin_may_reset_what_was_upgraded() -> None:
+    world = World([Ask(fields=UPGRADE)], Reply(101, fields=UPGRADE[1:], fault="reset_body"), stay=True)
+    world.sim.advance(1.0)
+    assert (world.answers[0].status, world.client.error) == (101, "reset")
+
+
 def test_connections_end_when_somebody_says_so() -> None:
     world = World([Ask(), Ask()], Reply(then_close=True))
     assert [answer.get("connection") for answer in world.answers] == ["close"]

@@ -71,6 +71,7 @@ class Plan:
     answered_by_filter: bool = False
     body_up: bytes = b""
     body_down: bytes = b""
+    talk: bytes = b""  # behind a 101
 
 
 class Gate(Filter):
@@ -173,6 +174,7 @@ class Scenario:
             pool_wait_s=rng.choice((0.2, 5.0)) if self.hostile else 60.0,
             connect_timeout_s=rng.choice((1.0, 3.0, 200.0)),
             keep_alive_idle_s=rng.choice((1.0, 60.0)),
+            upgraded_idle_timeout_s=rng.choice((1.0, 60.0)) if self.hostile else 3600.0,
             upstream_keep_alive_idle_s=rng.choice((0.05, 55.0)),
         )
         return Config(
@@ -210,6 +212,26 @@ class Scenario:
         plan = Plan(
             number, ask, self._reply(method, number, body_down), kind in ("answer", "raise"), body_up, body_down
         )
+        self.plans[number] = plan
+        return plan
+
+    def _upgrade(self) -> Plan:
+        """A request to switch protocols; mostly it is granted, and then what is said is echoed."""
+        rng = self.rng
+        number = len(self.plans) + 1
+        talk = pattern(number, rng.choice((1, 50, 3000, 100_000)), "t")
+        body = pattern(number, rng.choice((0, 20, 3000, 100_000)), "d")
+        fields = [("Host", "example.com"), ("Connection", "upgrade"), ("Upgrade", "websocket")]
+        kind = rng.choice(("", "", "", "answer", "sleep"))
+        if kind:
+            fields.append(("X-Filter", kind))
+        ask = Ask("GET", f"/{number}", fields, gap_s=rng.choice((0.0, 0.002)), talk=_pieces(rng, talk),
+                  hasty=rng.random() < 0.3)  # fmt: skip
+        reply = self._reply("GET", number, body)
+        if rng.random() < 0.8:
+            reply = Reply(101, [*fields[1:3], ("X-Number", str(number))], _pieces(rng, body), echo=True,
+                          delay_s=reply.delay_s, interims=reply.interims, fault=reply.fault)  # fmt: skip
+        plan = Plan(number, ask, reply, kind == "answer", b"", body, talk)
         self.plans[number] = plan
         return plan
 
@@ -268,11 +290,11 @@ class Scenario:
                 leave_after_bytes=rng.choice((1, 50, 400, 3000)) if leaves else None,
                 leave_by=rng.choice(("reset", "close")),
             )
-            self.clients.append((client, plans))
-            begins = rng.random() * 0.3
-            simulator.call_later(begins, partial(simulator.connect, PROXY, client))
-            if self.hostile and rng.random() < 0.2:
-                simulator.call_later(begins + rng.random() * rng.choice((0.1, 5.0)), client.reset)
+            self._arrives(client, plans)
+        if rng.random() < 0.3:
+            leaves = self.hostile and rng.random() < 0.3
+            plan = self._upgrade()
+            self._arrives(H11Client([plan.ask], leave_after_bytes=rng.choice((150, 400)) if leaves else None), [plan])
         if self.hostile and rng.random() < 0.4:
             simulator.call_later(rng.random() * 0.3, self._stranger)
         simulator.advance((60.0 if self.stalling else rng.choice((0.1, 2.0, 20.0))) if self.hostile else 400.0)
@@ -283,6 +305,14 @@ class Scenario:
         simulator.settle()
         self._judge_the_end()
         return self._outcome()
+
+    def _arrives(self, client: H11Client, plans: list[Plan]) -> None:
+        simulator, rng = self.simulator, self.rng
+        self.clients.append((client, plans))
+        begins = rng.random() * 0.3
+        simulator.call_later(begins, partial(simulator.connect, PROXY, client))
+        if self.hostile and rng.random() < 0.2:
+            simulator.call_later(begins + rng.random() * rng.choice((0.1, 5.0)), client.reset)
 
     def _stranger(self) -> None:
         """Somebody who speaks no HTTP, or half of it, or nothing."""
@@ -313,7 +343,11 @@ class Scenario:
             assert not client.malformed, client.malformed
             assert not client.unasked, "nothing comes that was not asked for"
             for plan, answer in zip(plans, client.answers, strict=False):
-                self._judge_answer(plan, answer, by_target.get(plan.ask.target))
+                record = by_target.get(plan.ask.target)
+                if answer.status == 101:
+                    self._judge_upgrade(plan, client, record)
+                else:
+                    self._judge_answer(plan, answer, record)
             if not self.hostile:
                 self._judge_fair(client, len(plans))
         self._judge_origins()
@@ -356,6 +390,20 @@ class Scenario:
             if plan.reply.trailers and not bodiless and plan.ask.version == "1.1":
                 assert answer.trailers == [(b"X-Sum", str(plan.number).encode())]
 
+    def _judge_upgrade(self, plan: Plan, client: H11Client, record: Access | None) -> None:
+        """Behind a 101 all bytes come, in order; in fair weather to the last."""
+        assert record is not None
+        assert record.status == plan.reply.status == 101
+        assert client.answers[0].get("x-number") == str(plan.number)
+        expected = plan.body_down + plan.talk
+        assert expected.startswith(client.switched), "no byte lost, none invented, none out of order"
+        if not self.hostile or not record.reason:
+            assert record.bytes_in == len(plan.talk)
+            assert record.bytes_out == len(expected)
+        if not self.hostile:
+            assert client.switched == expected
+            assert record.reason == ""
+
     def _an_origin_talks_too_much(self) -> bool:
         return any(plan.reply.fault == "extra" for plan in self.plans.values())
 
@@ -371,6 +419,8 @@ class Scenario:
                 assert plan.body_up.startswith(asked.body), "no byte of another request"
                 assert not asked.complete or asked.body == plan.body_up, "a truncated body is never sent as whole"
                 assert asked.get("x-forwarded-for") == "10.0.0.9"
+                if asked is origin.asked[-1]:
+                    assert plan.talk.startswith(origin.switched), "nothing is HTTP behind a 101, nothing goes before it"
                 if plan.ask.method in ("POST", "PATCH"):
                     assert times[asked.target] == 1, "never sent twice"
 
@@ -390,6 +440,7 @@ class Scenario:
             census[f"reason:{record.reason or 'none'}"] += 1
             census[f"attempts:{len(record.attempts)}"] += 1
             census["reused"] += record.reused
+            census["upgraded"] += record.status == 101
         for name, value in (("retries", self.proxy.counters.retries), ("reuses", self.proxy.counters.reuses)):
             census[name] += value
         return Outcome(self.seed, self.simulator.trace_hash, len(self.records), census)

@@ -21,7 +21,7 @@ EXPECTED_REASONS = (
     "none", "bad_request", "method_not_allowed", "header_timeout", "expectation_failed", "header_too_large",
     "not_implemented", "client_gone", "version_not_supported", "send_timeout", "body_timeout", "upstream_refused",
     "upstream_unreachable", "upstream_connect_timeout", "upstream_reset", "upstream_timeout",
-    "upstream_invalid", "pool_full", "filter_error", "too_many_connections", "body_too_large",
+    "upstream_invalid", "pool_full", "filter_error", "too_many_connections", "body_too_large", "idle_timeout",
 )  # fmt: skip
 """What must come up somewhere in a thousand seeds."""
 
@@ -51,7 +51,7 @@ def test_every_fault_and_every_reason_occurred() -> None:
     assert not kinds, f"what never went over the seam: {kinds}"
     absent = [reason for reason in EXPECTED_REASONS if not _census[f"reason:{reason}"]]
     assert not absent, f"reasons that never came up: {absent}"
-    assert min(_census["retries"], _census["reuses"], _census["attempts:3"]) > 0
+    assert min(_census["retries"], _census["reuses"], _census["attempts:3"], _census["upgraded"]) > 0
 
 
 def test_traces_do_not_depend_on_the_hash_seed() -> None:

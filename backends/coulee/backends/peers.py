@@ -30,7 +30,8 @@ _HEAD_BYTES_MAX = 1_048_576  # peers are no proxies: whether a head is too large
 @dataclass(slots=True)
 class Ask:
     """A request to send. `pieces` is its body, sent with `gap_s` between them; without a length in `fields` a body goes
-    out chunked."""
+    out chunked. `talk` is what is said behind a 101, with the same pauses, and then an end; or, if it is `hasty`, right
+    behind the request."""
 
     method: str = "GET"
     target: str = "/"
@@ -38,6 +39,8 @@ class Ask:
     pieces: Sequence[bytes] = ()
     gap_s: float = 0.0
     version: Literal["1.1", "1.0"] = "1.1"
+    talk: Sequence[bytes] = ()
+    hasty: bool = False
 
 
 @dataclass(slots=True)
@@ -82,7 +85,8 @@ class Reply:
     `framing`: by `Content-Length`, chunked, or by closing behind the body. `trailers` need chunks. `fault`:
     no answer (`silence`), an end instead of it (`close`, `reset`), a reset behind its head or half way through its
     body, an end half way through (`truncate`), no HTTP (`garbage`), or unasked bytes behind it (`extra`).
-    `then_close`: closes behind the answer, and says so unless it is `rude`.
+    `then_close`: closes behind the answer, and says so unless it is `rude`. `echo`: behind a 101 and its `pieces`,
+    sends back what it hears, up to its end.
     """
 
     status: int = 200
@@ -95,6 +99,7 @@ class Reply:
     gap_s: float = 0.0
     then_close: bool = False
     rude: bool = False
+    echo: bool = False
     fault: Literal["silence", "close", "reset", "reset_head", "reset_body", "truncate", "garbage", "extra"] | None = (
         None
     )
@@ -208,6 +213,8 @@ class H11Client(FarEnd):
                 self.call_later(ask.gap_s, partial(self._send_body, conn, ask, index))
                 return
         out.append(conn.send(h11.EndOfMessage()) or b"")
+        if ask.hasty:
+            out += ask.talk
         self.write(b"".join(out))
         if self._asks and self._pipelined:
             self._send(self._asks.popleft())
@@ -249,6 +256,8 @@ class H11Client(FarEnd):
             if conn.their_state is h11.SWITCHED_PROTOCOL:
                 self._switched = True
                 self.switched += conn.trailing_data[0]
+                if answer.ask.talk:
+                    self._talk(answer.ask, len(answer.ask.talk) if answer.ask.hasty else 0)
                 return
             if not answer.complete or conn.our_state is h11.SEND_BODY:
                 return
@@ -257,6 +266,16 @@ class H11Client(FarEnd):
             if not self._pipelined or not self._asks:
                 self._after(conn)
         self.unasked += data
+
+    def _talk(self, ask: Ask, index: int) -> None:
+        """What is said behind a 101, from one piece on, and the end of it."""
+        while index < len(ask.talk):
+            self.write(ask.talk[index])
+            index += 1
+            if ask.gap_s:
+                self.call_later(ask.gap_s, partial(self._talk, ask, index))
+                return
+        self.write_eof()
 
     def _after(self, conn: h11.Connection) -> None:
         """One is answered: ask the next, unless the answer says that this was the last."""
@@ -372,8 +391,10 @@ class H11Origin(FarEnd):
             self.eof = True
             if self._current is None or not self._current.complete:
                 self.close()  # nothing, or half a request: there is nobody to answer
+            elif self._switched and self._reply is not None and self._reply.echo:
+                self.write_eof()
         elif self._switched:
-            self.switched += data
+            self._hear(data)
         elif not self.malformed:
             self._read(data)
 
@@ -473,11 +494,19 @@ class H11Origin(FarEnd):
             if reply.status == 101:
                 self._say(h11.InformationalResponse(status_code=101, headers=_encoded(reply.fields)))
                 self._switched = self._answered = True
-                self.switched += self._conn.trailing_data[0]
                 for piece in reply.pieces:
                     self.write(piece)
+                self._hear(self._conn.trailing_data[0])
+                if reply.fault == "reset_body":
+                    self.call_later(0.001, self.reset)
                 return
             self._send_head(reply, asked)
+
+    def _hear(self, data: bytes) -> None:
+        """Bytes behind a 101."""
+        self.switched += data
+        if data and self._reply is not None and self._reply.echo:
+            self.write(data)
 
     def _send_head(self, reply: Reply, asked: Asked) -> None:
         bodiless = asked.method == "HEAD" or reply.status in (204, 304)
