@@ -713,6 +713,14 @@ def test_no_time_limit_of_bodies_counts_but_one_of_their_own() -> None:
     world.leaves_nothing()
 
 
+def test_no_minimum_rate_of_bodies_counts_and_no_size() -> None:
+    world = make(config=replace(PLAIN, limits=Limits(request_body_bytes_max=10)))
+    client, origin = upgraded(world)
+    for _ in range(60):
+        world.wait(29.0)
+        assert world.receives(client, b"x") == [Send(origin, b"x")]
+
+
 def test_the_limit_is_a_setting_and_holds_when_one_side_has_ended() -> None:
     world = make(config=replace(PLAIN, timeouts=Timeouts(upgraded_idle_timeout_s=5.0)))
     client, origin = upgraded(world)
