@@ -48,7 +48,8 @@ sweep: $(STAMP)  ## the simulation over many more seeds: make sweep SEEDS=20000
 fuzz: $(STAMP)  ## the properties with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/differential
 
-bench: $(STAMP) system  ## CPU time per request beside nginx, a byte relay and an aiohttp proxy
+bench: $(STAMP)  ## CPU time per request and memory per connection, beside nginx, a relay, aiohttp, Caddy and node
+	@tests/benchmarks/install $(BIN)/python
 	$(BIN)/python -m tests.benchmarks
 
 versions: $(STAMP)  ## the tests on every CPython from 3.11 on that this machine has
@@ -58,5 +59,5 @@ docs: $(STAMP)  ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 clean:  ## remove everything that was made here
-	rm -rf $(VENV) .venv-* docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* dist build
+	rm -rf $(VENV) .venv-* .bench docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,10 @@
-"""`make bench`: CPU time per request of coulee beside nginx, a blind relay and an aiohttp proxy, in one run.
+"""`make bench`: what coulee costs, in one run: its codec alone beside h11, and the whole proxy beside nginx, a blind
+relay and other proxies, in CPU time per request and in memory per idle connection.
 
 Rules: the proxies share one core, the load generator and the origin another; a figure is the proxy process's own user
-and system time in a window divided by what was answered in it; every window has a warm-up before it; rounds are
-interleaved, each running every peer once per scenario, so that a slow minute of the machine falls on all of them.
+and system time in a window divided by what was answered in it; every peer is warmed up with every scenario first;
+rounds are interleaved, each running every peer once per scenario, so that a slow minute of the machine falls on all of
+them.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import json
 import os
 import platform
 import signal
@@ -18,14 +21,18 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from tests.benchmarks import codecs, idle
 from tests.benchmarks.load import Generator
 from tests.benchmarks.nginx import Nginx
-from tests.benchmarks.peers import PEERS, Peer, check, running
+from tests.benchmarks.peers import PEERS, Peer, Peers, check
 from tests.benchmarks.processes import BenchError, child, cpu_ns, free_port, wait_ready
 from tests.benchmarks.report import Results
-from tests.benchmarks.scenarios import SCENARIOS
+from tests.benchmarks.scenarios import SCENARIOS, Column, Scenario
 
 WARM_UP = 1  # seconds
+CODEC = "codec"
+IDLE = Column("idle", "KiB PSS/connection", 2)
+PARTS = [CODEC, *SCENARIOS, IDLE.name]
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -50,17 +57,18 @@ def positive(text: str) -> int:
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks", description="CPU time per request of coulee and its peers.")
+    parser = argparse.ArgumentParser(prog="benchmarks", description="What coulee and its peers cost.")
     parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="rounds; the median counts (3)")
-    parser.add_argument("--seconds", type=positive, default=3, metavar="N", help="length of a window (3)")
-    parser.add_argument("--only", type=some_of(SCENARIOS), default=list(SCENARIOS), metavar="SCENARIO,...")
-    parser.add_argument("--peers", type=some_of(PEERS), default=list(PEERS), metavar="PEER,...")
+    parser.add_argument("--seconds", type=positive, default=2, metavar="N", help="length of a window (2)")
+    parser.add_argument("--only", type=some_of(PARTS), default=PARTS, metavar="PART,...", help=", ".join(PARTS))
+    parser.add_argument("--peers", type=some_of(PEERS), default=list(PEERS), metavar="PEER,...", help=", ".join(PEERS))
+    parser.add_argument("--idle", type=positive, default=idle.CONNECTIONS, metavar="N", help="idle connections (5000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
     return parser.parse_args(arguments)
 
 
 def say(line: str) -> None:
-    """Progress and complaints; the table alone goes to standard output."""
+    """Progress and complaints; the tables alone go to standard output."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -74,45 +82,74 @@ def machine(nginx: Nginx, generator: Generator, proxy_core: int, load_core: int)
     return f"{python}, {uvloop}, {nginx.version}, {generator.name}, {platform.system()} {platform.release()}, {cores}"
 
 
-def bench(asked: argparse.Namespace) -> Results:
-    """Start everything, run the rounds, end everything."""
+def bench(asked: argparse.Namespace) -> tuple[str, Results]:
+    """The whole proxies: start what they need, measure them, end everything. Also says on what machine."""
     cores = sorted(os.sched_getaffinity(0))
     load_core, proxy_core = cores[0], cores[-1]
     if load_core == proxy_core:
         say("bench: only one core, so the peers share it with the load and the figures are rough")
-    scenarios = [SCENARIOS[name] for name in asked.only]
+    scenarios = [SCENARIOS[name] for name in asked.only if name in SCENARIOS]
+    results = Results(list(asked.peers), [each.column for each in scenarios])
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coulee-bench-")))
         nginx, generator = Nginx(folder), Generator(load_core, folder)
         origin = free_port()
+        if IDLE.name in asked.only:
+            idle.allow_files(idle.files_needed(asked.idle))  # before the origin starts, which needs as many
         wait_ready(stack.enter_context(child("origin", nginx.origin(origin), load_core, folder)), origin)
         for scenario in scenarios:
             check("origin", origin, scenario)
-        peers: list[Peer] = []
-        for name in asked.peers:
+        peers = Peers(nginx, origin, proxy_core, folder)
+        if scenarios:
+            measure_cpu(asked, scenarios, peers, generator, results)
+        if IDLE.name in asked.only:
+            measure_idle(asked.idle, peers, results)
+        return machine(nginx, generator, proxy_core, load_core), results
+
+
+def measure_cpu(
+    asked: argparse.Namespace, scenarios: Sequence[Scenario], peers: Peers, generator: Generator, results: Results
+) -> None:
+    """Run the rounds; what cannot run is taken out of the results."""
+    with contextlib.ExitStack() as stack:
+        running: list[Peer] = []
+        for name in list(results.peers):
             try:
-                peers.append(stack.enter_context(running(name, nginx, origin, proxy_core, folder, scenarios)))
+                running.append(stack.enter_context(peers.running(name, scenarios)))
             except BenchError as error:
                 say(f"bench: {name} is skipped: {error}")
-        if not peers:
+        results.peers = [peer.name for peer in running]
+        if not running:
             raise BenchError("no peer can run here")
-        about = machine(nginx, generator, proxy_core, load_core)
-        results = Results(about, [peer.name for peer in peers], scenarios)
         for number in range(1, asked.rounds + 1):
             for scenario in scenarios:
-                for peer in peers:
+                for peer in running:
                     where = f"round {number}/{asked.rounds} {scenario.name} {peer.name}"
                     try:
-                        generator.run(scenario, peer.port, WARM_UP)
+                        if number == 1:
+                            generator.run(scenario, peer.port, WARM_UP)
                         before = cpu_ns(peer.pid)
                         load = generator.run(scenario, peer.port, asked.seconds)
                         figure = scenario.figure(load, cpu_ns(peer.pid) - before)
                     except BenchError as error:
                         say(f"bench: {where}: {error}")
                     else:
-                        results.add(peer.name, scenario, number, figure)
+                        results.add(peer.name, scenario.column, number, figure)
                         say(f"{where}: {figure:,.1f} ({load.requests:,} requests)")
-        return results
+
+
+def measure_idle(connections: int, peers: Peers, results: Results) -> None:
+    """A fresh process of every peer, one after the other."""
+    results.columns = [*results.columns, IDLE]
+    for name in results.peers:
+        try:
+            with peers.running(name, [SCENARIOS["small"]], crowd=True) as peer:
+                figure = idle.idle_kib(peer, connections)
+        except BenchError as error:
+            say(f"bench: idle {name}: {error}")
+        else:
+            results.add(name, IDLE, 1, figure)
+            say(f"idle {name}: {figure:,.2f} ({connections:,} connections)")
 
 
 def stop(number: int, _: object) -> None:
@@ -126,20 +163,31 @@ def main() -> int:
         return 1
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
+    found: dict[str, object] = {}
     try:
-        results = bench(asked)
-        print(f"\n{results.machine}")
-        print(f"median of {asked.rounds} rounds of {asked.seconds} s; times nginx (median of the rounds' ratios)\n")
-        print(results.table(), flush=True)
+        if CODEC in asked.only:
+            say("the codecs alone ...")
+            times = codecs.measure()
+            found[CODEC] = codecs.as_json(times)
+            print(f"\nCodecs alone, one small exchange; median of {codecs.ROUNDS} rounds\n")
+            print(codecs.table(times), end="\n\n", flush=True)
+        if asked.only != [CODEC]:
+            about, results = bench(asked)
+            found |= {"machine": about, **results.as_json()}
+            print(f"\n{about}")
+            print(f"median of {asked.rounds} rounds of {asked.seconds} s; times nginx (median of the rounds' ratios)\n")
+            print(results.table(), flush=True)
+            if not results.figures:
+                return 1
         if asked.json is not None:
-            results.write_json(asked.json)
+            asked.json.write_text(json.dumps(found, indent=2) + "\n")
     except KeyboardInterrupt:
         say("bench: stopped")
         return 130
     except (BenchError, OSError) as error:
         say(f"bench: {error}")
         return 1
-    return 0 if results.figures else 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""A load generator for machines without wrk: epoll, keep-alive connections, one request at a time on each.
+"""A load generator for machines without wrk: epoll, one request at a time on each connection.
 
-Rules: the last line it prints is one JSON object of exact counts, as `done.lua` makes wrk print; an answer must be 200
-with a Content-Length; the bytes of an answer that the end of the window cut off count, the request does not.
-Usage: blast.py PORT PATH CONNECTIONS SECONDS [FIELD ...]
+Rules: the last line it prints is one JSON object of exact counts, as `wrk.lua` makes wrk print; an answer must be 200
+with a Content-Length; the bytes of an answer that the end of the window cut off count, the request does not. Where the
+fields say `Connection: close`, each request has a connection of its own.
+Usage: blast.py PORT PATH CONNECTIONS SECONDS BODY_SIZE [FIELD ...]
 """
 
 from __future__ import annotations
@@ -20,19 +21,28 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Connection:
-    """One keep-alive connection and how much of its present answer is still to come."""
+    """One connection, how much of its present request is still to go out, and of its answer to come in."""
 
-    __slots__ = ("head", "left", "socket")
+    __slots__ = ("full", "head", "left", "socket", "unsent")
 
     def __init__(self, port: int, request: bytes) -> None:
         self.socket = socket.create_connection((HOST, port), timeout=10.0)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
+        self.full = False  # whether it is watched for room
         self.start(request)
 
     def start(self, request: bytes) -> None:
         self.head = b""
         self.left = -1  # not known before the head is here
-        self.socket.sendall(request)
+        self.unsent = memoryview(request)
+        self.send()
+
+    def send(self) -> None:
+        try:
+            self.unsent = self.unsent[self.socket.send(self.unsent) :]
+        except BlockingIOError:
+            return
 
     def took(self, data: memoryview) -> bool:
         """Whether `data` ends the answer."""
@@ -50,50 +60,83 @@ class Connection:
         return self.left == 0
 
 
-def blast(port: int, request: bytes, connections: int, seconds: float) -> dict[str, int]:
-    """Keep `connections` busy for `seconds`, then say what was counted."""
-    poll = select.epoll()
-    opened: dict[int, Connection] = {}
+class Blast:
+    """Keeps `connections` busy, and counts."""
 
-    def connect() -> None:
-        connection = Connection(port, request)
-        opened[connection.socket.fileno()] = connection
-        poll.register(connection.socket, select.EPOLLIN)
+    def __init__(self, port: int, request: bytes, connections: int, close: bool) -> None:
+        self.port = port
+        self.request = request
+        self.close = close
+        self.counts = {"requests": 0, "bytes": 0, "errors": 0}
+        self._poll = select.epoll()
+        self._opened: dict[int, Connection] = {}
+        self._buffer = memoryview(bytearray(READ))
+        for _ in range(connections):
+            self._connect()
 
-    for _ in range(connections):
-        connect()
-    buffer = memoryview(bytearray(READ))
-    counts = {"requests": 0, "bytes": 0, "errors": 0}
-    now = time.monotonic()
-    deadline = now + seconds
-    while now < deadline:
-        for fd, _ in poll.poll(deadline - now):
-            connection = opened[fd]
-            got = connection.socket.recv_into(buffer)
-            if not got:  # ended in the middle of an answer, since a request is always under way
-                counts["errors"] += 1
-                connection.socket.close()
-                del opened[fd]
-                connect()
-                continue
-            counts["bytes"] += got
-            if connection.took(buffer[:got]):
-                counts["requests"] += 1
-                connection.start(request)
+    def run(self, seconds: float) -> None:
         now = time.monotonic()
-    for connection in opened.values():
+        deadline = now + seconds
+        while now < deadline:
+            for fd, events in self._poll.poll(deadline - now):
+                self._on(self._opened[fd], events)
+            now = time.monotonic()
+        for connection in self._opened.values():
+            connection.socket.close()
+
+    def _on(self, connection: Connection, events: int) -> None:
+        if events & select.EPOLLOUT:
+            connection.send()
+            self._watch(connection)
+        if not events & ~select.EPOLLOUT:
+            return
+        try:
+            got = connection.socket.recv_into(self._buffer)
+        except ConnectionError:
+            got = 0
+        self.counts["bytes"] += got
+        if not got:  # in the middle of an answer, since a request is always under way
+            self.counts["errors"] += 1
+            self._replace(connection)
+        elif connection.took(self._buffer[:got]):
+            self.counts["requests"] += 1
+            if self.close:
+                self._replace(connection)
+            else:
+                connection.start(self.request)
+                self._watch(connection)
+
+    def _connect(self) -> None:
+        connection = Connection(self.port, self.request)
+        self._opened[connection.socket.fileno()] = connection
+        self._poll.register(connection.socket, select.EPOLLIN)
+        self._watch(connection)
+
+    def _replace(self, connection: Connection) -> None:
+        del self._opened[connection.socket.fileno()]
         connection.socket.close()
-    return counts
+        self._connect()
+
+    def _watch(self, connection: Connection) -> None:
+        """Wait for room while something is unsent."""
+        full = bool(connection.unsent)
+        if full is not connection.full:
+            connection.full = full
+            self._poll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT if full else select.EPOLLIN)
 
 
 def main() -> None:
-    port, path, connections, seconds, *fields = sys.argv[1:]
-    request = "\r\n".join((f"GET {path} HTTP/1.1", f"Host: {HOST}:{port}", *fields, "", ""))
+    port, path, connections, seconds, size, *fields = sys.argv[1:]
+    body = b"x" * int(size)
+    length = [f"Content-Length: {size}"] if body else []
+    start = f"{'POST' if body else 'GET'} {path} HTTP/1.1"
+    head = "\r\n".join((start, f"Host: {HOST}:{port}", *fields, *length, "", ""))
     try:
-        counts = blast(int(port), request.encode("ascii"), int(connections), float(seconds))
+        blast = Blast(int(port), head.encode("ascii") + body, int(connections), "Connection: close" in fields)
+        blast.run(float(seconds))
     except (OSError, ValueError) as error:
         sys.exit(f"blast: {error}")
-    print(json.dumps(counts))
+    print(json.dumps(blast.counts))
 
 
 if __name__ == "__main__":

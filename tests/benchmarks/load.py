@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tests.benchmarks.processes import HOST, BenchError, child
-from tests.benchmarks.scenarios import REQUEST_FIELDS, Load, Scenario
+from tests.benchmarks.scenarios import Load, Scenario
 
 _HERE = Path(__file__).parent
 _LATE = 30.0
@@ -55,8 +55,9 @@ class Generator:
     def _command(self, scenario: Scenario, port: int, seconds: int) -> list[str]:
         connections = str(scenario.connections)
         if self._wrk is None:
-            blast = str(_HERE / "blast.py")
-            return [sys.executable, blast, str(port), scenario.path, connections, str(seconds), *REQUEST_FIELDS]
-        options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(_HERE / "done.lua")]
-        fields = [word for field in REQUEST_FIELDS for word in ("-H", field)]
-        return [self._wrk, *options, *fields, f"http://{HOST}:{port}{scenario.path}"]
+            blast = [sys.executable, str(_HERE / "blast.py"), str(port), scenario.path, connections, str(seconds)]
+            return [*blast, str(scenario.upload), *scenario.fields]
+        options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(_HERE / "wrk.lua")]
+        fields = [word for field in scenario.fields for word in ("-H", field)]
+        body = ["--", scenario.method, str(scenario.upload)] if scenario.upload else []
+        return [self._wrk, *options, *fields, f"http://{HOST}:{port}{scenario.path}", *body]

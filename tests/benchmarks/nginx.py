@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.benchmarks.processes import HOST, BenchError
-from tests.benchmarks.scenarios import ANSWER_FIELDS, SCENARIOS
+from tests.benchmarks.scenarios import ANSWER_FIELDS, FILES, SCENARIOS
 
 _BESIDE_PATH = ("/usr/sbin", "/usr/local/sbin")  # where packages put it, outside an ordinary user's PATH
 _TEMP_MODULES = ("proxy", "fastcgi", "uwsgi", "scgi")
 _FOR_EVER = 1_000_000_000
+_CONNECTIONS = 12_000  # the idle ones, each with one upstream where the peer is the blind relay
 
 _CONFIG = """\
 daemon off;
@@ -25,10 +26,11 @@ master_process off;
 worker_processes 1;
 pid {folder}/{name}.pid;
 error_log stderr warn;
-events {{ worker_connections 1024; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     client_body_temp_path {folder}/{name}-temp-body;
+    client_body_buffer_size 128k;
 {temp_paths}
     sendfile on;
     tcp_nopush on;
@@ -49,6 +51,16 @@ _ORIGIN = """\
 {fields}
             return 200 "{small}";
         }}
+        location = /post {{  # read whole before it is answered
+            proxy_pass http://unix:{folder}/sink.sock;
+            proxy_set_header Content-Length "";
+            proxy_pass_request_body off;
+        }}
+    }}
+    server {{
+        listen unix:{folder}/sink.sock;
+        default_type text/plain;
+        return 200 "{small}";
     }}
 """
 
@@ -88,9 +100,8 @@ class Nginx:
         """The command of an origin that serves every scenario on `port`."""
         files = self._folder / "files"
         files.mkdir()
-        for scenario in SCENARIOS.values():
-            if scenario.name != "small":
-                (files / scenario.name).write_bytes(b"0123456789abcdef" * (scenario.size // 16))
+        for name in FILES:
+            (files / name).write_bytes(b"0123456789abcdef" * (SCENARIOS[name].size // 16))
         body = _ORIGIN.format(
             host=HOST,
             port=port,
@@ -112,6 +123,13 @@ class Nginx:
         )
         config = self._folder / f"{name}.conf"
         config.write_text(
-            _CONFIG.format(folder=self._folder, name=name, temp_paths=temp_paths, for_ever=_FOR_EVER, body=body)
+            _CONFIG.format(
+                folder=self._folder,
+                name=name,
+                temp_paths=temp_paths,
+                for_ever=_FOR_EVER,
+                connections=_CONNECTIONS,
+                body=body,
+            )
         )
         return [self._program, "-p", str(self._folder), "-e", "stderr", "-c", str(config)]

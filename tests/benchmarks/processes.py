@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +45,10 @@ class Child:
 
 
 @contextlib.contextmanager
-def child(name: str, command: Sequence[str], core: int, folder: Path) -> Generator[Child, None, None]:
-    """Run `command` on `core` for the length of the `with` block."""
+def child(
+    name: str, command: Sequence[str], core: int, folder: Path, environment: Mapping[str, str] | None = None
+) -> Generator[Child, None, None]:
+    """Run `command` on `core` for the length of the `with` block; `environment` is added to ours."""
     parent = os.getpid()
 
     def in_child() -> None:
@@ -63,6 +65,7 @@ def child(name: str, command: Sequence[str], core: int, folder: Path) -> Generat
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,  # Ctrl-C reaches the benchmark only, which then ends its children
                 preexec_fn=in_child,
             )
@@ -102,9 +105,14 @@ def wait_ready(target: Child, port: int) -> None:
 def cpu_ns(pid: int) -> int:
     """CPU time, user and system, that a process and its living descendants have used."""
     try:
-        total = time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED)
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            total += sum(cpu_ns(int(word)) for word in children.read_text().split())
+        return sum(time.clock_gettime_ns((~each << 3) | _CPUCLOCK_SCHED) for each in descendants(pid))
     except OSError as error:
         raise BenchError(f"process {pid} is gone: {error}") from error
-    return total
+
+
+def descendants(pid: int) -> list[int]:
+    """The number of a process, and those of its living descendants."""
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [each for word in children.read_text().split() for each in descendants(int(word))]
+    return found

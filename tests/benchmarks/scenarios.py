@@ -38,21 +38,44 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Column:
+    """One figure of every peer."""
+
+    name: str
+    unit: str
+    digits: int  # after the point
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """One kind of load."""
 
     name: str
-    size: int
+    path: str
+    size: int  # of the answer's body
     connections: int
+    upload: int = 0  # the size of the request's body; with one, the method is POST
+    close: bool = False  # a new connection for each request
     per_byte: bool = False
 
     @property
-    def path(self) -> str:
-        return f"/{self.name}"
+    def method(self) -> str:
+        return "POST" if self.upload else "GET"
 
     @property
-    def unit(self) -> str:
-        return "MB/CPU-s (more is better)" if self.per_byte else "CPU us/request"
+    def body(self) -> bytes:
+        return b"0123456789abcdef" * (self.upload // 16)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Of the request, but for Host and Content-Length."""
+        return (*REQUEST_FIELDS, "Connection: close") if self.close else REQUEST_FIELDS
+
+    @property
+    def column(self) -> Column:
+        if self.per_byte:
+            return Column(self.name, "MB/CPU-s (more is better)", 0)
+        return Column(self.name, "CPU us/request", 1)
 
     def figure(self, load: Load, cpu_ns: int) -> float:
         """MB per CPU second for a scenario priced per byte, else CPU microseconds per request."""
@@ -62,8 +85,11 @@ class Scenario:
 SCENARIOS = {
     each.name: each
     for each in (
-        Scenario("small", size=100, connections=50),
-        Scenario("64k", size=64 * 1024, connections=50),
-        Scenario("10m", size=10 * 1024 * 1024, connections=4, per_byte=True),
+        Scenario("small", "/small", size=100, connections=50),
+        Scenario("connect", "/small", size=100, connections=50, close=True),
+        Scenario("post64k", "/post", size=100, connections=50, upload=64 * 1024),
+        Scenario("64k", "/64k", size=64 * 1024, connections=50),
+        Scenario("10m", "/10m", size=10 * 1024 * 1024, connections=4, per_byte=True),
     )
 }
+FILES = ("64k", "10m")  # what the origin serves from its disk
