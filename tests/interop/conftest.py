@@ -504,7 +504,7 @@ master_process off;
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log stderr warn;
-events {{ worker_connections 256; }}
+events {{ worker_connections 2048; }}
 http {{
     access_log off;
     client_body_temp_path {folder}/body;
@@ -524,6 +524,7 @@ http {{
         add_header X-Connection "$connection $connection_requests" always;
         location /chunked {{ gzip on; }}
         location /close {{ gzip on; chunked_transfer_encoding off; }}
+        location /file/ {{ }}
         location /big {{ client_max_body_size 1k; try_files /none =404; }}
         location = /204 {{ return 204; }}
         location = /etag {{ etag on; try_files /etag =404; }}
@@ -556,7 +557,7 @@ def nginx() -> Generator[Nginx, None, None]:
     if program is None:
         pytest.skip("nginx is not installed (Debian: nginx-light)")
     folder = Path(tempfile.mkdtemp(prefix="coulee-nginx-"))
-    (folder / "files").mkdir()
+    (folder / "files" / "file").mkdir(parents=True)
     (folder / "files" / "chunked").write_bytes(b"chunk by chunk\n" * 1000)
     (folder / "files" / "close").write_bytes(b"until I close\n" * 1000)
     (folder / "files" / "etag").write_bytes(b"tagged\n")
