@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from math import inf
@@ -1181,6 +1182,19 @@ def test_a_disarmed_alarm_is_forgotten(bench: Bench, log: list[Any]) -> None:
     bench.turn(7.0)
     assert log == [("other", 7.0)]
     assert (bench.kernel.heap, bench.kernel.stale) == ([], 0)
+
+
+def test_the_heap_does_not_keep_alive_whose_alarm_was_called_off(bench: Bench, log: list[Any]) -> None:
+    alarm, moved = Rings(log), Rings(log)
+    bench.kernel.arm(alarm, 5.0)
+    bench.kernel.disarm(alarm)
+    bench.kernel.arm(moved, 6.0)
+    bench.kernel.arm(moved, 4.0)
+    bench.kernel.disarm(moved)
+    assert len(bench.kernel.heap) == 3, "the entries are there still"
+    gone = [weakref.ref(alarm), weakref.ref(moved)]
+    del alarm, moved
+    assert [each() for each in gone] == [None, None]
 
 
 def test_a_stale_entry_on_top_of_the_heap_rings_nobody(bench: Bench, log: list[Any]) -> None:

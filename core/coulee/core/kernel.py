@@ -24,7 +24,7 @@ from heapq import heapify, heappop, heappush
 from inspect import CORO_CREATED, CORO_RUNNING, getcoroutinestate
 from math import inf
 from types import CoroutineType, TracebackType, coroutine
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast
 
 if TYPE_CHECKING:
     from coulee.core.machine import KernelMachine
@@ -66,6 +66,11 @@ STUBBORN_MAX: Final = 100
 # ------------------------------------------------------------------------------------------------- alarms
 
 
+Entry: TypeAlias = list[Any]
+"""Of the heap: when, a number that breaks ties, and the `Alarm`, or None in its place once it is stale. So nothing
+lives on, with whatever it holds, only because it had an alarm that was called off."""
+
+
 class Alarm:
     """A point in time at which `ring(now)` is called. Subclass it, or give `Kernel.alarm` a callback.
 
@@ -77,7 +82,7 @@ class Alarm:
     def __init__(self) -> None:
         self.deadline = inf
         self.armed = inf  # the time of our entry in the heap
-        self.entry = 0  # and its number; an entry with another number is stale
+        self.entry: Entry | None = None
 
     def ring(self, now: float) -> None:
         """Called once when the deadline has come."""
@@ -319,7 +324,7 @@ class Kernel:
         self.machine = machine
         self.now = 0.0
         self.ready: deque[tuple[Task, int, Any, BaseException | None]] = deque()
-        self.heap: list[tuple[float, int, Alarm]] = []
+        self.heap: list[Entry] = []
         self.sequence = 0  # breaks ties in the heap by order of arming
         self.stale = 0  # entries of the heap whose alarm was disarmed
         self.running: Task | None = None
@@ -402,22 +407,24 @@ class Kernel:
         """Have `alarm` ring at `when` instead of whenever it was to."""
         alarm.deadline = when
         if when < alarm.armed:
-            if alarm.armed != inf:
+            if alarm.entry is not None:
+                alarm.entry[2] = None
                 self.stale += 1
             alarm.armed = when
             self.sequence += 1
-            alarm.entry = self.sequence
-            heappush(self.heap, (when, self.sequence, alarm))
+            alarm.entry = entry = [when, self.sequence, alarm]
+            heappush(self.heap, entry)
 
     def disarm(self, alarm: Alarm) -> None:
         """Call an alarm off for good, so that the heap does not keep its owner alive."""
         alarm.deadline = inf
-        if alarm.armed != inf:
+        if alarm.entry is not None:
             alarm.armed = inf
-            alarm.entry = 0
+            alarm.entry[2] = None
+            alarm.entry = None
             self.stale += 1
             if self.stale > 64 and self.stale * 2 > len(self.heap):
-                self.heap = [entry for entry in self.heap if entry[2].entry == entry[1]]
+                self.heap = [entry for entry in self.heap if entry[2] is not None]
                 heapify(self.heap)
                 self.stale = 0
 
@@ -425,9 +432,9 @@ class Kernel:
         """When to be called again at the latest."""
         heap = self.heap
         while heap:
-            when, number, alarm = heap[0]
-            if alarm.entry == number:
-                return when
+            when, _, alarm = heap[0]
+            if alarm is not None:
+                return cast("float", when)
             heappop(heap)
             self.stale -= 1
         return None
@@ -436,12 +443,12 @@ class Kernel:
         """Ring what has come due; put right the entries whose alarm was moved to a later time."""
         heap = self.heap
         while heap and heap[0][0] <= now:
-            _, number, alarm = heappop(heap)
-            if alarm.entry != number:
+            alarm = cast("Alarm | None", heappop(heap)[2])
+            if alarm is None:
                 self.stale -= 1
                 continue
             alarm.armed = inf
-            alarm.entry = 0
+            alarm.entry = None
             due = alarm.deadline
             if due <= now:
                 alarm.deadline = inf
@@ -453,7 +460,7 @@ class Kernel:
     @property
     def alarms(self) -> int:
         """How many alarms are set."""
-        return sum(1 for _, number, alarm in self.heap if alarm.entry == number and alarm.deadline != inf)
+        return sum(1 for _, _, alarm in self.heap if alarm is not None and alarm.deadline != inf)
 
 
 # -------------------------------------------------------------------------------------------------- waiting

@@ -121,7 +121,7 @@ class KernelMachine:
                 current_kernel.set(outer)  # one machine runs inside a filter of another
             self._busy = False
         heap = kernel.heap
-        self.deadline = heap[0][0] if heap and heap[0][2].entry == heap[0][1] else kernel.next_alarm()
+        self.deadline = heap[0][0] if heap and heap[0][2] is not None else kernel.next_alarm()
         operations = self.operations
         self.operations = []
         return operations
