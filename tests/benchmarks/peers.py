@@ -33,14 +33,11 @@ PEERS = ("nginx", "relay", "aiohttp", "caddy", "node", "coulee-asyncio", "coulee
 
 _CROWDED = """\
 # Written by the benchmark of idle connections, which all come from one address: no setting but that one is changed.
-from dataclasses import fields
-
 from coulee.core import Config, Limits, Proxy
 from coulee.lb import Cluster
 
-known = {{each.name for each in fields(Limits)}}
-raised = {{name: 16384 for name in ("connections_per_address_max",) if name in known}}
-proxy = Proxy(Cluster("http://{host}:{origin}"), config=Config(limits=Limits(**raised)))
+config = Config(limits=Limits(connections_per_address_max=0))
+proxy = Proxy(Cluster("http://{host}:{origin}"), config=config)
 """
 
 

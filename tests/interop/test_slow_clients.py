@@ -19,13 +19,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from coulee.core import Limits, Timeouts
 
 if TYPE_CHECKING:
     from tests.interop.conftest import Coulee, Nginx
@@ -46,22 +43,15 @@ APP = """
 from coulee.core import Config, Limits, Proxy, Timeouts
 from coulee.lb import Cluster
 
-timeouts = Timeouts(head_timeout_s=2, body_idle_timeout_s=2, send_stall_timeout_s=0.5{rate})
-limits = Limits({crowd})
+timeouts = Timeouts(head_timeout_s=2, body_rate_window_s=1, body_rate_grace_s=1, send_stall_timeout_s=0.5)
+limits = Limits(connections_per_address_max=0)  # all of the attackers have the same one
 proxy = Proxy(Cluster({url!r}), config=Config(limits=limits, timeouts=timeouts))
 """
-
-# Where the core has a least rate for bodies, a little comes every second, and it is that rate which ends it. Where it
-# has a cap for each address, that is lifted: all of the attackers have the same one.
-RATED = "body_rate_min_bytes_per_s" in {each.name for each in fields(Timeouts)}
-CAPPED = "connections_per_address_max" in {each.name for each in fields(Limits)}
-RATE = ", body_rate_window_s=1, body_rate_grace_s=1" if RATED else ""
-SLOW_BODY_EVERY_S = "1" if RATED else "5"
 
 ATTACKS = {
     # The mode with its options, what it asks for, and how each of its requests ends in the access log.
     "slow-head": (["-H", "-i", "1"], "/slow-head", (408, "header_timeout")),
-    "slow-body": (["-B", "-i", SLOW_BODY_EVERY_S, "-x", "8"], "/slow-body", (408, "body_timeout")),
+    "slow-body": (["-B", "-i", "1", "-x", "8"], "/slow-body", (408, "body_timeout")),
     "ranges": (["-R", "-b", "1000"], "/file/ranges", (400, "bad_request")),
     "slow-read": (["-X", "-w", "1024", "-y", "2048", "-n", "1", "-z", "32"], "/file/large", (200, "send_timeout")),
 }
@@ -125,8 +115,7 @@ def test_slow_clients_are_closed_while_others_are_served(
     coulee: Callable[..., Coulee], nginx: Nginx, backend: str, tmp_path: Path
 ) -> None:
     (nginx.folder / "files" / "file" / "large").write_bytes(b"x" * LARGE)
-    crowd = "connections_per_address_max=0" if CAPPED else ""
-    proxy = coulee("--backend", backend, app=APP.format(url=nginx.url, rate=RATE, crowd=crowd))
+    proxy = coulee("--backend", backend, app=APP.format(url=nginx.url))
     ask(proxy.port)
     at_rest = descriptors(proxy.process.pid)
     took: list[float] = []
