@@ -48,6 +48,7 @@ class State(Enum):
 
 
 _IDLE: Final = State.IDLE  # an attribute of an enumeration is found more slowly than a name
+_BUSY: Final = State.BUSY
 
 
 class _Sink:
@@ -102,7 +103,7 @@ class Downstream(Connection):
     # -- what bytes mean
 
     def wanted_by_nobody(self) -> None:
-        if self.state is State.IDLE:
+        if self.state is _IDLE:
             self.serve()
         elif self.state is State.DRAINING:
             self.drain_body()
@@ -167,7 +168,7 @@ class Downstream(Connection):
             if stream.too_large(request.length or 0):
                 self.refuse(stream.too_large_error(), request)
                 return
-        self.state = State.BUSY
+        self.state = _BUSY
         self.head_begun = False
         self.read_by = inf
         self.requests = number

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Final
 from coulee.core.answers import METHODS, error_answer
 from coulee.core.errors import REASONS, ExchangeError
 from coulee.core.filters import Chain, FilterError, decide, transform
+from coulee.core.headers import UNDERSCORE
 from coulee.core.kernel import AnyCoroutine, Cancelled, Task, nursery, shielded
 from coulee.core.parts import Data, Interim, Request, Response, Trailers, respond
 from coulee.core.peer import Peer
 from coulee.core.report import Access, Attempt, Event
 from coulee.core.seam import Address
 from coulee.core.translate import (
-    TO_DROP,
     add_date,
     drop_on_arrival,
     hops_left,
@@ -47,7 +47,6 @@ NO_REQUEST: Final = Request("-", "-", version=(0, 0))
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 """Sending these twice has the effect of sending them once (RFC 9110 section 9.2.2)."""
-
 
 _BODILESS: Final = frozenset({204, 304})
 
@@ -182,7 +181,9 @@ class Exchange:
         request = self.request
         try:
             try:
-                if not TO_DROP.isdisjoint(request.headers.marks) and drop_on_arrival(request.headers, proxy.config):
+                marks = request.headers.marks
+                unusual = b"connection" in marks or UNDERSCORE in marks
+                if unusual and drop_on_arrival(request.headers, proxy.config):
                     note_upgrade(self)
                 answer: Response | None = None
                 if proxy.chains.answering or request.method == "OPTIONS":

@@ -96,6 +96,7 @@ _DONE: Final = Reading.DONE
 _UNTIL_END: Final = Reading.UNTIL_END
 _NOT_BEGUN: Final = Writing.HEAD
 _WRITTEN: Final = Writing.DONE
+_COUNTED: Final = Writing.LENGTH
 _VERSION_1_1: Final = (1, 1)
 _VERSION_1_0: Final = (1, 0)
 _BODILESS: Final = frozenset({204, 304})
@@ -186,7 +187,7 @@ class Http1Codec:
             if self._trailers is not None:
                 trailers, self._trailers = self._trailers, None
                 return self._stream, trailers
-            if not self._server or self._writing is not _WRITTEN or not self.reusable:
+            if not self._server or self._writing is not _WRITTEN or self._last or not self._keep:
                 return PAUSED
             self._next_cycle()
             reading = _HEAD
@@ -287,7 +288,7 @@ class Http1Codec:
         else:
             authority = authority_of(host)
         target = raw_target.decode("latin-1")
-        if raw_target[0] != 0x2F or b"#" in raw_target:
+        if raw_target[0] != 0x2F or 0x23 in raw_target:  # not "/", or with a "#"
             target, absolute = other_target(raw_target, method)
             if absolute is not None:
                 authority = absolute
@@ -564,7 +565,7 @@ class Http1Codec:
         headers = part.headers
         length = part.length
         data = part.data
-        writing = Writing.LENGTH
+        writing = _COUNTED
         if status in _BODILESS or self._asked == "HEAD":
             framing = b"" if length is None or status == 204 else b"\r\nContent-Length: %d" % length
             writing = Writing.DONE
@@ -584,7 +585,7 @@ class Http1Codec:
             self._last = True  # a filter says so
         elif self._last or not self._keep or self._error is not None:
             block += b"\r\nConnection: close"
-        if writing is Writing.LENGTH and part.ended and len(data) <= JOIN_MAX:
+        if writing is _COUNTED and part.ended and len(data) <= JOIN_MAX:
             self._writing = _WRITTEN
             return b"%s%s\r\n\r\n%s" % (start, block, data)
         self._writing = writing
@@ -612,7 +613,7 @@ class Http1Codec:
     def _framed(self, data: bytes, ended: bool) -> Bytes:
         """A piece of the body in the framing that its head announced."""
         writing = self._writing
-        if writing is Writing.LENGTH:
+        if writing is _COUNTED:
             self._writing_left -= len(data)
             if self._writing_left < 0 or (ended and self._writing_left):
                 raise ProtocolError("a body is longer or shorter than its head announced")

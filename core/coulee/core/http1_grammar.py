@@ -227,7 +227,7 @@ def other_target(target: bytes, method: str) -> tuple[str, str | None]:
 def says_close(marks: dict[bytes, bytes]) -> bool:
     """Whether `close` is among the options of Connection (section 9.6)."""
     options = marks.get(b"connection")
-    if options is None or b"close" not in options:
+    if options is None or options.find(b"close") < 0:
         return False
     return b"close" in options_of(marks)
 

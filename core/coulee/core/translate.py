@@ -54,10 +54,6 @@ _UNDERSCORE: Final = re.compile(rb"\r\n[^:\r_]*_[^:\r]*:[^\r]*")
 _ORDINARY_CONNECTION: Final = frozenset({b"keep-alive", b"close", b""})
 
 
-TO_DROP: Final = frozenset({b"connection", UNDERSCORE})
-"""Marks of a request for which `drop_on_arrival` has something to do."""
-
-
 def drop_on_arrival(headers: Headers, config: Config) -> bool:
     """What no filter is to see of a request, in place: the fields that Connection names (RFC 9110 section 7.6.1), for
     what a filter adds later, no client can name away; and those with an underscore in their name. Raises
@@ -85,7 +81,7 @@ def request_for_upstream(request: Request, client: Address, trusted: bool, confi
     headers = request.headers
     block = headers._block
     marks = headers._marks or headers.marks
-    if not _KEPT.issuperset(marks):
+    if (len(marks) > 1 or b"host" not in marks) and not _KEPT.issuperset(marks):
         block, marks = _without_hop(headers, _DROP_FROM_TRUSTED if trusted else _DROP_FROM_STRANGER)
     forwarding = config.forwarding
     if trusted:
@@ -102,15 +98,17 @@ def request_for_upstream(request: Request, client: Address, trusted: bool, confi
         if hops:
             out.set("Max-Forwards", str(hops - 1))
     return Request(request.method, request.target, out, _VERSION, request.scheme, request.authority, request.length,
-                   upgrade=request.upgrade)  # fmt: skip
+                   b"", True, request.upgrade)  # fmt: skip
 
 
 def response_for_downstream(response: Response, wall_clock: float, config: Config) -> None:
     """Make an origin's answer one that we give: in place."""
     headers = response.headers
-    if not _KEPT.issuperset(headers._marks or headers.marks):
+    marks = headers._marks or headers.marks
+    if b"connection" in marks or not _KEPT.issuperset(marks):
         drop_named(headers)
-        headers.known(*_without_hop(headers, _DROP_FROM_TRUSTED))
+        block, marks = _without_hop(headers, _DROP_FROM_TRUSTED)
+        headers.known(block, marks)
     if config.forwarding.via:
         headers.set("Via", _appended(headers.get("via"), _via_element(response.version, config)))
     if b"date" not in (headers._marks or headers.marks):
