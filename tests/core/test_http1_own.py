@@ -267,3 +267,57 @@ def test_large_bodies_are_passed_on_as_they_are() -> None:
     assert isinstance(out, list)
     assert out[2] is data
     assert out[3] == b"\r\n0\r\n\r\n"
+
+
+AT_THE_LIMITS = [
+    ("a chunk's line", chunked(b"1;a=" + b"b" * 252 + b"\r\na\r\n0\r\n\r\n")),
+    ("the trailers", chunked(b"0\r\nA: " + b"b" * (8192 - 3) + b"\r\n\r\n")),
+    ("the first line", b"GET /" + b"a" * (8192 - 14) + b" HTTP/1.1" + HOST + b"\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize("data", [row[1] for row in AT_THE_LIMITS], ids=[row[0] for row in AT_THE_LIMITS])
+def test_what_is_just_within_its_limit_may_come_byte_by_byte(data: bytes) -> None:
+    codec = make()
+    for at in range(len(data)):
+        codec.feed(data[at : at + 1])
+        pulled = codec.next_part()
+    assert pulled is not NEED_DATA
+    assert codec.next_part() is PAUSED
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x16\x03\r\n\r\n", b"\x16" * 9000 + b"\r\n\r\n", chunked(b"z\r\n"), chunked(b"z" * 300)]
+)
+def test_what_begins_wrongly_is_told_the_same_whole_and_byte_by_byte(data: bytes) -> None:
+    def told(pieces: list[bytes]) -> tuple[int, str]:
+        codec = make()
+        try:
+            for piece in pieces:
+                codec.feed(piece)
+                while codec.next_part() is not NEED_DATA:
+                    pass
+        except ProtocolError as error:
+            return error.status, error.detail
+        raise AssertionError("it was accepted")
+
+    assert told([data]) == told([data[at : at + 1] for at in range(len(data))])
+
+
+def test_a_broken_connection_keeps_nothing() -> None:
+    codec = make(chunked(b"1\r\na\r\nzz\r\n" + b"x" * 1000))
+    assert isinstance(part_of(codec), Request)
+    assert codec.buffered == 0
+    fault_of(codec)
+    codec = make(b"\x16" + b"x" * 1000)
+    fault_of(codec)
+    assert codec.buffered == 0
+
+
+def test_of_several_fields_that_are_there_twice_the_first_is_named() -> None:
+    """And not the one that a set puts first, which another process may put last."""
+    for first in (b"Content-Length: 1", b"Content-Type: a", b"Transfer-Encoding: y"):
+        for second in (b"Content-Length: 1", b"Content-Type: a", b"Transfer-Encoding: y"):
+            fields = b"\r\n".join([first, second, second, first])
+            fault = fault_of(make(b"POST / HTTP/1.1" + HOST + b"\r\n" + fields + b"\r\n\r\n"))
+            assert fault.detail == f"more than one {first.partition(b':')[0].decode().lower()} field"

@@ -37,9 +37,9 @@ from coulee.core.http1_grammar import (
     REQUEST_HEAD,
     REQUEST_LINE,
     STATUS_LINE,
-    TOKEN_BYTES,
     authority_of,
     check_asking,
+    check_beginning,
     check_length,
     check_limits,
     check_ranges,
@@ -196,12 +196,18 @@ class Http1Codec:
         try:
             part = self._head() if reading is _HEAD else self._rest_of_body()
         except ProtocolError as error:
-            self._error = error if self._server else fault_of_origin(error)
+            fault = self._break(error)
             if not error.body:
-                raise self._error from None
+                raise fault from None
             part = Data(error.body)
         self.buffered = len(self._data)
         return NEED_DATA if part is None else (self._stream, part)
+
+    def _break(self, error: ProtocolError) -> ProtocolError:
+        """Nothing more is read, so nothing is kept."""
+        self._data, self.buffered = b"", 0
+        self._error = error if self._server else fault_of_origin(error)
+        return self._error
 
     def _next_cycle(self) -> None:
         self._stream += 1
@@ -245,6 +251,7 @@ class Http1Codec:
             # Old clients send an empty line behind a body: one is ignored (section 2.2).
             self._blank_line_seen = True
             self._data = data = data[2:]
+        check_beginning(data, self._server)
         end = data.find(b"\r\n\r\n", self._scanned)
         if end < 0:
             self._check_incomplete(data)
@@ -261,11 +268,6 @@ class Http1Codec:
 
     def _check_incomplete(self, data: bytes) -> None:
         """What can be said of a head that is not whole: that it never will be, or that it is too large already."""
-        if self._server:
-            if data and data[0] not in TOKEN_BYTES and data != b"\r":
-                raise ProtocolError("this does not begin like a request")
-        elif data[:5] != b"HTTP/"[: len(data)]:
-            raise ProtocolError("the answer does not begin with HTTP/")
         line_end = data.find(b"\r\n")
         check_size(len(data) - 1 if line_end < 0 else line_end, len(data), self._limits)
         if self._eof and (data or not self._server):
@@ -332,16 +334,15 @@ class Http1Codec:
 
     def _take_along(self, head: Request | Response) -> None:
         """A small message is one part. A fault in its body waits for its turn."""
+        head.ended = False
         if not self._data:
-            head.ended = False
             return
         try:
             part = self._body()
         except ProtocolError as error:
-            self._error = error if self._server else fault_of_origin(error)
-            head.data, head.ended = error.body, False
+            self._break(error)
+            head.data = error.body
             return
-        head.ended = False
         if isinstance(part, Data):
             head.data, head.ended = part.data, part.ended
             self._expects_continue = False

@@ -93,6 +93,15 @@ def cut_short(server: bool) -> ProtocolError:
     return ProtocolError("the connection was closed before the answer was whole", 502, "upstream_reset")
 
 
+def check_beginning(data: bytes, server: bool) -> None:
+    """What can be said of a head by its first bytes, and is said of one that is whole too."""
+    if server:
+        if data and data[0] not in TOKEN_BYTES and data != b"\r":
+            raise ProtocolError("this does not begin like a request")
+    elif data[:5] != b"HTTP/"[: len(data)]:
+        raise ProtocolError("the answer does not begin with HTTP/")
+
+
 def fault_of_head(line: bytes, block: bytes, pattern: re.Pattern[bytes]) -> ProtocolError:
     """What is wrong with a head that is whole and does not match."""
     match = pattern.fullmatch(line)
@@ -167,12 +176,12 @@ def check_limits(block: bytes, end: int, limits: Limits) -> None:
 def chunk_line(data: bytes, at: int, limits: Limits) -> re.Match[bytes] | None:
     """The line of a chunk: its size in hexadecimal digits, and its extensions. None where it is not whole yet."""
     end = data.find(b"\r\n", at)
-    length = (len(data) - 1 if end < 0 else end) - at  # of what is there, the last may be the CR
+    length = (len(data) - data.endswith(b"\r") if end < 0 else end) - at  # its CR may be there, and not its LF
+    if length and data[at] not in HEX_BYTES:
+        raise ProtocolError("a chunk does not begin with its size (RFC 9112 section 7.1)")
     if length > limits.chunk_line_bytes_max:
         raise ProtocolError(f"the line of a chunk is longer than {limits.chunk_line_bytes_max} bytes")
     if end < 0:
-        if len(data) > at and data[at] not in HEX_BYTES:
-            raise ProtocolError("a chunk does not begin with its size (RFC 9112 section 7.1)")
         return None
     match = CHUNK_LINE.fullmatch(data, at, end)
     if match is None:
