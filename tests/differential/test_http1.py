@@ -1,138 +1,147 @@
-"""Our own codec beside h11, on messages that were damaged at random: where both accept, they have read the same."""
+"""Our own codec beside h11, on valid messages and on damaged ones: where both accept, they have read the same."""
 
 from __future__ import annotations
 
 import os
-from random import Random
-from typing import Any
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from coulee.core.codec import NeedData, Paused, ProtocolError, Role
+from coulee.core.codec import Role
 from coulee.core.config import Limits
-from coulee.core.headers import Headers
 from coulee.core.http1 import Http1Codec
 from coulee.core.http1_h11 import H11Codec
-from coulee.core.parts import Data, Interim, Request, Response, Trailers
+from tests.differential.messages import streams
+from tests.differential.reading import Reading, asking, read, read_by_h11
+from tests.differential.verdicts import THEY_REFUSE, WE_REFUSE, Verdict, compare, whole
 
-CASES = 200_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 4_000
-BLOCKS = 4
-
-REQUESTS = (
-    b"GET /a?b HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nT: u\r\n\r\n",
-    b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-    b"PUT http://b/x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
-    b"GET / HTTP/1.0\r\n\r\n",
-)
-ANSWERS = (
-    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-    b"HTTP/1.1 103 E\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-    b"HTTP/1.0 200\r\n\r\nabc",
-    b"HTTP/1.1 204 No Content\r\n\r\n",
-)
-DEBRIS = (
-    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"#", b"*", b"0", b"\xff", b"f" * 16, b"HTTP/1.0",
-    b"chunked", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: b\r\n", b"Connection: close\r\n",
-)  # fmt: skip
-
-STRICTER_H11 = ("illegal chunk header",)
-"""What h11 refuses and we read: blanks around a chunk extension, which must be parsed (RFC 9112 section 7.1.1)."""
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 
 
-def damaged(rng: Random, data: bytes) -> bytes:
-    """A message with up to four injuries."""
-    out = bytearray(data)
-    for _ in range(rng.randint(0, 4)):
-        at = rng.randint(0, len(out))
-        kind = rng.randint(0, 4)
-        if kind == 0:
-            del out[at : at + 1]
-        elif kind == 1:
-            out[at:at] = rng.choice(DEBRIS)
-        elif kind == 2:
-            out[at : at + 1] = bytes([rng.randint(0, 255)])
-        elif kind == 3:
-            out[at:at] = out[max(0, at - 8) : at]
-        else:
-            del out[at : at + rng.randint(0, 10)]
-    return bytes(out)
+def examples(count: int) -> settings:
+    """So many in each run of the tests, always the same ones; twenty times as many, each time others, when asked."""
+    return settings(max_examples=count * 20 if THOROUGH else count, derandomize=not THOROUGH, deadline=None,
+                    database=None, suppress_health_check=list(HealthCheck))  # fmt: skip
 
 
-def read(role: Role, codec: Http1Codec | H11Codec, pieces: list[bytes]) -> tuple[list[Any], ProtocolError | None]:
-    """All that a codec reads, with the pieces of a body joined, and the fault that ended it."""
-    seen: list[Any] = []
-    body = b""
-    for piece in [*pieces, None]:
-        if piece is None:
-            codec.feed_eof()
-        else:
-            codec.feed(piece)
-        while True:
-            try:
-                pulled = codec.next_part()
-            except ProtocolError as error:
-                return [*seen, body], error
-            if isinstance(pulled, NeedData | Paused):
-                break
-            stream, part = pulled
-            ended = isinstance(part, Trailers)
-            if isinstance(part, Interim):
-                seen.append((part.status, fields(part.headers)))
-            elif isinstance(part, Request):
-                seen.append((part.method, part.target, part.version, part.authority, part.length, fields(part.headers)))
-            elif isinstance(part, Response):
-                seen.append((part.status, part.version, part.length, fields(part.headers)))
-            elif isinstance(part, Trailers):
-                seen.append(fields(part.headers))
-            if isinstance(part, Request | Response | Data):
-                body += part.data
-                ended = part.ended
-            if ended:
-                seen.append(body)
-                body = b""
-                if role == "server":
-                    codec.write(stream, Response(204))
-    return [*seen, body], None
-
-
-def fields(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Names in lower case, and values but for the case of `chunked`, which h11 changes."""
-    pairs = [(name.lower(), value) for name, value in headers.raw()]
-    return [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in pairs]
-
-
-def fresh(kind: type[Http1Codec | H11Codec], role: Role) -> Http1Codec | H11Codec:
+def read_by(kind: type[Http1Codec | H11Codec], role: Role, asked: str, pieces: list[bytes]) -> Reading:
     codec = kind(role, Limits())
     if role == "client":
-        codec.write(1, Request("GET", "/", Headers({"Host": "a"})))
-    return codec
+        asking(codec, asked)
+    return read(codec, role, pieces)
 
 
-@pytest.mark.parametrize("block", range(BLOCKS))
-def test_where_both_accept_they_agree_and_no_split_changes_anything(block: int) -> None:
-    rng = Random(f"differential {block}")
+def both(asked: str | None, data: bytes) -> tuple[Reading, Reading]:
+    """What we read, and what h11 reads."""
+    role: Role = "server" if asked is None else "client"
+    return read_by(Http1Codec, role, asked or "", [data]), read_by_h11(role, asked or "", data)
+
+
+SIDES = pytest.mark.parametrize("asked", [None, "GET", "HEAD", "POST"], ids=["requests", "GET", "HEAD", "POST"])
+
+
+@SIDES
+def test_what_is_valid_is_accepted_and_both_read_the_same(asked: str | None) -> None:
+    @examples(100)
+    @given(streams(asked, 0))
+    def holds(data: bytes) -> None:
+        ours, theirs = both(asked, data)
+        assert not ours.fault
+        assert not compare(ours, theirs, data)
+        ends = [event for event in ours.events if event[0] == "end"]
+        assert ends
+        if not theirs.fault:
+            assert ours.events == theirs.events
+
+    holds()
+
+
+@SIDES
+def test_where_both_accept_they_agree_and_every_difference_is_on_the_lists(asked: str | None) -> None:
     accepted = refused = 0
-    for _ in range(CASES // BLOCKS):
-        role: Role = "server" if rng.random() < 0.7 else "client"
-        whole = b"".join(rng.choices(REQUESTS, k=rng.randint(1, 2))) if role == "server" else rng.choice(ANSWERS)
-        data = damaged(rng, whole)
-        ours, our_fault = read(role, fresh(Http1Codec, role), [data])
-        cut = rng.randint(0, len(data))
-        again, fault = read(role, fresh(Http1Codec, role), [piece for piece in (data[:cut], data[cut:]) if piece])
-        assert again == ours, (data, cut)
-        assert _words(fault) == _words(our_fault), (data, cut)
-        theirs, their_fault = read(role, fresh(H11Codec, role), [data])
-        if our_fault is not None:
+
+    @examples(300)
+    @given(streams(asked, 4))
+    def holds(data: bytes) -> None:
+        nonlocal accepted, refused
+        ours, theirs = both(asked, data)
+        if ours.fault:
             refused += 1
-        elif their_fault is None:
-            accepted += 1
-            assert ours == theirs, data
         else:
-            assert str(their_fault).startswith(STRICTER_H11), (data, their_fault)
-    assert min(accepted, refused) > CASES // BLOCKS // 20, "both kinds are there"
+            accepted += 1
+        assert not compare(ours, theirs, data), (compare(ours, theirs, data), ours.events, theirs.events)
+
+    holds()
+    assert min(accepted, refused) > 20, "both kinds are there"
 
 
-def _words(fault: ProtocolError | None) -> tuple[int, str] | None:
-    return None if fault is None else (fault.status, fault.reason)
+@SIDES
+def test_no_split_changes_anything(asked: str | None) -> None:
+    role: Role = "server" if asked is None else "client"
+
+    @examples(120)
+    @given(streams(asked, 4), st.lists(st.integers(0, 400), max_size=6))
+    def holds(data: bytes, places: list[int]) -> None:
+        once = read_by(Http1Codec, role, asked or "", [data] if data else [])
+        cuts = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
+        pieces = [data[one:two] for one, two in pairwise(cuts) if one < two]
+        again = read_by(Http1Codec, role, asked or "", pieces)
+        assert again.same(once), (pieces, once, again)
+
+    holds()
+
+
+@SIDES
+def test_the_codec_on_h11_reads_the_same_too(asked: str | None) -> None:
+    """It is h11 with checks of our own, for those who choose it: where it accepts as well, it has read the same."""
+    role: Role = "server" if asked is None else "client"
+
+    @examples(100)
+    @given(streams(asked, 4))
+    def holds(data: bytes) -> None:
+        ours = whole(read_by(Http1Codec, role, asked or "", [data]))
+        other = whole(read_by(H11Codec, role, asked or "", [data]))
+        for one, two in zip(ours, other, strict=False):
+            assert one == two
+
+    holds()
+
+
+# ------------------------------------------------------------------------------------------- the lists themselves
+
+
+@pytest.mark.parametrize("verdict", WE_REFUSE, ids=[verdict.says for verdict in WE_REFUSE])
+def test_each_reason_of_ours_is_one(verdict: Verdict) -> None:
+    ours, theirs = both(None if verdict.role == "server" else "GET", verdict.example)
+    assert verdict.covers(ours.fault, verdict.example), ours.fault
+    assert not theirs.fault
+    assert not compare(ours, theirs, verdict.example)
+
+
+@pytest.mark.parametrize("verdict", THEY_REFUSE, ids=[verdict.says for verdict in THEY_REFUSE])
+def test_each_reason_of_h11_is_one(verdict: Verdict) -> None:
+    ours, theirs = both(None if verdict.role == "server" else "GET", verdict.example)
+    assert not ours.fault
+    assert verdict.covers(theirs.fault, verdict.example), theirs.fault
+    assert not compare(ours, theirs, verdict.example)
+
+
+def _without_a_list(monkeypatch: pytest.MonkeyPatch, rows: list[Verdict]) -> Callable[[Verdict], str]:
+    kept = list(rows)
+    monkeypatch.setattr("tests.differential.verdicts.WE_REFUSE", [])
+    monkeypatch.setattr("tests.differential.verdicts.THEY_REFUSE", [])
+
+    def judged(verdict: Verdict) -> str:
+        assert verdict in kept
+        return compare(*both(None if verdict.role == "server" else "GET", verdict.example), verdict.example)
+
+    return judged
+
+
+def test_a_difference_that_is_on_no_list_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = _without_a_list(monkeypatch, [*WE_REFUSE, *THEY_REFUSE])
+    assert all(judged(verdict).startswith("we refuse, and h11 does not") for verdict in WE_REFUSE)
+    assert all(judged(verdict).startswith("h11 refuses, and we do not") for verdict in THEY_REFUSE)
