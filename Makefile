@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help demo test lint types unit coverage sweep fuzz bench versions docs clean system
+.PHONY: help demo test lint types unit coverage sweep properties fuzz bench versions docs clean system
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,8 +45,14 @@ coverage: $(STAMP)  ## branch coverage of the core and of load balancing, by the
 sweep: $(STAMP)  ## the simulation over many more seeds: make sweep SEEDS=20000
 	SEEDS=$(or $(SEEDS),20000) $(BIN)/python -m pytest -q -s --timeout 0 tests/simulation
 
-fuzz: $(STAMP)  ## the properties with many more examples
+properties: $(STAMP)  ## the properties with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/differential
+
+fuzz: $(STAMP)  ## fuzz the codec with atheris, and keep what reaches new code: make fuzz MINUTES=10
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary atheris --editable '.[fuzz]' 2>/dev/null || \
+		{ echo "make fuzz: no wheel of atheris for $$($(BIN)/python -V) can be installed; with a Python that has one: make clean, then make fuzz PYTHON=python3.12"; exit 1; }
+	@$(BIN)/python -m fuzz --minutes $(or $(MINUTES),10)
 
 bench: $(STAMP)  ## CPU time per request and memory per connection, beside nginx, a relay, aiohttp, Caddy and node
 	@tests/benchmarks/install $(BIN)/python
