@@ -164,9 +164,19 @@ class Connection(Alarm):
             stream.offer()
         else:
             self.wanted_by_nobody()
-        if codec.buffered > self.limits.buffer_high_bytes and not self.held and not self.closing:
+        if codec.buffered > self.limits.buffer_high_bytes:
+            self.hold()
+
+    def hold(self) -> None:
+        """Our buffer is over its mark: read no more, until `read_on`."""
+        if not self.held and not self.closing:
             self.held = True
             self.machine.operations.append(Hold(self.number))
+
+    def read_on(self) -> None:
+        """We hold, and parts were taken: read again where that has made room."""
+        if self.codec.buffered <= self.limits.buffer_low_bytes:
+            self.receive()
 
     def pull(self) -> Part | None:
         """The next part, or None when it has not arrived. Raises `ExchangeError`."""
@@ -174,8 +184,8 @@ class Connection(Alarm):
             pulled = self.codec.next_part()
         except ProtocolError as error:
             raise self.fault(error) from error
-        if self.held and self.codec.buffered <= self.limits.buffer_low_bytes:
-            self.receive()
+        if self.held:
+            self.read_on()
         if isinstance(pulled, tuple):
             return pulled[1]
         self.unread = False

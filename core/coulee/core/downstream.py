@@ -102,10 +102,17 @@ class Downstream(Connection):
 
     # -- what bytes mean
 
+    def received(self, data: bytes) -> None:
+        if self.state is not _IDLE or not data:
+            super().received(data)
+            return
+        self.codec.feed(data)
+        self.serve()
+        if self.codec.buffered > self.limits.buffer_high_bytes:
+            self.hold()
+
     def wanted_by_nobody(self) -> None:
-        if self.state is _IDLE:
-            self.serve()
-        elif self.state is State.DRAINING:
+        if self.state is State.DRAINING:
             self.drain_body()
 
     def ended_by_peer(self) -> None:
@@ -133,15 +140,20 @@ class Downstream(Connection):
                 self.limit_read(NEXT_TURN_S)
                 break
             try:
-                part = self.pull()
-            except ExchangeError as error:
-                self.refuse(error)
+                pulled = self.codec.next_part()
+            except ProtocolError as error:
+                self.refuse(self.fault(error))
                 continue
-            if part is None:
+            if self.held:
+                self.read_on()
+            if not isinstance(pulled, tuple):
+                self.unread = False
                 self.wait_for_head()
                 break
-            assert isinstance(part, Request)
-            self.begin(part)
+            self.unread = True  # a body may be behind it
+            request = pulled[1]
+            assert isinstance(request, Request)
+            self.begin(request)
         self.serving = False
 
     def wait_for_head(self) -> None:
@@ -241,7 +253,9 @@ class Downstream(Connection):
             self.read_by = inf
             self.serve()
         else:  # so it nearly always is
-            self.limit_read(self.timeouts.keep_alive_idle_s)
+            self.read_by = by = self.machine.kernel.now + self.timeouts.keep_alive_idle_s
+            if by < self.armed:
+                self.machine.kernel.arm(self, by)
 
     # -- ending
 
