@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from math import inf
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from coulee.core.codec import ProtocolError
 from coulee.core.errors import ExchangeError, connect_error
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from coulee.core.codec import Codec
     from coulee.core.config import Config
     from coulee.core.machine import KernelMachine
-
-
-_JOIN_MAX: Final = 16384
-"""Up to this many bytes, what a turn gathered is joined; beyond, copying costs more than a list."""
 
 
 class Connection(Alarm):
@@ -48,7 +44,6 @@ class Connection(Alarm):
         "codec",
         "connect_limit_s",
         "eof_wanted",
-        "gathered",
         "held",
         "limits",
         "local",
@@ -80,7 +75,6 @@ class Connection(Alarm):
         self.trusted = False  # whether what the peer says about who is behind it counts
         self.held = True  # a new connection is, until its first Receive
         self.unread = False  # whether the codec may hold a part that nobody has asked for
-        self.gathered: Send | None = None  # what this turn sends, so far
         self.sending = 0  # bytes of the last Send, or of this turn's so far
         self.out: list[bytes] = []  # what waits while the transport is blocked
         self.out_bytes = 0
@@ -200,22 +194,23 @@ class Connection(Alarm):
         if self.blocked:
             self._queue(data)
             return
-        size = len(data) if isinstance(data, bytes) else sum(map(len, data))
-        if self.gathered is None:
-            machine = self.machine
-            self.gathered = send = Send(self.number, data)
-            self.sending = size
+        machine = self.machine
+        send = machine.sends.get(self.number)
+        if send is None:
+            machine.sends[self.number] = send = Send(self.number, data)
             machine.operations.append(send)
-            machine.gathering.append(self)
-        else:
-            send = self.gathered
-            self.sending += size
-            if not isinstance(send.data, list):
-                send.data = [send.data]
             if isinstance(data, bytes):
-                send.data.append(data)
-            else:
-                send.data.extend(data)
+                self.sending = len(data)  # so it nearly always is
+                return
+            self.sending = 0
+            machine.lists.append(send)
+        elif isinstance(send.data, bytes):
+            send.data = [send.data]
+            machine.lists.append(send)
+            send.data.extend([data] if isinstance(data, bytes) else data)
+        else:
+            send.data.extend([data] if isinstance(data, bytes) else data)
+        self.sending += len(data) if isinstance(data, bytes) else sum(map(len, data))
 
     def _queue(self, data: Bytes) -> None:
         if isinstance(data, bytes):
@@ -230,15 +225,8 @@ class Connection(Alarm):
         if self.blocked:
             self.eof_wanted = True
         elif not self.closing:
-            if self.gathered is None:
-                self.push(b"")
-            assert self.gathered is not None
-            self.gathered.eof = True
-
-    def gathered_several(self, send: Send) -> None:
-        """The turn is over, and sends more than one piece."""
-        if self.sending <= _JOIN_MAX:
-            send.data = b"".join(send.data)  # type: ignore[arg-type]
+            self.push(b"")
+            self.machine.sends[self.number].eof = True
 
     def block(self) -> None:
         """The transport did not take all of the last `Send`. It is given time by how much that was."""

@@ -136,7 +136,8 @@ class Downstream(Connection):
             return
         self.serving = True
         while self.state is _IDLE and not self.closing:
-            if self.gathered is not None and self.sending >= self.limits.buffer_high_bytes and not self.codec.idle:
+            full = self.number in self.proxy.sends and self.sending >= self.limits.buffer_high_bytes
+            if full and not self.codec.idle:
                 self.limit_read(NEXT_TURN_S)
                 break
             try:

@@ -357,7 +357,7 @@ class Http1Codec:
         if status < 200:
             return self._switched(phrase, headers, old) if status == 101 else self._interim(status, phrase, headers)
         length, chunked = framing_of(marks, old)
-        self._keep = not (old or (b"connection" in marks and says_close(marks)))
+        self._keep = not (old or says_close(marks))
         response = Response(status, headers, phrase, _VERSION_1_0 if old else _VERSION_1_1, length)
         if status in _BODILESS or self._asked == "HEAD":
             if status == 204:
@@ -564,8 +564,18 @@ class Http1Codec:
         if self._writing is not _NOT_BEGUN:
             raise ProtocolError("a second answer to one request")
         headers = part.headers
+        marks = headers._marks or headers.marks
         length = part.length
         data = part.data
+        closing = self._last or not self._keep or self._error is not None
+        if (
+            part.ended
+            and len(data) == length
+            and length <= JOIN_MAX
+            and not (closing or status in _BODILESS or self._asked == "HEAD" or b"connection" in marks)
+        ):
+            self._writing = _WRITTEN  # the usual answer
+            return b"%s%s\r\n\r\n%s" % (start, with_framing(headers, b"\r\nContent-Length: %d" % length), data)
         writing = _COUNTED
         if status in _BODILESS or self._asked == "HEAD":
             framing = b"" if length is None or status == 204 else b"\r\nContent-Length: %d" % length
@@ -582,13 +592,10 @@ class Http1Codec:
                 framing = b"\r\nTransfer-Encoding: chunked"
                 writing = Writing.CHUNKS
         block = with_framing(headers, framing)
-        if b"connection" in (headers._marks or headers.marks) and says_close(headers.marks):
+        if says_close(marks):
             self._last = True  # a filter says so
-        elif self._last or not self._keep or self._error is not None:
+        elif closing:
             block += b"\r\nConnection: close"
-        if writing is _COUNTED and part.ended and len(data) <= JOIN_MAX:
-            self._writing = _WRITTEN
-            return b"%s%s\r\n\r\n%s" % (start, block, data)
         self._writing = writing
         head = b"%s%s\r\n\r\n" % (start, block)
         return head if writing is Writing.DONE else self._with_body(head, data, part.ended)

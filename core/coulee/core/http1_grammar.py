@@ -130,9 +130,9 @@ ONCE_IN_ANSWER: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 def framing_of(marks: dict[bytes, bytes], old: bool) -> tuple[int | None, bool]:
     """Content-Length, and whether the body is chunked (section 6.1 to 6.3)."""
-    coding = marks.get(b"transfer-encoding")
     size = marks.get(b"content-length")
-    if coding is not None:
+    if b"transfer-encoding" in marks:
+        coding = marks[b"transfer-encoding"]
         if size is not None:
             raise ProtocolError("both Content-Length and Transfer-Encoding")
         if old:
@@ -142,8 +142,9 @@ def framing_of(marks: dict[bytes, bytes], old: bool) -> tuple[int | None, bool]:
         return None, True
     if size is None:
         return None, False
-    size = size.rstrip(b" \t")
-    if not (size.isdigit() and len(size) <= 18):
+    if not size.isdigit():
+        size = size.rstrip(b" \t")
+    if not size.isdigit() or len(size) > 18:
         raise ProtocolError("Content-Length is not a number of up to 18 digits")
     return int(size), False
 
@@ -236,9 +237,7 @@ def other_target(target: bytes, method: str) -> tuple[str, str | None]:
 def says_close(marks: dict[bytes, bytes]) -> bool:
     """Whether `close` is among the options of Connection (section 9.6)."""
     options = marks.get(b"connection")
-    if options is None or options.find(b"close") < 0:
-        return False
-    return b"close" in options_of(marks)
+    return options is not None and options != b"keep-alive" and b"close" in options_of(marks)
 
 
 def options_of(marks: dict[bytes, bytes]) -> list[bytes]:

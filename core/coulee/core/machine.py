@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from coulee.core.kernel import Kernel, Task, current_kernel
 from coulee.core.seam import (
@@ -28,11 +28,16 @@ from coulee.core.seam import (
     Operation,
     Received,
     Report,
+    Send,
     Sent,
 )
 
 if TYPE_CHECKING:
     from coulee.core.connection import Connection
+
+
+_JOIN_MAX: Final = 16384
+"""Up to this many bytes, what a connection sends in a turn is joined; beyond, copying costs more than a list."""
 
 
 class KernelMachine:
@@ -49,7 +54,8 @@ class KernelMachine:
         self.jobs: dict[int, Task | None] = {}  # outstanding; None where the task that waited is gone
         self.jobs_max = 1024
         self.waiting_for_jobs: deque[Task] = deque()
-        self.gathering: list[Connection] = []  # connections that send something in this turn
+        self.sends: dict[int, Send] = {}  # what each connection sends in this turn, so far
+        self.lists: list[Send] = []  # those of them that have more than one piece
         self.numbers = 0
         self.draining = False
         self.deadline: float | None = None  # see `seam.Machine`
@@ -109,13 +115,10 @@ class KernelMachine:
                 kernel.expire(now)
             if kernel.ready:
                 kernel.run()
-            if self.gathering:
-                for connection in self.gathering:
-                    send = connection.gathered
-                    connection.gathered = None
-                    if send is not None and type(send.data) is not bytes:
-                        connection.gathered_several(send)
-                self.gathering.clear()
+            if self.sends:
+                self.sends.clear()
+                if self.lists:
+                    self._join_lists()
         finally:
             if outer is not kernel and outer is not None:
                 current_kernel.set(outer)  # one machine runs inside a filter of another
@@ -161,6 +164,13 @@ class KernelMachine:
     def report(self, record: object) -> None:
         """Tell the host something; nothing comes back."""
         self.operations.append(Report(record))
+
+    def _join_lists(self) -> None:
+        """Small pieces go out as one, for joining them costs less than a list."""
+        for send in self.lists:
+            if sum(map(len, send.data)) <= _JOIN_MAX:  # type: ignore[arg-type]
+                send.data = b"".join(send.data)  # type: ignore[arg-type]
+        self.lists.clear()
 
     def forget_job(self, job: int) -> None:
         """The task that waited for a job does so no more."""
