@@ -28,7 +28,7 @@ from coulee.core import (
     respond,
     sleep,
 )
-from coulee.core.seam import Blocked, Closed, Finished, Received, Sent
+from coulee.core.seam import Blocked, Closed, Finished, Hold, Receive, Received, Send, Sent
 from coulee.lb import Cluster
 from tests.core.world import LISTENER, World
 
@@ -1063,3 +1063,14 @@ def test_what_a_filter_sees_of_time_and_chance() -> None:
     world.now = 5.0
     world.receives(world.client(), GET)
     assert seen == [5.0, True, []]
+
+
+def test_what_a_blocked_client_does_not_take_stays_with_the_origin() -> None:
+    world = make()
+    client, origin = pending(world)
+    world.receives(origin, b"HTTP/1.1 200 OK\r\nContent-Length: 210000\r\n\r\n" + b"x" * 70_000)
+    world.gives(Blocked(client))
+    assert world.receives(origin, b"y" * 70_000) == [Hold(origin)], "not even one more piece is taken from it"
+    operations = world.gives(Sent(client))
+    assert operations == [Receive(origin), Send(client, b"y" * 70_000)]
+    assert world.receives(origin, b"z" * 70_000)[0] == Send(client, b"z" * 70_000)

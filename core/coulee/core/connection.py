@@ -355,7 +355,7 @@ class Stream:
         """Wait until a part can be sent, or never will be."""
         connection = self.connection
         high = connection.limits.buffer_high_bytes
-        while connection.blocked and connection.out_bytes >= high and self.error is None:
+        while connection.blocked and connection.sending + connection.out_bytes >= high and self.error is None:
             self.writer = connection.machine.kernel.running
             try:
                 yield PARKED

@@ -310,6 +310,7 @@ class Exchange:
         """Pass the rest of the body up, as a child of the exchange."""
         chain = self.proxy.chains.request_body_filter
         while not self.body_ended:
+            await upstream.wait_for_room()
             data = await self._read_body()
             if not self.spent:
                 self._keep_for_replay(data)
@@ -419,6 +420,8 @@ class Exchange:
         self.bytes_out += len(response.data)
         self.first_byte = self.proxy.kernel.now
         self.answered = response.ended
+        if not response.ended:
+            response.data = b""  # it is on its way, and would be kept as long as the rest takes
 
     async def _filter_first_piece(self, response: Response, body_chain: Chain) -> None:
         """What came with the head goes through the body filters; then only a whole body has a known length."""
@@ -431,14 +434,14 @@ class Exchange:
     async def _relay_body(self, upstream: Stream, body_chain: Chain) -> None:
         downstream = self.downstream
         while True:
+            if downstream.connection.blocked:  # first, so that what the client does not take stays where it is
+                await downstream.wait_for_room()
             part = await upstream.receive()
             if isinstance(part, Data):
                 self.upstream_ended = part.ended
                 if body_chain:
                     part = Data(await transform(body_chain, self, part.data, part.ended), part.ended)
                 self.bytes_out += len(part.data)
-                if downstream.connection.blocked:
-                    await downstream.wait_for_room()
                 downstream.write(part)
                 if part.ended:
                     break
