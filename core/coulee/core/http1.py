@@ -570,8 +570,8 @@ class Http1Codec:
         closing = self._last or not self._keep or self._error is not None
         if (
             part.ended
-            and len(data) == length
-            and length <= JOIN_MAX
+            and length is not None
+            and len(data) == length <= JOIN_MAX
             and not (closing or status in _BODILESS or self._asked == "HEAD" or b"connection" in marks)
         ):
             self._writing = _WRITTEN  # the usual answer
