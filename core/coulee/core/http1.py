@@ -40,6 +40,7 @@ from coulee.core.http1_grammar import (
     authority_of,
     check_asking,
     check_beginning,
+    check_expect,
     check_length,
     check_limits,
     check_ranges,
@@ -304,7 +305,8 @@ class Http1Codec:
             check_ranges(marks, self._limits)
             if not old:
                 if b"expect" in marks:
-                    self._expect(headers, length != 0)
+                    check_expect(headers)
+                    self._expects_continue = length != 0
                 self._keep = not says_close(marks)
         request = Request(method, target, headers, _VERSION_1_0 if old else _VERSION_1_1, "http", authority, length)
         if length == 0:
@@ -312,12 +314,6 @@ class Http1Codec:
         else:
             self._begin_body(request, length)
         return request
-
-    def _expect(self, headers: Headers, has_body: bool) -> None:
-        expect = (headers.get("expect") or "").lower()
-        if expect != "100-continue":
-            raise ProtocolError(f"Expect: {expect} is not 100-continue", 417, "expectation_failed")
-        self._expects_continue = has_body
 
     def _begin_body(self, head: Request | Response, length: int | None) -> None:
         """From here on the body is read; what is there of it goes with the head."""

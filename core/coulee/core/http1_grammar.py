@@ -149,6 +149,13 @@ def framing_of(marks: dict[bytes, bytes], old: bool) -> tuple[int | None, bool]:
     return int(size), False
 
 
+def check_expect(headers: Headers) -> None:
+    """There is one thing that can be expected (RFC 9110 section 10.1.1)."""
+    expect = (headers.get("expect") or "").lower()
+    if expect != "100-continue":
+        raise ProtocolError(f"Expect: {expect} is not 100-continue", 417, "expectation_failed")
+
+
 def check_ranges(marks: dict[bytes, bytes], limits: Limits) -> None:
     """Many ranges in one request make an origin send a body many times over (RFC 9110 section 14.2)."""
     if b"range" in marks and marks[b"range"].count(b",") >= limits.ranges_max:
