@@ -158,7 +158,7 @@ def shown(name: str, value: object) -> str:
     """A default, and for many bytes how many KiB that is."""
     if is_dataclass(value):
         return f"`{type(value).__name__}()`"
-    if isinstance(value, int) and "bytes" in name and value % 1024 == 0:
+    if isinstance(value, int) and "bytes" in name and value and value % 1024 == 0:
         return f"`{value}` ({value // 1024} KiB)"
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
 

@@ -131,6 +131,15 @@ def test_trailers_pass_in_both_directions() -> None:
     assert body(world.sent(client)) == b"1\r\nb\r\n0\r\nX-Down: 2\r\n\r\n"
 
 
+def test_trailers_that_are_not_on_the_list_stay_here() -> None:
+    world = make(config=replace(PLAIN, trailers=("x-sum",)))
+    client, origin = pending(world, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    world.receives(client, b"1\r\na\r\n0\r\nX-Sum: 1\r\nX-Up: 1\r\n\r\n")
+    assert body(world.sent(origin)) == b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n"
+    world.receives(origin, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\nX-Down: 2\r\n\r\n")
+    assert body(world.sent(client)) == b"1\r\nb\r\n0\r\n\r\n"
+
+
 def test_trailers_that_are_there_with_the_head_pass_too() -> None:
     world = make(on("request_filter", read_body))
     client = world.client()

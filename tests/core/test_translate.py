@@ -14,6 +14,7 @@ from coulee.core.translate import (
     drop_on_arrival,
     hops_left,
     host_of,
+    keep_allowed_trailers,
     request_for_upstream,
     response_for_downstream,
 )
@@ -324,6 +325,22 @@ def test_an_empty_via_is_no_element() -> None:
 def test_without_a_name_via_goes_on_untouched() -> None:
     assert up([("Via", "1.1 a")]) == [("Via", "1.1 a")]
     assert down([("Via", "1.1 a"), DATE]) == [("Via", "1.1 a"), DATE]
+
+
+# ------------------------------------------------------------------------------------------------------ trailers
+
+
+def test_trailers_go_on_where_they_are_allowed() -> None:
+    fields = [("X-Sum", "1"), ("grpc-status", "0"), ("X-Sum", "2")]
+    for names, kept in [
+        (("*",), fields),
+        (("x-sum",), [fields[0], fields[2]]),
+        (("Grpc-Status", "Other"), [fields[1]]),
+        ((), []),
+    ]:
+        trailers = Headers(fields)
+        keep_allowed_trailers(trailers, Config(trailers=names))
+        assert list(trailers) == kept
 
 
 # --------------------------------------------------------------------------------------------------- underscores

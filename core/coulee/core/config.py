@@ -217,6 +217,10 @@ class Config:
     """Protocols that a client may switch to with Upgrade (RFC 9110 section 7.8). Other wishes are not passed on. `h2c`
     cannot be here: nobody would look at what is asked in it."""
 
+    trailers: tuple[str, ...] = ("*",)
+    """Names of trailer fields that are passed on, in both directions; `*` stands for all. Those that frame, route,
+    authenticate or control caches never are, whatever stands here (RFC 9110 section 6.5.1)."""
+
     http1_codec: Literal["own", "h11"] = "own"
     """What reads and writes HTTP/1: our own codec, or h11, which is laxer and slower, and its judge in our tests."""
 

@@ -31,6 +31,7 @@ from coulee.core.translate import (
     add_date,
     drop_on_arrival,
     hops_left,
+    keep_allowed_trailers,
     request_for_upstream,
     response_for_downstream,
 )
@@ -349,6 +350,7 @@ class Exchange:
             self.replay.append(data)
 
     async def _send_request_trailers(self, upstream: Stream, trailers: Trailers) -> None:
+        keep_allowed_trailers(trailers.headers, self.proxy.config)
         if self.proxy.chains.request_trailer_filter:
             await decide(self.proxy.chains.request_trailer_filter, (), self, trailers.headers)
         await upstream.send(trailers)
@@ -457,6 +459,7 @@ class Exchange:
             data = await transform(body_chain, self, b"", True)
             self.bytes_out += len(data)
             await self.downstream.send(Data(data))
+        keep_allowed_trailers(trailers.headers, self.proxy.config)
         if self.proxy.chains.response_trailer_filter:
             await decide(self.proxy.chains.response_trailer_filter, (), self, trailers.headers)
         await self.downstream.send(trailers)

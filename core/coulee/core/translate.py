@@ -116,6 +116,13 @@ def response_for_downstream(response: Response, wall_clock: float, config: Confi
     response.version = _VERSION
 
 
+def keep_allowed_trailers(trailers: Headers, config: Config) -> None:
+    """Drop the trailers that are not on the list of those that are passed on, in place."""
+    if "*" not in config.trailers:
+        allowed = {name.lower() for name in config.trailers}
+        trailers.remove(*(name for name, _ in trailers if name.lower() not in allowed))
+
+
 def add_date(headers: Headers, wall_clock: float) -> None:
     """A recipient with a clock adds the Date that an answer lacks (RFC 9110 section 6.6.1)."""
     if b"date" not in (headers._marks or headers.marks):
