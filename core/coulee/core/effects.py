@@ -123,7 +123,7 @@ async def fetch(request: Request, *, peer: Peer | None = None, body_bytes_max: i
                 raise ExchangeError("upstream_invalid", f"the answer to a sub-request is over {body_bytes_max} bytes")
         whole = True
     finally:
-        proxy.pool.release(stream, whole=whole)
+        proxy.pool.release(stream, whole)
     head.data = b"".join(pieces)
     head.length = len(head.data)
     head.ended = True

@@ -182,7 +182,7 @@ class Exchange:
         request = self.request
         try:
             try:
-                marks = request.headers.marks
+                marks = request.headers._marks or request.headers.marks
                 unusual = b"connection" in marks or UNDERSCORE in marks
                 if unusual and drop_on_arrival(request.headers, proxy.config):
                     note_upgrade(self)
@@ -212,7 +212,9 @@ class Exchange:
                 with suppress(TimeoutError, Cancelled), shielded(self.proxy.config.timeouts.logging_grace_s):
                     await self._fail(self.failure)
         finally:
-            self._release()
+            upstream, self.upstream = self.upstream, None
+            if upstream is not None:
+                proxy.pool.release(upstream, self.upstream_ended and self.body_ended)
         if proxy.chains.logging:
             await self._log()
         self._record()
@@ -564,7 +566,7 @@ class Exchange:
         """Give the upstream stream back."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
-            self.proxy.pool.release(upstream, whole=self.upstream_ended and self.body_ended)
+            self.proxy.pool.release(upstream, self.upstream_ended and self.body_ended)
 
     async def _log(self) -> None:
         """The phase `logging`."""

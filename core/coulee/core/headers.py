@@ -48,7 +48,7 @@ def fields_named(names: bytes) -> bytes:
 
 
 MARKS: Final = re.compile(
-    rb"\r\n(host|c(?:ontent-(?:length|type)|onnection)|t(?:ransfer-encoding|e|railer)|date|expect|upgrade|range|via"
+    rb"\n(host|c(?:ontent-(?:length|type)|onnection)|t(?:ransfer-encoding|e|railer)|date|expect|upgrade|range|via"
     rb"|keep-alive|proxy-(?:connection|authenticate|authorization)|x-forwarded-[!#-'*+\-.0-9^-z|~]*|forwarded"
     rb"|max-forwards):[ \t]*([^\r]*)"
 )

@@ -25,16 +25,13 @@ from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
 from coulee.core.config import Limits
 from coulee.core.headers import MARKS, UNDERSCORE, Headers
 from coulee.core.http1_grammar import (
-    ANSWER_HEAD,
     BODY_EXPECTED,
     FRAMING,
     JOIN_MAX,
     NOT_IN_TRAILERS,
-    ODD_REQUEST_HEAD,
     ONCE_IN_ANSWER,
     ONCE_IN_REQUEST,
     REFUSED_METHODS,
-    REQUEST_HEAD,
     REQUEST_LINE,
     STATUS_LINE,
     authority_of,
@@ -52,6 +49,7 @@ from coulee.core.http1_grammar import (
     fault_of_origin,
     framing_of,
     head_of_switch,
+    heads_with,
     is_target,
     joined_once,
     other_target,
@@ -107,16 +105,16 @@ class Http1Codec:
     """One HTTP/1.1 connection. `role` is ours: `"server"` reads requests, `"client"` reads answers."""
 
     __slots__ = ("_asked", "_blank_line_seen", "_data", "_easy", "_eof", "_error", "_expects_continue",
-                 "_extensions", "_fields_max", "_interims", "_keep", "_last", "_left", "_limits", "_old",
+                 "_extensions", "_heads", "_interims", "_keep", "_last", "_left", "_limits", "_old",
                  "_reading", "_scanned", "_server", "_stream", "_trailers", "_upgrade", "_whole_head",
                  "_writing", "_writing_left", "buffered")  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self._server = role == "server"
-        self._whole_head = REQUEST_HEAD if self._server else ANSWER_HEAD
+        self._heads = heads = heads_with(limits.fields_max)
+        self._whole_head = heads.request if self._server else heads.answer
         self._limits = limits
         self._easy = min(limits.head_bytes_max, limits.line_bytes_max)  # no head up to this breaks a limit by its size
-        self._fields_max = limits.fields_max
         self._data = b""  # fed, and not given out
         self.buffered = 0  # how much that is
         self._scanned = 0  # how much of it holds no end of a head
@@ -230,7 +228,7 @@ class Http1Codec:
                 return None
         one, two, three, block = match.groups()
         end = match.end()
-        if end > self._easy or block.count(b"\n") > self._fields_max:
+        if end > self._easy:
             check_limits(block, end, self._limits)
         self._data = self._data[end:]
         lower = block.lower()
@@ -240,7 +238,7 @@ class Http1Codec:
             marks = joined_once(found, ONCE_IN_REQUEST if self._server else ONCE_IN_ANSWER)
         headers = Headers.from_block(block, lower, marks)
         if self._server:
-            if match.re is ODD_REQUEST_HEAD:
+            if match.re is self._heads.odd_request:
                 marks[UNDERSCORE] = b""
             return self._request(one, two, three == b"0", headers, marks)
         return self._answer(int(two), text_of(three) if three else "", one == b"0", headers, marks)
@@ -259,12 +257,12 @@ class Http1Codec:
             self._scanned = max(len(data) - 3, 0)
             return None
         self._scanned = 0
-        match = self._whole_head.match(data) or (ODD_REQUEST_HEAD.match(data) if self._server else None)
+        match = self._whole_head.match(data) or (self._heads.odd_request.match(data) if self._server else None)
         if match is None:
             line_end = data.find(b"\r\n")
             check_size(line_end, end + 4, self._limits)
             pattern = REQUEST_LINE if self._server else STATUS_LINE
-            raise fault_of_head(data[:line_end], data[line_end:end], pattern)
+            raise fault_of_head(data[:line_end], data[line_end:end], pattern, self._limits.fields_max)
         return match
 
     def _check_incomplete(self, data: bytes) -> None:
@@ -353,7 +351,8 @@ class Http1Codec:
         if status < 200:
             return self._switched(phrase, headers, old) if status == 101 else self._interim(status, phrase, headers)
         length, chunked = framing_of(marks, old)
-        self._keep = not (old or says_close(marks))
+        option = marks.get(b"connection")
+        self._keep = not old and (option is None or option == b"keep-alive" or not says_close(marks))
         response = Response(status, headers, phrase, _VERSION_1_0 if old else _VERSION_1_1, length)
         if status in _BODILESS or self._asked == "HEAD":
             if status == 204:

@@ -24,24 +24,32 @@ JOIN_MAX: Final = 16384
 
 _T: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 
-_FIELDS: Final = rb"(?:\r\n%s++:[\t\x20-\x7e\x80-\xff]*+)*+"
-_ANY_FIELDS: Final = _FIELDS % _T
+_VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
+_FIELDS: Final = rb"(?:\r\n%s++:%s)*+" % (_T, _VALUE)
 
-REQUEST_HEAD: Final = re.compile(
-    rb"(%s++) ([\x21-\x7e]++) HTTP/1\.([01])(%s)\r\n\r\n" % (_T, _FIELDS % _T.replace(b"_", b""))
-)
-"""A whole head in whose names no underscore is, as in nearly all; a match of `ODD_REQUEST_HEAD` alone tells that one
-is."""
 
-ODD_REQUEST_HEAD: Final = re.compile(rb"(%s++) ([\x21-\x7e]++) HTTP/1\.([01])(%s)\r\n\r\n" % (_T, _ANY_FIELDS))
-ANSWER_HEAD: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*+))?(%s)\r\n\r\n" % _ANY_FIELDS
-)
-"""What matches none of these is not whole, or broken; `REQUEST_LINE`, `STATUS_LINE` and `FIELDS` tell how."""
+class Heads:
+    """Patterns of whole heads with up to so many fields. What matches none is not whole, or broken, or has more fields:
+    `fault_of_head` tells. The names of a `request` have no underscore, as nearly all; where only `odd_request`
+    matches, one has."""
+
+    __slots__ = ("answer", "odd_request", "request")
+
+    def __init__(self, fields_max: int) -> None:
+        def fields(token: bytes) -> bytes:
+            return b"((?:\\r\\n" + token + b"++:" + _VALUE + b"){0,%d}+)\\r\\n\\r\\n" % fields_max
+
+        line = b"(" + _T + rb"++) ([\x21-\x7e]++) HTTP/1\.([01])"
+        self.request = re.compile(line + fields(_T.replace(b"_", b"")))
+        self.odd_request = re.compile(line + fields(_T))
+        self.answer = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + _VALUE + b"))?" + fields(_T))
+
+
+heads_with: Final = lru_cache(maxsize=64)(Heads)
 
 REQUEST_LINE: Final = re.compile(rb"%s++ [\x21-\x7e]++ HTTP/([0-9]\.[0-9])" % _T)
 STATUS_LINE: Final = re.compile(rb"HTTP/([0-9]\.[0-9]) [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*+)?")
-FIELDS: Final = re.compile(_ANY_FIELDS)
+FIELDS: Final = re.compile(_FIELDS)
 PHRASE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 CHUNK_LINE: Final = re.compile(
@@ -102,7 +110,7 @@ def check_beginning(data: bytes, server: bool) -> None:
         raise ProtocolError("the answer does not begin with HTTP/")
 
 
-def fault_of_head(line: bytes, block: bytes, pattern: re.Pattern[bytes]) -> ProtocolError:
+def fault_of_head(line: bytes, block: bytes, pattern: re.Pattern[bytes], fields_max: int) -> ProtocolError:
     """What is wrong with a head that is whole and does not match."""
     match = pattern.fullmatch(line)
     if match is None:
@@ -111,6 +119,8 @@ def fault_of_head(line: bytes, block: bytes, pattern: re.Pattern[bytes]) -> Prot
         return ProtocolError("the status line is not `HTTP/x.y SP status SP phrase` (RFC 9112 section 4)")
     if FIELDS.fullmatch(block) is None:
         return ProtocolError(what_is_wrong_with(block))
+    if match[1] in (b"1.0", b"1.1"):
+        return ProtocolError(f"more than {fields_max} fields", 431, "header_too_large")
     return ProtocolError(f"HTTP/{match[1].decode()} is not spoken here", 505, "version_not_supported")
 
 
@@ -174,8 +184,6 @@ def check_size(line: int, head: int, limits: Limits) -> None:
 def check_limits(block: bytes, end: int, limits: Limits) -> None:
     """Whether a whole head, which ends at `end`, is too large in any way."""
     check_size(end - len(block) - 4, end, limits)
-    if block.count(b"\n") > limits.fields_max:
-        raise ProtocolError(f"more than {limits.fields_max} fields", 431, "header_too_large")
     if len(block) > limits.line_bytes_max and max(map(len, block.split(b"\r\n"))) > limits.line_bytes_max:
         detail = f"a field is longer than {limits.line_bytes_max} bytes"
         raise ProtocolError(detail, 431, "header_too_large")

@@ -201,7 +201,7 @@ class Pool:
 
     # -- taking back
 
-    def release(self, stream: Stream, *, whole: bool) -> None:
+    def release(self, stream: Stream, whole: bool) -> None:
         """An exchange is done with a stream; `whole` says that nothing of it was cut short."""
         connection = stream.connection
         assert isinstance(connection, Upstream)

@@ -105,8 +105,10 @@ def response_for_downstream(response: Response, wall_clock: float, config: Confi
     """Make an origin's answer one that we give: in place."""
     headers = response.headers
     marks = headers._marks or headers.marks
-    if b"connection" in marks or not _KEPT.issuperset(marks):
-        drop_named(headers)
+    named = marks.get(b"connection")
+    if named is not None or not _KEPT.issuperset(marks):
+        if named is not None and named not in _ORDINARY_CONNECTION:
+            drop_named(headers)
         block, marks = _without_hop(headers, _DROP_FROM_TRUSTED)
         headers.known(block, marks)
     if config.forwarding.via:
