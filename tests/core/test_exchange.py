@@ -28,7 +28,7 @@ from coulee.core import (
     respond,
     sleep,
 )
-from coulee.core.seam import Blocked, Closed, Finished, Hold, Receive, Received, Send, Sent
+from coulee.core.seam import Blocked, Close, Closed, Finished, Hold, Receive, Received, Send, Sent
 from coulee.lb import Cluster
 from tests.core.world import LISTENER, World
 
@@ -1083,3 +1083,34 @@ def test_what_a_blocked_client_does_not_take_stays_with_the_origin() -> None:
     assert world.receives(origin, b"z" * 70_000) == [Hold(origin)], "not one more piece is taken from it"
     assert world.gives(Sent(client)) == [Send(client, [b"y" * 70_000, b"z" * 70_000]), Receive(origin)]
     assert world.receives(origin, b"w" * 70_000)[0] == Send(client, b"w" * 70_000)
+
+
+def test_a_client_that_pipelines_more_than_the_mark_is_put_on_hold() -> None:
+    world = make()
+    client = world.client()
+    operations = world.receives(client, GET * (70_000 // len(GET)))
+    assert Hold(client) in operations
+    origin = world.connects()
+    for _ in range(10):  # some are answered, and there is no room yet
+        assert Receive(client) not in world.receives(origin, OK)
+
+
+def test_an_origin_that_says_much_behind_its_answer_is_closed_and_not_put_on_hold() -> None:
+    world = make()
+    client, origin = pending(world)
+    operations = world.receives(origin, OK + b"x" * 70_000)
+    assert Close(origin) in operations
+    assert Hold(origin) not in operations
+    assert world.sent(client) == OK
+
+
+def test_the_answer_of_a_filter_goes_through_the_filters_of_the_body() -> None:
+    world = make(
+        on("request_filter", lambda exchange: respond(200, b"abc")),
+        on("response_body_filter", lambda exchange, data, ended: data.upper()),
+    )
+    client = world.client()
+    world.receives(client, GET)
+    answer = world.sent(client)
+    assert body(answer) == b"ABC"
+    assert b"Content-Length: 3" in answer

@@ -321,3 +321,38 @@ def test_of_several_fields_that_are_there_twice_the_first_is_named() -> None:
             fields = b"\r\n".join([first, second, second, first])
             fault = fault_of(make(b"POST / HTTP/1.1" + HOST + b"\r\n" + fields + b"\r\n\r\n"))
             assert fault.detail == f"more than one {first.partition(b':')[0].decode().lower()} field"
+
+
+def test_an_answer_of_no_length_and_what_is_behind_it() -> None:
+    codec = asking(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1")
+    answer = part_of(codec)
+    assert isinstance(answer, Response)
+    assert (answer.data, answer.ended) == (b"", True)
+    assert not codec.reusable
+
+
+@pytest.mark.parametrize("many", [64, 65])
+def test_a_range_field_may_name_so_many_ranges(many: int) -> None:
+    codec = make(b"GET / HTTP/1.1" + HOST + b"\r\nRange: bytes=" + b",".join([b"0-"] * many) + b"\r\n\r\n")
+    if many == 64:
+        assert isinstance(part_of(codec), Request)
+    else:
+        assert "more than 64 ranges" in fault_of(codec).detail
+
+
+def test_a_trailer_that_means_something_to_a_gateway_and_is_no_framing_is_dropped_or_kept() -> None:
+    codec = make(chunked(b"1\r\na\r\n0\r\nVia: 1.1 b\r\nTE: x\r\nX-Sum: 1\r\n\r\n"))
+    assert isinstance(part_of(codec), Request)
+    assert part_of(codec) == Trailers(Headers({"Via": "1.1 b", "X-Sum": "1"}))
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_the_framing_of_a_request_without_a_host_counts_as_any(framing: bytes) -> None:
+    """HTTP/1.0 may leave out the Host; then the framing field is the only one that means something."""
+    codec = make(b"POST / HTTP/1.0\r\n" + framing + b"\r\n\r\nhello")
+    if framing.startswith(b"C"):
+        request = part_of(codec)
+        assert isinstance(request, Request)
+        assert request.data == b"hello"
+    else:
+        assert fault_of(codec).status == 400

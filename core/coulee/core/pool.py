@@ -207,8 +207,7 @@ class Pool:
         assert isinstance(connection, Upstream)
         connection.stream = None
         if whole and connection.codec.reusable and not (connection.out or connection.blocked or connection.closing):
-            if connection.held:
-                connection.receive()
+            assert not connection.held, "who has taken all of an answer has made room"
             self._put(connection)
         else:
             connection.close(abort=not whole)
