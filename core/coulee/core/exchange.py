@@ -212,9 +212,7 @@ class Exchange:
                 with suppress(TimeoutError, Cancelled), shielded(self.proxy.config.timeouts.logging_grace_s):
                     await self._fail(self.failure)
         finally:
-            upstream, self.upstream = self.upstream, None
-            if upstream is not None:
-                proxy.pool.release(upstream, self.upstream_ended and self.body_ended)
+            self._release()
         if proxy.chains.logging:
             await self._log()
         self._record()
