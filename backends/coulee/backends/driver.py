@@ -28,6 +28,8 @@ from math import inf
 from typing import Any, Literal
 
 from coulee.backends.addresses import describe
+from coulee.backends.laws import complain_of_send, number_of
+from coulee.backends.listener import Listener as Listener
 from coulee.core.seam import (
     Accept,
     Accepted,
@@ -45,7 +47,6 @@ from coulee.core.seam import (
     Finished,
     Hold,
     Listen,
-    Listening,
     Machine,
     Receive,
     Received,
@@ -53,7 +54,6 @@ from coulee.core.seam import (
     Run,
     Send,
     Sent,
-    show_address,
 )
 
 _NEVER = sys.maxsize  # a turn that does not come
@@ -203,60 +203,6 @@ class Wire(ABC):
         driver.last_word(Closed(self.conn, kind, detail), self.closing)
 
 
-class Listener(ABC):
-    """One listening socket, from `Listen` to its `Closed`, with the credits to accept that it has."""
-
-    __slots__ = ("address", "credits", "driver", "gone", "is_open", "local", "number")
-
-    def __init__(self, driver: Driver, number: int) -> None:
-        self.driver = driver
-        self.number = number
-        self.credits: deque[int] = deque()  # numbers of connections to come; the machine bounds them
-        self.is_open = False
-        self.address: Address = ""  # as it was asked for
-        self.local: Address = ""
-        self.gone = False
-
-    # -- what a backend implements; an OSError from any of these ends the listener
-
-    @abstractmethod
-    def listen(self, address: Address) -> None:
-        """Open. Answered by `opened` or `lost`."""
-
-    @abstractmethod
-    def watch(self) -> None:
-        """There are credits: `admit` what comes, as long as there are. May be called when watching."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the socket, or give up opening it. Nothing may be called on this listener afterwards."""
-
-    # -- what a backend calls
-
-    def opened(self, local: Address) -> None:
-        """The socket listens at `local`."""
-        assert not self.is_open, f"backend, law 1: listener {self.number} was opened twice"
-        assert not self.gone, f"backend, law 2: listener {self.number} opens after its end"
-        self.is_open = True
-        self.local = local
-        self.driver.post(Listening(self.number, local))
-        if self.credits and not self.gone:
-            self.watch()
-
-    def admit(self) -> Wire:
-        """A connection has come: spend a credit on it. Answered by `opened` or `lost` of the wire."""
-        assert not self.gone, f"backend, law 2: listener {self.number} accepts after its end"
-        assert self.credits, f"backend, law 1: listener {self.number} accepts without a credit"
-        return self.driver.admitted(self.credits.popleft())
-
-    def lost(self, kind: ErrorKind, detail: str = "") -> None:
-        """The socket could not be opened, or broke."""
-        assert not self.gone, f"backend, law 1: listener {self.number} was lost twice"
-        if not self.is_open:
-            self.driver.unopened.append(f"cannot listen on {show_address(self.address)}: {detail}")
-        self.driver.end_listener(self, Closed(self.number, kind, detail), asked=False)
-
-
 class Driver(ABC):
     """Runs one machine. A backend subclasses it, together with `Wire` and `Listener`.
 
@@ -279,6 +225,7 @@ class Driver(ABC):
         self.credits: dict[int, Listener] = {}  # not yet spent, by the number that the connection will have
         self.jobs: dict[int, object] = {}
         self._queue: deque[Completion] = deque()
+        self._outgoing: list[tuple[Wire, Send]] = []  # not yet written
         self._parting: dict[int, bool] = {}  # numbers whose last word is in the queue, and whether it was asked for
         self._running = False
         self.draining = False
@@ -376,7 +323,7 @@ class Driver(ABC):
             "credits": len(self.credits),
             "connections": len(self.wires),
             "jobs": len(self.jobs),
-            "queued": len(self._queue),
+            "queued": len(self._queue) + len(self._outgoing),
         }
 
     # -- the loop
@@ -388,6 +335,28 @@ class Driver(ABC):
                 self._queue.append(completion)
             return
         self._running = True
+        self._work(completion, False)
+
+    def gather(self) -> bool:
+        """From here to `deliver`, keep what is reported, and then hand it to the machine together: for a loop that
+        finds many connections ready at once. Reading them all, running the machine for them all, and writing to them
+        all spares the system, and the peers, much waking and waiting. False where the driver has ended."""
+        if self._running:
+            return False
+        self._running = True
+        return True
+
+    def deliver(self) -> None:
+        """See `gather`."""
+        completion = self._next_due()
+        if completion is None:
+            self._running = False
+        else:
+            self._work(completion, True)
+
+    def _work(self, completion: Completion | None, together: bool) -> None:
+        """Hand over a completion and what is queued behind it, and carry out what the machine asks for: what it sends
+        comes last, of each turn or of all of them `together`."""
         now = self.clock()
         if now < self.now:
             now = self.now
@@ -400,9 +369,12 @@ class Driver(ABC):
                 self._turn += 1
                 for operation in self._handle(completion, now):
                     perform[type(operation)](operation)
-                if not self._queue:
-                    break
-                completion = self._next_due()
+                if self._outgoing and not (together and self._queue):
+                    self._write_all()
+                completion = self._next_due() if self._queue else None
+                if completion is None and self._outgoing:  # what was queued has been overtaken, all of it
+                    self._write_all()
+                    completion = self._next_due()
                 if completion is None:
                     break
             deadline = self.machine.deadline
@@ -424,7 +396,7 @@ class Driver(ABC):
 
     def last_word(self, completion: Closed | Finished, asked: bool) -> None:
         """Queue the last completion about a number, and see that the queue is worked off."""
-        self._parting[_number(completion)] = asked
+        self._parting[number_of(completion)] = asked
         self._queue.append(completion)
         if not self._running:
             self.post(self._next_due())
@@ -434,9 +406,13 @@ class Driver(ABC):
         queue = self._queue
         while queue:
             completion = queue.popleft()
-            if isinstance(completion, Drain):
+            if isinstance(completion, Received):
+                wire = self.wires.get(completion.conn)
+                if wire is not None and wire.reading and completion.data:
+                    return completion  # so it nearly always is
+            elif isinstance(completion, Drain):
                 return completion
-            number = _number(completion)
+            number = number_of(completion)
             if isinstance(completion, Closed | Finished):
                 del self._parting[number]
                 return completion
@@ -460,22 +436,31 @@ class Driver(ABC):
             return
         turn = self._turn
         if wire.barred >= turn and not self._crosses(wire):
-            _complain_of_send(wire)
+            complain_of_send(wire)
         wire.barred = turn
-        data = operation.data
-        try:
-            if data and not wire.write(data) and not wire.blocked:
-                wire.blocked = True
-                # Ahead of what was queued before: who does not know of it yet may take that for a reason to send more.
-                self._queue.appendleft(Blocked(operation.conn))
-            if wire.blocked:
-                wire.barred = _NEVER
-            if operation.eof and not wire.gone:
-                wire.half_closed = True
-                wire.barred = _NEVER
-                wire.write_eof()
-        except OSError as error:
-            wire.fail(error)
+        self._outgoing.append((wire, operation))
+
+    def _write_all(self) -> None:
+        """Write what the machine has sent."""
+        outgoing, self._outgoing = self._outgoing, []
+        for wire, operation in outgoing:
+            if wire.gone:
+                continue
+            data = operation.data
+            try:
+                if data and not wire.write(data) and not wire.blocked:
+                    wire.blocked = True
+                    # Ahead of what was queued before: who does not know of it yet may take that for a reason to send
+                    # more.
+                    self._queue.appendleft(Blocked(operation.conn))
+                if wire.blocked:
+                    wire.barred = _NEVER
+                if operation.eof and not wire.gone:
+                    wire.half_closed = True
+                    wire.barred = _NEVER
+                    wire.write_eof()
+            except OSError as error:
+                wire.fail(error)
 
     def _receive(self, operation: Receive) -> None:
         wire = self.wires.get(operation.conn)
@@ -534,6 +519,8 @@ class Driver(ABC):
 
     def _close(self, operation: Close) -> None:
         number = operation.conn
+        if self._outgoing:
+            self._write_all()  # what was sent before goes before
         wire = self.wires.get(number)
         if wire is not None:
             repeated = wire.closing and (wire.aborted or not operation.abort)
@@ -617,20 +604,3 @@ class Driver(ABC):
         """Whether a Send on a blocked wire has crossed the `Blocked`, which waits behind that of another connection.
         What it carries joins what the backend keeps."""
         return wire.blocked and not (wire.closing or wire.half_closed) and Blocked(wire.conn) in self._queue
-
-
-def _complain_of_send(wire: Wire) -> None:
-    """Say which law a Send breaks."""
-    assert wire.is_open, f"machine, law 1: Send on {wire.conn} before it is open"
-    assert not wire.closing, f"machine, law 2: Send on {wire.conn} after Close"
-    assert not wire.blocked, f"machine, law 4: Send on {wire.conn} while it is blocked"
-    assert not wire.half_closed, f"machine, law 4: Send on {wire.conn} behind its end of stream"
-    raise AssertionError(f"machine, law 4: a second Send on {wire.conn} in one turn")
-
-
-def _number(completion: Any) -> int:
-    """The number a completion is about."""
-    if isinstance(completion, Finished):
-        return completion.job
-    number: int = completion.listener if isinstance(completion, Listening) else completion.conn
-    return number
