@@ -619,6 +619,88 @@ def test_a_send_that_crosses_its_blocked_joins_what_is_kept(world: World) -> Non
     assert world.heard() == [Sent(1)]
 
 
+# -- what many connections say at once
+
+
+def two_that_are_read(world: World) -> tuple[PlainWire, PlainWire]:
+    wires = world.connection(1), world.connection(2)
+    world.asks([Receive(1), Receive(2)])
+    world.heard()
+    return wires
+
+
+def test_what_is_gathered_is_handed_over_together_and_written_behind_it(world: World) -> None:
+    first, second = two_that_are_read(world)
+    second.takes = False
+    world.machine.answers = [[Send(2, b"x")], [Send(1, b"y")]]
+    assert world.driver.gather()
+    first.received(b"a")
+    second.received(b"b")
+    assert world.heard() == []
+    world.driver.deliver()
+    assert world.heard() == [Received(1, b"a"), Received(2, b"b"), Blocked(2)], "before the Blocked there was a turn"
+    assert (first.calls[-1], second.calls[-1]) == (("write", b"y"), ("write", b"x"))
+
+
+def test_what_was_sent_before_a_close_is_written_before_it(world: World) -> None:
+    first, second = two_that_are_read(world)
+    world.machine.answers = [[Send(1, b"last words")], [Close(1)]]
+    world.driver.gather()
+    first.received(b"a")
+    second.received(b"b")
+    world.driver.deliver()
+    assert first.calls[-2:] == [("write", b"last words"), ("close", False)]
+
+
+def test_a_second_send_of_what_was_gathered_joins_the_first_where_that_is_not_taken(world: World) -> None:
+    first, second = two_that_are_read(world)
+    first.takes = False
+    world.machine.answers = [[Send(1, b"x")], [Send(1, b"y")]]
+    world.driver.gather()
+    first.received(b"a")
+    second.received(b"b")
+    world.driver.deliver()
+    assert first.calls[-2:] == [("write", b"x"), ("write", b"y")]
+    assert world.heard() == [Received(1, b"a"), Received(2, b"b"), Blocked(1)]
+
+
+def test_what_is_sent_goes_out_where_all_else_that_was_gathered_is_overtaken(world: World) -> None:
+    first, second = two_that_are_read(world)
+    world.machine.answers = [[Close(2), Send(1, b"x")]]
+    world.driver.gather()
+    first.received(b"a")
+    second.received(b"b")
+    world.driver.deliver()
+    assert world.heard() == [Received(1, b"a")]
+    assert first.calls[-1] == ("write", b"x")
+
+
+def test_what_was_sent_to_one_that_is_lost_meanwhile_is_dropped(world: World) -> None:
+    first, second = two_that_are_read(world)
+    world.machine.answers = [[Send(2, b"x")]]
+    world.driver.gather()
+    first.received(b"a")
+    second.lost("reset", "gone")
+    world.driver.deliver()
+    assert world.heard() == [Received(1, b"a"), Closed(2, "reset", "gone")]
+    assert ("write", b"x") not in second.calls
+
+
+def test_to_gather_nothing_does_nothing(world: World) -> None:
+    assert world.driver.gather()
+    world.driver.deliver()
+    assert world.machine.heard == []
+    world.asks()
+    assert world.machine.heard == [None]
+
+
+def test_who_has_failed_gathers_nothing(world: World) -> None:
+    world.connection(1)
+    with pytest.raises(AssertionError, match="machine, law"):
+        world.asks(Accept(1, 1))
+    assert not world.driver.gather()
+
+
 # -- time
 
 
