@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from coulee.backends.driver import Driver, Listener, Wire
+from coulee.backends.driver import GATHERED_BYTES_MAX, Driver, Listener, Wire
 from coulee.core.seam import (
     Accept,
     Accepted,
@@ -686,12 +686,62 @@ def test_what_was_sent_to_one_that_is_lost_meanwhile_is_dropped(world: World) ->
     assert ("write", b"x") not in second.calls
 
 
-def test_to_gather_nothing_does_nothing(world: World) -> None:
+def test_to_gather_nothing_is_a_turn_in_which_only_time_has_passed(world: World) -> None:
     assert world.driver.gather()
+    assert not world.driver.gather(), "it is going on"
     world.driver.deliver()
-    assert world.machine.heard == []
-    world.asks()
     assert world.machine.heard == [None]
+    world.driver.deliver()
+    assert world.machine.heard == [None], "there was nothing to deliver"
+
+
+def test_an_alarm_that_rings_while_gathering_is_set_anew(world: World) -> None:
+    world.machine.deadline = 101.0
+    world.asks()
+    assert world.driver.armed == [101.0]
+    world.driver.gather()
+    world.driver.time = 101.0
+    world.driver.ring()
+    world.driver.deliver()
+    assert world.driver.armed == [101.0, 101.0], "for the machine has not said that it is done with it"
+
+
+def test_much_is_delivered_at_once(world: World) -> None:
+    first, second = two_that_are_read(world)
+    world.driver.gather()
+    first.received(b"a")
+    world.driver.weigh(b"a")
+    assert world.heard() == []
+    large = b"b" * GATHERED_BYTES_MAX
+    second.received(large)
+    world.driver.weigh(large)
+    assert world.heard() == [Received(1, b"a"), Received(2, large)]
+
+
+def test_bytes_and_the_end_behind_them_are_both_gathered(world: World) -> None:
+    first, _ = two_that_are_read(world)
+    world.driver.gather()
+    first.received(b"a")
+    first.received(b"")
+    world.driver.deliver()
+    assert world.heard() == [Received(1, b"a"), Received(1, b"")]
+
+
+@pytest.mark.parametrize("held_by", [1, 2])
+def test_bytes_and_the_end_behind_them_are_kept_where_a_hold_comes_between(world: World, held_by: int) -> None:
+    """The other connection, heard first, has the machine hold this one; or this one's own first bytes have."""
+    first, second = two_that_are_read(world)
+    world.machine.answers = [[Hold(1)]]
+    world.driver.gather()
+    if held_by == 2:
+        second.received(b"x")
+    first.received(b"a")
+    first.received(b"")
+    world.driver.deliver()
+    heard = world.heard()
+    assert heard == ([Received(2, b"x")] if held_by == 2 else [Received(1, b"a")])
+    world.asks(Receive(1))
+    assert world.heard() == ([Received(1, b"a")] if held_by == 2 else []) + [Received(1, b"")]
 
 
 def test_who_has_failed_gathers_nothing(world: World) -> None:

@@ -307,7 +307,12 @@ class _Wire(Wire, asyncio.Protocol):
 
     # -- reading
 
-    data_received = Wire.received  # pyright: ignore[reportAssignmentType] -- one call less a read, and we are a Wire
+    def data_received(self, data: bytes) -> None:
+        driver = self.driver
+        if driver.gather():  # what else is read in this turn of the loop goes with it
+            self.loop.call_soon(driver.deliver)
+        self.received(data)
+        driver.weigh(data)
 
     def eof_received(self) -> bool:
         self.received(b"")

@@ -58,6 +58,9 @@ from coulee.core.seam import (
 
 _NEVER = sys.maxsize  # a turn that does not come
 
+GATHERED_BYTES_MAX = 256 * 1024
+"""How much may be read before the machine hears of it: one large read, or a few hundred small ones."""
+
 
 class Wire(ABC):
     """One connection, from the `Connect` that asks for it, or from its being accepted, to its `Closed`.
@@ -73,6 +76,7 @@ class Wire(ABC):
         "conn",
         "driver",
         "early",
+        "early_end",
         "ended",
         "failed",
         "gone",
@@ -89,6 +93,7 @@ class Wire(ABC):
         self.is_open = False
         self.reading = False  # a Receive stands
         self.early: bytes | None = None  # the one read that came while held
+        self.early_end = False  # and whether the end of the stream did
         self.ended = False  # the peer's end of stream has been heard
         self.barred = _NEVER  # the last turn in which no Send may come: that of the last Send, or for good
         self.blocked = False
@@ -160,12 +165,19 @@ class Wire(ABC):
         if self.closing:
             return
         if self.reading:
-            self.reading = False
+            self.reading = self.driver.is_running  # what has to wait for its turn is read until then
             self.driver.post(Received(self.conn, data))
         else:
-            assert self.early is None, f"backend, law 8: a second read on {self.conn}, which is held"
-            self.early = data
+            assert self.early is None or not data, f"backend, law 8: a second read on {self.conn}, which is held"
+            self.keep(data)
             self.pause()
+
+    def keep(self, data: bytes) -> None:
+        """Until the next Receive."""
+        if data:
+            self.early = data if self.early is None else self.early + data
+        else:
+            self.early_end = True
 
     def sent(self) -> None:
         """What `write` did not take has been taken."""
@@ -228,6 +240,8 @@ class Driver(ABC):
         self._outgoing: list[tuple[Wire, Send]] = []  # not yet written
         self._parting: dict[int, bool] = {}  # numbers whose last word is in the queue, and whether it was asked for
         self._running = False
+        self._gathering = False
+        self._gathered_bytes = 0
         self.draining = False
         self._turn = 0
         self._highest = 0  # the last number that the machine gave
@@ -296,7 +310,8 @@ class Driver(ABC):
     def ring(self) -> None:
         """The alarm rings. It may do so early, or after the deadline has moved: it is not taken at its word."""
         if self._running:
-            return  # finished, or failed
+            self._alarm_at = inf  # it is set anew when what is gathered has been delivered; or it is all over
+            return
         armed, self._alarm_at = self._alarm_at, inf
         deadline = self.machine.deadline
         if deadline is None:
@@ -309,6 +324,11 @@ class Driver(ABC):
             # with the deadline where it was nothing would be armed again.
             self.now = max(self.now, deadline)
             self.post(None)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether what is reported has to wait for its turn."""
+        return self._running
 
     @property
     def addresses(self) -> list[Address]:
@@ -339,20 +359,26 @@ class Driver(ABC):
 
     def gather(self) -> bool:
         """From here to `deliver`, keep what is reported, and then hand it to the machine together: for a loop that
-        finds many connections ready at once. Reading them all, running the machine for them all, and writing to them
-        all spares the system, and the peers, much waking and waiting. False where the driver has ended."""
+        finds many connections ready at once. To read from them all, run the machine for them all and write to them all
+        spares the system, and the peers, much waking and waiting. False where that is going on, or over for good."""
         if self._running:
             return False
-        self._running = True
+        self._running = self._gathering = True
         return True
 
+    def weigh(self, data: bytes) -> None:
+        """So much was read while gathering. Deliver where it has become much, so that who feeds us is held back in
+        time."""
+        self._gathered_bytes += len(data)
+        if self._gathered_bytes >= GATHERED_BYTES_MAX:
+            self.deliver()
+
     def deliver(self) -> None:
-        """See `gather`."""
-        completion = self._next_due()
-        if completion is None:
-            self._running = False
-        else:
-            self._work(completion, True)
+        """See `gather`. Does nothing where nothing is being gathered."""
+        self._gathered_bytes = 0
+        if self._gathering:
+            self._gathering = False
+            self._work(self._next_due(), True)
 
     def _work(self, completion: Completion | None, together: bool) -> None:
         """Hand over a completion and what is queued behind it, and carry out what the machine asks for: what it sends
@@ -421,7 +447,7 @@ class Driver(ABC):
                 continue  # the machine has closed it, and waits for one thing only
             if isinstance(completion, Received) and wire is not None:
                 if not wire.reading:
-                    wire.early = completion.data
+                    wire.keep(completion.data)
                     continue
                 wire.reading = bool(completion.data)
             return completion
@@ -474,8 +500,10 @@ class Driver(ABC):
         if wire.early is not None:
             self._queue.append(Received(wire.conn, wire.early))
             wire.early = None
-            if wire.ended:
-                return
+        if wire.early_end:
+            self._queue.append(Received(wire.conn, b""))
+            wire.early_end = False
+            return
         assert not wire.ended, f"machine, law 1: Receive on {wire.conn} after the end of its stream"
         try:
             wire.resume()
