@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -29,9 +29,26 @@ def _uvloop() -> Harness:
     return AsyncioHarness(importlib.import_module("uvloop").new_event_loop)
 
 
+def _trio() -> Harness:
+    pytest.importorskip("trio")
+    from tests.conformance.trio_harness import TrioHarness
+
+    return TrioHarness()
+
+
+def _curio() -> Harness:
+    if importlib.util.find_spec("curio") is None:
+        pytest.skip("curio is not installed")
+    from tests.conformance.curio_harness import CurioHarness
+
+    return CurioHarness()
+
+
 HARNESSES: dict[str, Callable[[], Harness]] = {
     "asyncio": lambda: AsyncioHarness(asyncio.new_event_loop),
     "uvloop": _uvloop,
+    "trio": _trio,
+    "curio": _curio,
     "simulator": lambda: SimulatedHarness(Weather.calm()),
     "simulator, rough": lambda: SimulatedHarness(ROUGH),
 }

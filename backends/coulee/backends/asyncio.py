@@ -17,30 +17,25 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import importlib
-import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from random import Random
 from typing import Any, Literal, cast
 
 from coulee.backends import sockets
-from coulee.backends.addresses import describe, parse_address
+from coulee.backends.addresses import describe
 from coulee.backends.driver import Driver, Listener, Wire
+from coulee.backends.hosting import BLOCKING_JOBS_MAX, Where, awaited, called, make_machine
 from coulee.backends.memory import keep_heap
 from coulee.core.seam import Address, Bytes, Machine
-
-BLOCKING_JOBS_MAX = 32  # threads; what is beyond waits for one
-ATTEMPT_DELAY_S = 0.25  # between the addresses of a name (RFC 8305, section 8, "Connection Attempt Delay")
-_ACCEPTS_MAX = 64  # in one turn of the loop, for the connections that are there want theirs too
 
 
 def run(
     proxy: Machine,
-    listen: Address | str | Sequence[Address | str] = "127.0.0.1:8000",
+    listen: Where = "127.0.0.1:8000",
     *,
     uvloop: bool = False,
     reporter: Callable[[Any], object] | None = None,
@@ -70,7 +65,7 @@ def run(
 
 async def serve(
     proxy: Machine,
-    listen: Address | str | Sequence[Address | str] = (),
+    listen: Where = (),
     *,
     reporter: Callable[[Any], object] | None = None,
     grace_s: float = 30.0,
@@ -91,7 +86,7 @@ async def serve(
 
 def _make(
     proxy: Machine,
-    listen: Address | str | Sequence[Address | str],
+    listen: Where,
     reporter: Callable[[Any], object] | None,
     grace_s: float,
     seed: int | None,
@@ -100,18 +95,7 @@ def _make(
     # Both loops keep this clock, and asking it is cheaper than asking asyncio, finer than asking uvloop. A loop of
     # somebody's own may keep another.
     clock = time.monotonic if abs(loop.time() - time.monotonic()) < 1.0 else loop.time
-    machine = proxy.fresh(
-        rng=Random(int.from_bytes(os.urandom(16), "big") if seed is None else seed),
-        wall_clock_offset_s=time.time() - clock(),
-        listen=_addresses(listen),
-    )
-    return AsyncioDriver(machine, loop, clock, reporter, grace_s)
-
-
-def _addresses(listen: Address | str | Sequence[Address | str]) -> list[Address]:
-    one = isinstance(listen, str) or (len(listen) == 2 and isinstance(listen[1], int))
-    several = cast("Sequence[Address]", [listen] if one else listen)
-    return [parse_address(address) if isinstance(address, str) else address for address in several]
+    return AsyncioDriver(make_machine(proxy, listen, seed, clock), loop, clock, reporter, grace_s)
 
 
 async def _drive(driver: AsyncioDriver, on_ready: Callable[[AsyncioDriver], object] | None, signals: bool) -> None:
@@ -208,9 +192,9 @@ class AsyncioDriver(Driver):
 
     def start_job(self, job: int, mode: Literal["blocking", "native"], call: Callable[[], Any]) -> asyncio.Future[Any]:
         if mode == "blocking":
-            future: asyncio.Future[Any] = self.loop.run_in_executor(self.threads, _called, call)
+            future: asyncio.Future[Any] = self.loop.run_in_executor(self.threads, called, call)
         else:
-            future = self.spawn(_awaited(call))
+            future = self.spawn(awaited(call))
         future.add_done_callback(partial(self._job_done, job))
         return future
 
@@ -448,7 +432,7 @@ class _Listener(Listener):
                 self.driver.loop.remove_reader(sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_ACCEPTS_MAX):
+        for _ in range(sockets.ACCEPTS_MAX):
             if not self.credits:
                 self._rest()
                 return
@@ -511,7 +495,7 @@ async def _race(loop: asyncio.AbstractEventLoop, places: list[sockets.Target]) -
                 assert error is not None
                 raise error
             done, _ = await asyncio.wait(
-                running, timeout=None if place is None else ATTEMPT_DELAY_S, return_when=asyncio.FIRST_COMPLETED
+                running, timeout=None if place is None else sockets.ATTEMPT_DELAY_S, return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
                 error = task.exception()
@@ -537,23 +521,6 @@ async def _attempt(loop: asyncio.AbstractEventLoop, family: int, place: Any) -> 
         sock.close()
         raise
     return sock
-
-
-# ----------------------------------------------------------------------------------------------------- jobs
-
-
-def _called(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    try:
-        return call(), None
-    except BaseException as error:  # whatever it is, the one who asked is told; a future would choke on StopIteration
-        return None, error
-
-
-async def _awaited(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    try:
-        return await call(), None
-    except Exception as error:
-        return None, error
 
 
 def _nowhere(_: bytes) -> None:

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias, cast
 
 from coulee.core.seam import Address
 
+ATTEMPT_DELAY_S = 0.25  # between the addresses of a name (RFC 8305, section 8, "Connection Attempt Delay")
+ACCEPTS_MAX = 64  # in one turn of the loop, for the connections that are there want theirs too
 BACKLOG = 1024  # connections that the kernel completes before we accept them; it cuts this to its own somaxconn
 ACCEPT_PAUSE_S = 1.0  # how long to leave a listener alone when the system is out of descriptors or memory
 

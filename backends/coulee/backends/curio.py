@@ -1,0 +1,156 @@
+"""The backend for curio: one task waits for the poller of all connections; jobs are tasks beside it.
+
+It is experimental, because curio's author makes no more releases of it. Rules:
+
+- Nothing in curio can be done without awaiting, not even starting a task. So all of it is done by the task that pumps,
+  in between two turns of the driver, by traps that do not switch to another task.
+- Time is a task that sleeps until it is due, and wakes the pump. curio's time-outs cost more than all else in a turn,
+  and complain in the log where a turn was slow.
+- Cancelling is for the task that pumps, and comes where it waits. What is to be done then cannot be cancelled again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+from coulee.backends.curio_module import import_curio
+from coulee.backends.hosting import BLOCKING_JOBS_MAX, Outcome, Where, awaited, called, make_machine
+from coulee.backends.memory import keep_heap
+from coulee.backends.polled import PolledDriver, Work
+from coulee.core.seam import Machine
+
+curio = import_curio()
+
+
+def run(
+    proxy: Machine,
+    listen: Where = "127.0.0.1:8000",
+    *,
+    reporter: Callable[[Any], object] | None = None,
+    grace_s: float = 30.0,
+    seed: int | None = None,
+    on_ready: Callable[[CurioDriver], object] | None = None,
+) -> None:
+    """Run `proxy` until it is told to stop: a program's main. The arguments are those of `serve`.
+
+    SIGINT and SIGTERM let what runs finish, within `grace_s` seconds; a second one ends it at once. Raises OSError
+    where an address cannot be listened at.
+    """
+    driver = _make(proxy, listen, reporter, grace_s, seed)
+    keep_heap()
+    curio.run(_drive, driver, on_ready, True)
+
+
+async def serve(
+    proxy: Machine,
+    listen: Where = (),
+    *,
+    reporter: Callable[[Any], object] | None = None,
+    grace_s: float = 30.0,
+    seed: int | None = None,
+    on_ready: Callable[[CurioDriver], object] | None = None,
+) -> None:
+    """Run a fresh machine of `proxy` in this task, until it has finished.
+
+    `listen` is one address or several, each as `(host, port)` or as text (see `parse_address`, which may raise
+    ValueError). `reporter` is called with each record that the machine reports; `seed` makes its random choices
+    repeatable. `on_ready` is called with the driver, once every listener asked for at the start is open:
+    `driver.addresses` says where it listens, and `driver.stop()` ends it as a signal would, first within `grace_s`
+    seconds and, asked again, at once. Cancelling ends it at once. Raises OSError where one of the
+    addresses cannot be listened at.
+    """
+    await _drive(_make(proxy, listen, reporter, grace_s, seed), on_ready, False)
+
+
+def _make(
+    proxy: Machine,
+    listen: Where,
+    reporter: Callable[[Any], object] | None,
+    grace_s: float,
+    seed: int | None,
+) -> CurioDriver:
+    clock = time.monotonic  # as curio does
+    return CurioDriver(make_machine(proxy, listen, seed, clock), clock, reporter, grace_s)
+
+
+async def _drive(driver: CurioDriver, on_ready: Callable[[CurioDriver], object] | None, signals: bool) -> None:
+    """Run the machine of a driver to its end, however that comes about."""
+    try:
+        if signals:
+            driver.stop_on_signals()
+        await driver.drive(on_ready)
+    except curio.CancelledError:
+        async with curio.disable_cancellation():
+            driver.drain(0.0)
+            await driver.last()
+        raise
+    finally:
+        async with curio.disable_cancellation():
+            await driver.end_tasks()
+        driver.shut()
+
+
+class CurioDriver(PolledDriver):
+    """Runs one machine in a task of curio."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        clock: Callable[[], float],
+        reporter: Callable[[Any], object] | None,
+        grace_s: float,
+    ) -> None:
+        super().__init__(machine, clock, reporter, grace_s)
+        self._tasks: set[Any] = set()
+        self._limit = curio.Semaphore(BLOCKING_JOBS_MAX)
+        self._sleeper: Any = None
+        self._sleeps_until = inf
+
+    async def pause(self) -> None:
+        begin, stop = self.take()
+        for work in begin:
+            work.handle = await curio.spawn(self._work, work, daemon=True)
+            self._tasks.add(work.handle)
+        for work in stop:
+            await work.handle.cancel(blocking=False)
+        if self.due < self._sleeps_until:
+            if self._sleeper is not None:
+                await self._sleeper.cancel(blocking=False)
+            self._sleeps_until = self.due
+            self._sleeper = await curio.spawn(self._sleep, self.due, daemon=True)
+        await curio.traps._read_wait(self.selector)
+        self.turn()
+
+    async def _sleep(self, until: float) -> None:
+        await curio.sleep(max(0.0, until - self.clock()))
+        self._sleeper, self._sleeps_until = None, inf
+        self.wake()
+
+    async def _work(self, work: Work) -> None:
+        outcome: Outcome | None = None
+        try:
+            if work.mode == "native":
+                outcome = await awaited(work.call)
+            else:
+                async with self._limit:
+                    outcome = await curio.run_in_thread(called, work.call)
+        finally:
+            self._tasks.discard(work.handle)
+            if outcome is None:
+                work.cancelled()
+            else:
+                work.done(*outcome)
+
+    async def getaddrinfo(self, host: str, port: int) -> Sequence[tuple[Any, ...]]:
+        found: Sequence[tuple[Any, ...]] = await curio.socket.getaddrinfo(host, port, type=curio.socket.SOCK_STREAM)
+        return found
+
+    async def end_tasks(self) -> None:
+        """Cancel what runs beside, and have curio forget the poller."""
+        await curio.traps._io_release(self.selector)
+        for task in [self._sleeper, *self._tasks]:
+            if task is not None:
+                await task.cancel()

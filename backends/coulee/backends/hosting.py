@@ -1,0 +1,54 @@
+"""What every backend with a real host does in the same way: makes a machine of a proxy, and runs user code.
+
+Nothing here knows a loop.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, TypeAlias, cast
+
+from coulee.backends.addresses import parse_address
+from coulee.core.seam import Address, Machine
+
+BLOCKING_JOBS_MAX = 32  # threads; what is beyond waits for one
+
+Where: TypeAlias = Address | str | Sequence[Address | str]
+"""Where to listen: one address or several, each as `(host, port)` or as text."""
+
+Outcome: TypeAlias = tuple[Any, BaseException | None]
+"""What user code has returned, or raised."""
+
+
+def make_machine(proxy: Machine, listen: Where, seed: int | None, clock: Callable[[], float]) -> Machine:
+    """A fresh machine whose times are those of `clock`. Raises ValueError where text is no address."""
+    return proxy.fresh(
+        rng=Random(int.from_bytes(os.urandom(16), "big") if seed is None else seed),
+        wall_clock_offset_s=time.time() - clock(),
+        listen=_addresses(listen),
+    )
+
+
+def _addresses(listen: Where) -> list[Address]:
+    one = isinstance(listen, str) or (len(listen) == 2 and isinstance(listen[1], int))
+    several = cast("Sequence[Address]", [listen] if one else listen)
+    return [parse_address(address) if isinstance(address, str) else address for address in several]
+
+
+def called(call: Callable[[], Any]) -> Outcome:
+    """Run a blocking job."""
+    try:
+        return call(), None
+    except BaseException as error:  # whatever it is, the one who asked is told; a future would choke on StopIteration
+        return None, error
+
+
+async def awaited(call: Callable[[], Any]) -> Outcome:
+    """Run a native job. Cancelling goes through, on every loop."""
+    try:
+        return await call(), None
+    except Exception as error:
+        return None, error

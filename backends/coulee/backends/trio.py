@@ -1,0 +1,149 @@
+"""The backend for trio: one task waits for the poller of all connections, and a nursery holds the jobs.
+
+Rules:
+
+- All that touches trio is done by the task that pumps, in between two turns of the driver. So the machine's turns are
+  free of checkpoints, and no `Cancelled` can come out of one.
+- Cancelling is for that task alone. It hears of it where it waits, gives the machine the end of a drain, behind a
+  shield, and lets the `Cancelled` go on. The jobs are cancelled by the same scope, and by their own.
+- The clock is that of the host's trio, so a mock clock is the machine's clock too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+try:
+    import trio
+except ImportError as error:
+    raise ImportError('coulee.backends.trio needs: pip install "coulee[trio]"') from error
+
+from coulee.backends.hosting import BLOCKING_JOBS_MAX, Where, awaited, called, make_machine
+from coulee.backends.memory import keep_heap
+from coulee.backends.polled import PolledDriver, Work
+from coulee.core.seam import Machine
+
+
+def run(
+    proxy: Machine,
+    listen: Where = "127.0.0.1:8000",
+    *,
+    reporter: Callable[[Any], object] | None = None,
+    grace_s: float = 30.0,
+    seed: int | None = None,
+    on_ready: Callable[[TrioDriver], object] | None = None,
+) -> None:
+    """Run `proxy` until it is told to stop: a program's main. The arguments are those of `serve`.
+
+    SIGINT and SIGTERM let what runs finish, within `grace_s` seconds; a second one ends it at once. Raises OSError
+    where an address cannot be listened at.
+    """
+
+    async def main() -> None:
+        await _drive(_make(proxy, listen, reporter, grace_s, seed), on_ready, signals=True)
+
+    keep_heap()
+    trio.run(main)
+
+
+async def serve(
+    proxy: Machine,
+    listen: Where = (),
+    *,
+    reporter: Callable[[Any], object] | None = None,
+    grace_s: float = 30.0,
+    seed: int | None = None,
+    on_ready: Callable[[TrioDriver], object] | None = None,
+) -> None:
+    """Run a fresh machine of `proxy` in this task, until it has finished.
+
+    `listen` is one address or several, each as `(host, port)` or as text (see `parse_address`, which may raise
+    ValueError). `reporter` is called with each record that the machine reports; `seed` makes its random choices
+    repeatable. `on_ready` is called with the driver, once every listener asked for at the start is open:
+    `driver.addresses` says where it listens, and `driver.stop()` ends it as a signal would, first within `grace_s`
+    seconds and, asked again, at once. Cancelling ends it at once. Raises OSError where one of the
+    addresses cannot be listened at.
+    """
+    await _drive(_make(proxy, listen, reporter, grace_s, seed), on_ready, signals=False)
+
+
+def _make(
+    proxy: Machine,
+    listen: Where,
+    reporter: Callable[[Any], object] | None,
+    grace_s: float,
+    seed: int | None,
+) -> TrioDriver:
+    clock = trio.lowlevel.current_clock().current_time
+    return TrioDriver(make_machine(proxy, listen, seed, clock), clock, reporter, grace_s)
+
+
+async def _drive(driver: TrioDriver, on_ready: Callable[[TrioDriver], object] | None, signals: bool) -> None:
+    """Run the machine of a driver to its end, however that comes about."""
+    failure: BaseException | None = None
+    try:
+        if signals:
+            driver.stop_on_signals()
+        async with trio.open_nursery() as driver.nursery:
+            try:
+                await driver.drive(on_ready)
+            except trio.Cancelled:
+                with trio.CancelScope(shield=True):
+                    driver.drain(0.0)
+                    await driver.last()
+                raise
+            except BaseException as error:
+                failure = error  # kept out of the nursery, which would wrap it in a group
+            finally:
+                driver.nursery.cancel_scope.cancel()
+    finally:
+        driver.shut()
+    if failure is not None:
+        raise failure
+
+
+class TrioDriver(PolledDriver):
+    """Runs one machine in a task of trio."""
+
+    nursery: trio.Nursery
+
+    def __init__(
+        self,
+        machine: Machine,
+        clock: Callable[[], float],
+        reporter: Callable[[Any], object] | None,
+        grace_s: float,
+    ) -> None:
+        super().__init__(machine, clock, reporter, grace_s)
+        self._limiter = trio.CapacityLimiter(BLOCKING_JOBS_MAX)
+
+    async def pause(self) -> None:
+        begin, stop = self.take()
+        for work in begin:
+            work.handle = trio.CancelScope()
+            self.nursery.start_soon(self._work, work)
+        for work in stop:
+            work.handle.cancel()
+        with trio.CancelScope(deadline=self.due):
+            await trio.lowlevel.wait_readable(self.selector)  # type: ignore[arg-type]
+        self.turn()
+
+    async def _work(self, work: Work) -> None:
+        outcome = None
+        try:
+            with work.handle:
+                if work.mode == "native":
+                    outcome = await awaited(work.call)
+                else:
+                    outcome = await trio.to_thread.run_sync(
+                        called, work.call, abandon_on_cancel=True, limiter=self._limiter
+                    )
+        finally:
+            if outcome is None:
+                work.cancelled()
+            else:
+                work.done(*outcome)
+
+    async def getaddrinfo(self, host: str, port: int) -> Sequence[tuple[Any, ...]]:
+        return await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
