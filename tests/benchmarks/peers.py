@@ -29,7 +29,7 @@ _NODE_MODULES = _HERE.parents[1] / ".bench" / "node_modules"  # where `make benc
 _HELP_WITHIN = 20.0
 _ANSWER_WITHIN = 10.0
 
-PEERS = ("nginx", "relay", "aiohttp", "caddy", "node", "coulee-asyncio", "coulee-uvloop")
+PEERS = ("nginx", "relay", "aiohttp", "caddy", "node", "coulee-asyncio", "coulee-uvloop", "coulee-trio", "coulee-curio")
 
 _CROWDED = """\
 # Written by the benchmark of idle connections, which all come from one address: no setting but that one is changed.
@@ -96,8 +96,8 @@ class Peers:
         if name == "node":
             return _node(ports)
         backend = name.removeprefix("coulee-")
-        if backend == "uvloop":
-            _need("uvloop")
+        if backend != "asyncio":
+            _need(backend)
         return Command([*self._coulee(port, crowd), "--backend", backend, "--quiet"])
 
     def _coulee(self, port: int, crowd: bool) -> Sequence[str]:

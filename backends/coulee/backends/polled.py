@@ -86,6 +86,7 @@ class PolledDriver(Driver):
         self.over = False  # finished, or failed
         self.failure: BaseException | None = None
         self.selector = selectors.DefaultSelector()
+        self.fd: int = cast("Any", self.selector).fileno()  # what the host waits for
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)

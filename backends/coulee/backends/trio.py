@@ -86,6 +86,7 @@ async def _drive(driver: TrioDriver, on_ready: Callable[[TrioDriver], object] | 
         if signals:
             driver.stop_on_signals()
         async with trio.open_nursery() as driver.nursery:
+            driver.nursery.start_soon(driver.keep_time)
             try:
                 await driver.drive(on_ready)
             except trio.Cancelled:
@@ -117,6 +118,15 @@ class TrioDriver(PolledDriver):
     ) -> None:
         super().__init__(machine, clock, reporter, grace_s)
         self._limiter = trio.CapacityLimiter(BLOCKING_JOBS_MAX)
+        self._alarm_clock = trio.CancelScope()
+
+    async def keep_time(self) -> None:
+        """Wake the pump at the deadline of a scope, which it moves. A scope of its own a turn would double the cost of
+        waiting."""
+        while True:
+            with trio.CancelScope() as self._alarm_clock:
+                self.wake()  # whoever set the one before has to set this
+                await trio.sleep_forever()
 
     async def pause(self) -> None:
         begin, stop = self.take()
@@ -125,8 +135,9 @@ class TrioDriver(PolledDriver):
             self.nursery.start_soon(self._work, work)
         for work in stop:
             work.handle.cancel()
-        with trio.CancelScope(deadline=self.due):
-            await trio.lowlevel.wait_readable(self.selector)  # type: ignore[arg-type]
+        if self._alarm_clock.deadline != self.due:
+            self._alarm_clock.deadline = self.due
+        await trio.lowlevel.wait_readable(self.fd)
         self.turn()
 
     async def _work(self, work: Work) -> None:

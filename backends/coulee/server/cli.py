@@ -6,9 +6,10 @@ the user did wrong is answered by one line that says what, where, and what to do
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
@@ -23,7 +24,24 @@ from coulee.server.holder import holder_of
 from coulee.server.load import LoadError, load_proxy
 
 CANNOT_LISTEN: Final = 3
-BACKENDS: Final = ("asyncio", "uvloop")
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A choice of --backend: the module that has its `run`, what else `run` is to know, and the library it needs."""
+
+    module: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    library: str = ""  # also the name of the extra that installs it
+
+
+BACKENDS: Final = {
+    "asyncio": Backend("coulee.backends.asyncio"),
+    "uvloop": Backend("coulee.backends.asyncio", {"uvloop": True}, "uvloop"),
+    "trio": Backend("coulee.backends.trio", library="trio"),
+    "curio": Backend("coulee.backends.curio", library="curio"),
+}
+DEMO_BACKENDS: Final = ("asyncio", "uvloop")  # the demo's own client and clock are asyncio's
 CODECS: Final = ("own", "h11")
 Codec: TypeAlias = Literal["own", "h11"]
 
@@ -43,7 +61,7 @@ class _Commands(click.Group):
 def _shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that runs a proxy."""
     for option in (
-        click.option("--backend", type=click.Choice(BACKENDS), default="asyncio", help="What carries out the I/O."),
+        click.option("--backend", type=click.Choice(list(BACKENDS)), default="asyncio", help="What carries out the I/O."),
         click.option("--http1-codec", type=click.Choice(CODECS), default=None,
                      help="What reads and writes HTTP/1: our own codec, or h11 [default: own]."),
         click.option("--log", "form", type=click.Choice(["short", "json", "none"]), help="Form of the access lines "
@@ -117,7 +135,7 @@ def run(
 @click.option("--listen", default="127.0.0.1:8000", show_default=True, help="HOST:PORT of the proxy.")
 @click.option("--traffic", type=click.FloatRange(min=0, max=100), default=1.0, show_default=True,
               help="Requests a second that the demo makes itself; 0 for none.")  # fmt: skip
-@click.option("--backend", type=click.Choice(BACKENDS), default="asyncio", help="What carries out the I/O.")
+@click.option("--backend", type=click.Choice(DEMO_BACKENDS), default="asyncio", help="What carries out the I/O.")
 def demo(listen: str, traffic: float, backend: str) -> None:
     """Show what coulee does: three origins (fast, slow, flaky), the proxy, and a line for each exchange."""
     import asyncio
@@ -128,7 +146,9 @@ def demo(listen: str, traffic: float, backend: str) -> None:
     address = _address(listen)
     if isinstance(address, str):
         raise click.UsageError("the demo listens at HOST:PORT, so that a browser finds it")
-    with asyncio.Runner(loop_factory=_loop_factory(backend)) as runner:
+    _need_library(backend)
+    loop_factory = importlib.import_module("uvloop").new_event_loop if backend == "uvloop" else None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(run_demo(address, traffic, console))
     if console.listen_failed is not None:
         _cannot_listen([address], console, f"coulee demo --listen {listen}")
@@ -144,7 +164,6 @@ def _run(
     proxy: Proxy, listen: list[Address], backend: str, form: str | None, quiet: bool, grace_s: float, command: str
 ) -> None:
     """Run a proxy until it is told to stop; leave with the right code."""
-    from coulee.backends import asyncio as backend_module
     from coulee.server.watch import say_what_is_down
 
     console = Console("none" if quiet else form or ("short" if sys.stdout.isatty() else "json"))
@@ -154,9 +173,10 @@ def _run(
         say_what_is_down(proxy, console.errors)
 
     console.on_listening = say_ready
-    _loop_factory(backend)  # says what is missing before anything starts
+    _need_library(backend)
+    chosen = BACKENDS[backend]
     try:
-        backend_module.run(proxy, listen, uvloop=backend == "uvloop", reporter=console, grace_s=grace_s)
+        importlib.import_module(chosen.module).run(proxy, listen, reporter=console, grace_s=grace_s, **chosen.options)
     except OSError as error:
         if console.listen_failed is None:
             _stop(str(error), 1)
@@ -190,15 +210,11 @@ def _address(text: str) -> Address:
         raise click.UsageError(str(error)) from None
 
 
-def _loop_factory(backend: str) -> Callable[[], Any] | None:
-    """What makes the event loop of a backend; None for asyncio's own."""
-    if backend != "uvloop":
-        return None
-    try:
-        import uvloop
-    except ImportError:
-        _stop('--backend uvloop needs: pip install "coulee[uvloop]"', 2)
-    return uvloop.new_event_loop
+def _need_library(backend: str) -> None:
+    """Say what is missing before anything starts."""
+    library = BACKENDS[backend].library
+    if library and importlib.util.find_spec(library) is None:
+        _stop(f'--backend {backend} needs: pip install "coulee[{library}]"', 2)
 
 
 def _stop(message: str, code: int) -> NoReturn:
