@@ -162,12 +162,12 @@ def running(
     assert traceback or "Traceback" not in said, said
 
 
-@pytest.fixture(params=["asyncio", "uvloop"], scope="session")
+@pytest.fixture(params=["asyncio", "uvloop", "trio", "curio"], scope="session")
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of a backend."""
     name: str = request.param
-    if name == "uvloop" and importlib.util.find_spec("uvloop") is None:
-        pytest.skip("uvloop is not installed")
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
     return name
 
 

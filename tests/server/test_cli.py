@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,10 @@ def said_and_code(*args: str, folder: Path | None = None, timeout_s: float = 30.
 # ------------------------------------------------------------------------------------------------ wrong usage
 
 AT = "127.0.0.1:0"
+BACKENDS = [
+    pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
+    for name in ("asyncio", "uvloop", "trio", "curio")
+]
 WRONG = {
     "unknown option": (["--nope"], "No such option '--nope'"),
     "unknown option of serve": ([AT, "--to", DEAD, "--nope"], "No such option '--nope'"),
@@ -147,7 +152,7 @@ WRONG = {
     "IPv6 without brackets": (["::1:8000", "--to", DEAD], "write an IPv6 address in brackets"),
     "no path to listen at": (["unix:", "--to", DEAD], "'unix:' needs a path behind it"),
     "one word too many": ([AT, "more", "--to", DEAD], "unexpected extra argument (more)"),
-    "unknown backend": ([AT, "--to", DEAD, "--backend", "threads"], "'threads' is not one of 'asyncio', 'uvloop'"),
+    "unknown backend": ([AT, "--to", DEAD, "--backend", "twisted"], "'twisted' is not one of 'asyncio', 'uvloop'"),
     "unknown log": ([AT, "--to", DEAD, "--log", "xml"], "'xml' is not one of 'short', 'json', 'none'"),
     "negative grace": ([AT, "--to", DEAD, "--grace", "-1"], "-1.0 is not in the range x>=0"),
     "run without a file": (["run"], "Missing argument 'FILE.py|MODULE[:NAME]'"),
@@ -163,6 +168,23 @@ def test_wrong_usage_is_one_line_and_code_2(case: str) -> None:
     line, code = said_and_code(*args)
     assert words in line
     assert code == 2
+
+
+@pytest.mark.parametrize("backend", ["uvloop", "trio", "curio"])
+def test_a_backend_whose_library_is_missing_is_one_line_with_the_cure_and_code_2(backend: str, tmp_path: Path) -> None:
+    script = (
+        "import importlib.util, sys\n"
+        f"importlib.util.find_spec = lambda name, find=importlib.util.find_spec: None if name == {backend!r} else find(name)\n"
+        "from coulee.server.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    for command in ([AT, "--to", DEAD], ["demo"])[: 2 if backend == "uvloop" else 1]:
+        done = subprocess.run(
+            [sys.executable, "-c", script, *command, "--backend", backend],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert done.stderr == f'coulee: --backend {backend} needs: pip install "coulee[{backend}]"\n'
+        assert done.returncode == 2
 
 
 def test_help_and_version_are_code_0() -> None:
@@ -212,7 +234,7 @@ def test_an_address_of_another_machine_is_code_3() -> None:
     assert line.startswith("coulee: cannot listen on 192.0.2.1:8000: ")
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_name_that_does_not_resolve_is_code_3(backend: str) -> None:
     line, code = said_and_code("no-such-host.invalid:8000", "--to", DEAD, "--backend", backend)
     assert code == 3
@@ -364,7 +386,7 @@ def test_one_dead_origin_of_two_is_told_and_how_many_are_left(start: Callable[..
 # ------------------------------------------------------------------------------------------------------- signals
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_an_idle_coulee_within_a_second(
     number: signal.Signals, backend: str, start: Callable[..., Program]
@@ -419,7 +441,7 @@ def refuses(port: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_running_request_is_finished_before_the_end(
     backend: str, start: Callable[..., Program], slow_origin: tuple[int, threading.Event, threading.Event]
 ) -> None:

@@ -1,8 +1,8 @@
 """curio, also where it does not import by itself.
 
 curio 1.6 is the last release that its author makes. On CPython 3.12 and later its import asks for names that are gone:
-three private ones of `multiprocessing.connection`, under which they still are with an underscore, and `ssl.wrap_socket`,
-which it only wraps and nobody here calls. They are lent for as long as the import lasts.
+three of `multiprocessing.connection`, which have an underscore now, and `ssl.wrap_socket`, which it wraps and nobody here
+calls. They are lent to it for as long as the import lasts, and no longer, so that nobody else's test for them sees them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ _RENAMED = ("CHALLENGE", "WELCOME", "FAILURE")
 
 def import_curio() -> Any:
     """The module, which has no types. Raises ImportError where it is not installed."""
-    renamed: Any = multiprocessing.connection
-    lent = [name for name in _RENAMED if not hasattr(renamed, name)]
-    for name in lent:
-        setattr(renamed, name, getattr(renamed, f"_{name}"))
-    wrap_is_lent = not hasattr(ssl, "wrap_socket")
-    if wrap_is_lent:
-        ssl.wrap_socket = lambda: None  # type: ignore[attr-defined]
+    connection: Any = multiprocessing.connection
+    tls: Any = ssl
+    renamed = [name for name in _RENAMED if not hasattr(connection, name)]
+    for name in renamed:
+        setattr(connection, name, getattr(connection, f"_{name}"))
+    is_gone = not hasattr(tls, "wrap_socket")
+    if is_gone:
+        tls.wrap_socket = lambda: None
     try:
         return importlib.import_module("curio")
     finally:
-        if wrap_is_lent:
-            del ssl.wrap_socket  # type: ignore[attr-defined]
-        for name in lent:
-            delattr(renamed, name)
+        if is_gone:
+            del tls.wrap_socket
+        for name in renamed:
+            delattr(connection, name)

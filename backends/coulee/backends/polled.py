@@ -41,9 +41,9 @@ from coulee.backends.addresses import describe
 from coulee.backends.driver import Driver, Listener, Wire
 from coulee.core.seam import Address, Bytes, Machine
 
-READ_BYTES = (65_536, 262_144)  # of one read: at first, and while reads come back full
+READ_BYTES_MAX = 262_144  # of one read; to begin with less costs more for large bodies than it saves for small ones
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_PIECES_MAX = 1024  # in one sendmsg; Linux's IOV_MAX, and larger than that of no system
+_PIECES_MAX = 1024  # in one sendmsg: IOV_MAX of Linux, the BSDs and macOS
 
 Found: TypeAlias = "list[sockets.Target] | OSError"
 """What a name stands for, or why that cannot be told."""
@@ -278,7 +278,7 @@ class PolledDriver(Driver):
 class PolledWire(Wire):
     """A connection on a non-blocking socket."""
 
-    __slots__ = ("_dial", "_eof_due", "_kept", "_mask", "_read_bytes", "_sock")
+    __slots__ = ("_dial", "_eof_due", "_kept", "_mask", "_sock")
 
     driver: PolledDriver
 
@@ -286,7 +286,6 @@ class PolledWire(Wire):
         super().__init__(driver, conn, was_accepted)
         self._sock: socket.socket | None = None
         self._mask = 0  # what the poller watches the socket for
-        self._read_bytes = READ_BYTES[0]
         self._kept: deque[bytes | memoryview] | None = None  # what the socket has not taken; never an empty one
         self._eof_due = False
         self._dial: _Dial | None = None
@@ -354,15 +353,13 @@ class PolledWire(Wire):
     def _read(self) -> None:
         assert self._sock is not None
         try:
-            data = self._sock.recv(self._read_bytes)
+            data = self._sock.recv(READ_BYTES_MAX)
         except BlockingIOError:
             return
         except OSError as error:
             self._break(error)
             return
-        if data:
-            self._read_bytes = READ_BYTES[len(data) >= READ_BYTES[0]]
-        else:
+        if not data:
             self._watch(self._mask & ~_READ)
         self.received(data)
 
@@ -471,6 +468,7 @@ class PolledListener(Listener):
             self._open(found)
         except OSError as error:
             self.lost(*describe(error))
+        self.driver.wake()  # for `drive`, which may be waiting for this
 
     def _open(self, places: list[sockets.Target]) -> None:
         self._sockets = sockets.listen(places)

@@ -61,7 +61,8 @@ class _Commands(click.Group):
 def _shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that runs a proxy."""
     for option in (
-        click.option("--backend", type=click.Choice(list(BACKENDS)), default="asyncio", help="What carries out the I/O."),
+        click.option("--backend", type=click.Choice(list(BACKENDS)), default="asyncio",
+                     help="What carries out the I/O."),
         click.option("--http1-codec", type=click.Choice(CODECS), default=None,
                      help="What reads and writes HTTP/1: our own codec, or h11 [default: own]."),
         click.option("--log", "form", type=click.Choice(["short", "json", "none"]), help="Form of the access lines "
