@@ -174,7 +174,8 @@ def test_wrong_usage_is_one_line_and_code_2(case: str) -> None:
 def test_a_backend_whose_library_is_missing_is_one_line_with_the_cure_and_code_2(backend: str, tmp_path: Path) -> None:
     script = (
         "import importlib.util, sys\n"
-        f"importlib.util.find_spec = lambda name, find=importlib.util.find_spec: None if name == {backend!r} else find(name)\n"
+        "find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name: None if name == {backend!r} else find(name)\n"
         "from coulee.server.cli import main\n"
         "sys.exit(main())\n"
     )

@@ -4,6 +4,8 @@ It is experimental, because curio's author makes no more releases of it. Rules:
 
 - Nothing in curio can be done without awaiting, not even starting a task. So all of it is done by the task that pumps,
   in between two turns of the driver, by traps that do not switch to another task.
+- Threads are not curio's, whose threads die with an exception where they outlive its kernel. They note what they have
+  done, and wake the pump.
 - Time is a task that sleeps until it is due, and wakes the pump. curio's time-outs cost more than all else in a turn,
   and complain in the log where a turn was slow.
 - Cancelling is for the task that pumps, and comes where it waits. What is to be done then cannot be cancelled again.
@@ -12,7 +14,10 @@ It is experimental, because curio's author makes no more releases of it. Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -105,17 +110,27 @@ class CurioDriver(PolledDriver):
     ) -> None:
         super().__init__(machine, clock, reporter, grace_s)
         self._tasks: set[Any] = set()
-        self._limit = curio.Semaphore(BLOCKING_JOBS_MAX)
+        self._threads = {"blocking": ThreadPoolExecutor(BLOCKING_JOBS_MAX, "coulee-job"),
+                         "look-up": ThreadPoolExecutor(BLOCKING_JOBS_MAX, "coulee-name")}  # fmt: skip
+        self._called: deque[tuple[Work, Future[Outcome] | None]] = deque()
         self._sleeper: Any = None
         self._sleeps_until = inf
 
     async def pause(self) -> None:
         begin, stop = self.take()
         for work in begin:
-            work.handle = await curio.spawn(self._work, work, daemon=True)
-            self._tasks.add(work.handle)
+            if work.mode == "native":
+                work.handle = await curio.spawn(self._work, work, daemon=True)
+                self._tasks.add(work.handle)
+            else:
+                work.handle = self._threads[work.mode].submit(called, work.call)
+                work.handle.add_done_callback(partial(self._call_done, work))
         for work in stop:
-            await work.handle.cancel(blocking=False)
+            if work.mode == "native":
+                await work.handle.cancel(blocking=False)
+            else:
+                work.handle.cancel()
+                self._call_done(work, None)
         if self.due < self._sleeps_until:
             if self._sleeper is not None:
                 await self._sleeper.cancel(blocking=False)
@@ -132,11 +147,7 @@ class CurioDriver(PolledDriver):
     async def _work(self, work: Work) -> None:
         outcome: Outcome | None = None
         try:
-            if work.mode == "native":
-                outcome = await awaited(work.call)
-            else:
-                async with self._limit:
-                    outcome = await curio.run_in_thread(called, work.call)
+            outcome = await awaited(work.call)
         finally:
             self._tasks.discard(work.handle)
             if outcome is None:
@@ -144,13 +155,28 @@ class CurioDriver(PolledDriver):
             else:
                 work.done(*outcome)
 
-    async def getaddrinfo(self, host: str, port: int) -> Sequence[tuple[Any, ...]]:
-        found: Sequence[tuple[Any, ...]] = await curio.socket.getaddrinfo(host, port, type=curio.socket.SOCK_STREAM)
-        return found
+    def _call_done(self, work: Work, future: Future[Outcome] | None) -> None:
+        """In a thread, as a rule, so it is only noted. None: what runs there cannot be stopped, and is given up."""
+        self._called.append((work, future))
+        self._nudge()
+
+    def turn(self) -> None:
+        super().turn()
+        while self._called:
+            work, future = self._called.popleft()
+            if work.handle is None:
+                continue  # given up before
+            work.handle = None
+            if future is None or future.cancelled():
+                work.cancelled()
+            else:
+                work.done(*future.result())
 
     async def end_tasks(self) -> None:
         """Cancel what runs beside, and have curio forget the poller."""
         await curio.traps._io_release(self.selector)
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
         for task in [self._sleeper, *self._tasks]:
             if task is not None:
                 await task.cancel()

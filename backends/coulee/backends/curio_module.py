@@ -1,8 +1,8 @@
 """curio, also where it does not import by itself.
 
 curio 1.6 is the last release that its author makes. On CPython 3.12 and later its import asks for names that are gone:
-three of `multiprocessing.connection`, which have an underscore now, and `ssl.wrap_socket`, which it wraps and nobody here
-calls. They are lent to it for as long as the import lasts, and no longer, so that nobody else's test for them sees them.
+three of `multiprocessing.connection`, which have an underscore now, and `ssl.wrap_socket`, which it wraps and nobody
+here calls. They are lent to it while the import lasts, and no longer, so that nobody else's test for them sees them.
 """
 
 from __future__ import annotations

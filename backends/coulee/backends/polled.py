@@ -20,7 +20,6 @@ A connection costs no task and no turn of the host's loop, and what is ready tog
 
 from __future__ import annotations
 
-import errno
 import heapq
 import os
 import selectors
@@ -34,10 +33,11 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from math import inf
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, cast
 
 from coulee.backends import sockets
 from coulee.backends.addresses import describe
+from coulee.backends.dial import Dial, Found
 from coulee.backends.driver import Driver, Listener, Wire
 from coulee.core.seam import Address, Bytes, Machine
 
@@ -45,18 +45,16 @@ READ_BYTES_MAX = 262_144  # of one read; to begin with less costs more for large
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _PIECES_MAX = 1024  # in one sendmsg: IOV_MAX of Linux, the BSDs and macOS
 
-Found: TypeAlias = "list[sockets.Target] | OSError"
-"""What a name stands for, or why that cannot be told."""
-
 
 class Work:
-    """Something that the host's loop is to run: a job, or the look-up of a name."""
+    """Something that the host's loop is to run: a job, or the look-up of a name, which blocks like a job but must not
+    wait behind them."""
 
     __slots__ = ("call", "done", "handle", "mode", "stopped")
 
     def __init__(
         self,
-        mode: Literal["blocking", "native"],
+        mode: Literal["blocking", "native", "look-up"],
         call: Callable[[], Any],
         done: Callable[[Any, BaseException | None], None],
     ) -> None:
@@ -140,7 +138,7 @@ class PolledDriver(Driver):
             self._nudge()
 
     def _nudge(self) -> None:
-        with suppress(BlockingIOError):  # there are bytes enough in it
+        with suppress(OSError):  # there are bytes enough in it; or it is closed, and a thread has outlived us
             self._waker.send(b"\0")
 
     def _hear_waker(self, _: int) -> None:
@@ -170,10 +168,6 @@ class PolledDriver(Driver):
     @abstractmethod
     async def pause(self) -> None:
         """Do what `take` says, wait for the poller or for what is due, and `turn`."""
-
-    @abstractmethod
-    async def getaddrinfo(self, host: str, port: int) -> Sequence[tuple[Any, ...]]:
-        """As of `socket`, for streams."""
 
     def shut(self) -> None:
         """Leave nothing behind, also when the machine has failed. The last call."""
@@ -228,6 +222,10 @@ class PolledDriver(Driver):
         self.wake()
         return timer
 
+    def cancel_timer(self, timer: list[Any]) -> None:
+        """Have a timer of `call_later` do nothing."""
+        timer[2] = None
+
     def _ring_all(self) -> None:
         now = self.clock()
         if self._alarm <= now:
@@ -258,7 +256,8 @@ class PolledDriver(Driver):
     def look_up(self, address: Address, done: Callable[[Found], None]) -> None:
         """Ask what the name in `address` stands for."""
         host, port = cast("tuple[str, int]", address)
-        self._begin(Work("native", partial(self.getaddrinfo, host, port), partial(_looked_up, host, done)))
+        call = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        self._begin(Work("look-up", call, partial(_looked_up, host, done)))
 
     def _begin(self, work: Work) -> Work:
         self._to_begin.append(work)
@@ -288,12 +287,12 @@ class PolledWire(Wire):
         self._mask = 0  # what the poller watches the socket for
         self._kept: deque[bytes | memoryview] | None = None  # what the socket has not taken; never an empty one
         self._eof_due = False
-        self._dial: _Dial | None = None
+        self._dial: Dial | None = None
 
     # -- opening
 
     def connect(self, address: Address) -> None:
-        self._dial = _Dial(self.driver, self._dialled)
+        self._dial = Dial(self.driver, self._dialled)
         self._dial.begin(address)
 
     def _dialled(self, result: socket.socket | OSError) -> None:
@@ -510,114 +509,10 @@ class PolledListener(Listener):
 
     def close(self) -> None:
         if self._pause is not None:
-            cancel_timer(self._pause)
+            self.driver.cancel_timer(self._pause)
         self._rest()
         for sock in self._sockets:
             sockets.stop_listening(sock)
-
-
-class _Dial:
-    """The way to a connected socket: looks up the name, and gives each address a head start on the next (RFC 8305,
-    section 5). It ends in one call of `done`, or in `end`."""
-
-    def __init__(self, driver: PolledDriver, done: Callable[[socket.socket | OSError], None]) -> None:
-        self.driver = driver
-        self.done = done
-        self.left: deque[sockets.Target] = deque()
-        self.running: list[socket.socket] = []
-        self.timer: list[Any] | None = None
-        self.over = False
-
-    def begin(self, address: Address) -> None:
-        """Raises OSError where `address` cannot be one."""
-        places = sockets.targets(address)
-        if places is None:
-            self.driver.look_up(address, self._found)
-        else:
-            self._found(places)
-
-    def _found(self, found: Found) -> None:
-        if self.over:
-            return
-        if isinstance(found, OSError):
-            self._finish(found)
-        else:
-            self.left.extend(found)
-            self._next()
-
-    def _next(self) -> None:
-        """Begin the next attempt."""
-        self._stop_timer()
-        place = self.left.popleft()
-        if self.left:
-            self.timer = self.driver.call_later(sockets.ATTEMPT_DELAY_S, self._next)
-        try:
-            sock = socket.socket(place[0], socket.SOCK_STREAM)
-        except OSError as error:  # out of descriptors, or a family that this host has not
-            self._failed(error)
-            return
-        sock.setblocking(False)
-        self.running.append(sock)
-        try:
-            sock.connect(place[1])
-        except OSError as error:
-            # A Unix socket connects or fails at once: its EAGAIN is a full backlog.
-            if error.errno == errno.EINPROGRESS:
-                self.driver.selector.register(sock, _WRITE, partial(self._settled, sock))
-            else:
-                self._drop(sock)
-                self._failed(error)
-        else:
-            self._won(sock)
-
-    def _settled(self, sock: socket.socket, _: int) -> None:
-        if sock not in self.running:
-            return  # it came second by less than a turn
-        self.driver.selector.unregister(sock)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._drop(sock)
-            self._failed(OSError(code, os.strerror(code)))
-        else:
-            self._won(sock)
-
-    def _failed(self, error: OSError) -> None:
-        if self.left:
-            self._next()
-        elif not self.running:
-            self._finish(error)
-
-    def _won(self, sock: socket.socket) -> None:
-        self.running.remove(sock)
-        self._finish(sock)
-
-    def _finish(self, result: socket.socket | OSError) -> None:
-        self.end()
-        self.done(result)
-
-    def end(self) -> None:
-        """Give up whatever is under way."""
-        self.over = True
-        self._stop_timer()
-        while self.running:
-            sock = self.running[-1]
-            with suppress(KeyError):  # not one that has just settled
-                self.driver.selector.unregister(sock)
-            self._drop(sock)
-
-    def _drop(self, sock: socket.socket) -> None:
-        self.running.remove(sock)
-        sock.close()
-
-    def _stop_timer(self) -> None:
-        if self.timer is not None:
-            cancel_timer(self.timer)
-            self.timer = None
-
-
-def cancel_timer(timer: list[Any]) -> None:
-    """Have a timer of `call_later` do nothing."""
-    timer[2] = None
 
 
 def _looked_up(host: str, done: Callable[[Found], None], infos: Any, error: BaseException | None) -> None:

@@ -4,14 +4,15 @@ Rules:
 
 - All that touches trio is done by the task that pumps, in between two turns of the driver. So the machine's turns are
   free of checkpoints, and no `Cancelled` can come out of one.
-- Cancelling is for that task alone. It hears of it where it waits, gives the machine the end of a drain, behind a
-  shield, and lets the `Cancelled` go on. The jobs are cancelled by the same scope, and by their own.
+- Cancelling from outside is for that task alone, and all others are shielded from it, for the machine must hear of the
+  end before it hears of jobs that were cancelled. The pump hears of it where it waits, tells the machine, and lets the
+  `Cancelled` go on when that has finished.
 - The clock is that of the host's trio, so a mock clock is the machine's clock too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 try:
@@ -97,7 +98,7 @@ async def _drive(driver: TrioDriver, on_ready: Callable[[TrioDriver], object] | 
             except BaseException as error:
                 failure = error  # kept out of the nursery, which would wrap it in a group
             finally:
-                driver.nursery.cancel_scope.cancel()
+                driver.end_tasks()
     finally:
         driver.shut()
     if failure is not None:
@@ -118,20 +119,14 @@ class TrioDriver(PolledDriver):
     ) -> None:
         super().__init__(machine, clock, reporter, grace_s)
         self._limiter = trio.CapacityLimiter(BLOCKING_JOBS_MAX)
+        self._tasks: set[trio.CancelScope] = set()
         self._alarm_clock = trio.CancelScope()
-
-    async def keep_time(self) -> None:
-        """Wake the pump at the deadline of a scope, which it moves. A scope of its own a turn would double the cost of
-        waiting."""
-        while True:
-            with trio.CancelScope() as self._alarm_clock:
-                self.wake()  # whoever set the one before has to set this
-                await trio.sleep_forever()
 
     async def pause(self) -> None:
         begin, stop = self.take()
         for work in begin:
-            work.handle = trio.CancelScope()
+            work.handle = trio.CancelScope(shield=True)
+            self._tasks.add(work.handle)
             self.nursery.start_soon(self._work, work)
         for work in stop:
             work.handle.cancel()
@@ -140,6 +135,14 @@ class TrioDriver(PolledDriver):
         await trio.lowlevel.wait_readable(self.fd)
         self.turn()
 
+    async def keep_time(self) -> None:
+        """Wake the pump at the deadline of a scope, which it moves. A scope of its own for each turn would double the
+        cost of waiting."""
+        while not self.over:
+            with trio.CancelScope(shield=True) as self._alarm_clock:
+                self.wake()  # whoever set the one before has to set this
+                await trio.sleep_forever()
+
     async def _work(self, work: Work) -> None:
         outcome = None
         try:
@@ -147,14 +150,17 @@ class TrioDriver(PolledDriver):
                 if work.mode == "native":
                     outcome = await awaited(work.call)
                 else:
-                    outcome = await trio.to_thread.run_sync(
-                        called, work.call, abandon_on_cancel=True, limiter=self._limiter
-                    )
+                    limiter = self._limiter if work.mode == "blocking" else None  # None stands for trio's own
+                    outcome = await trio.to_thread.run_sync(called, work.call, abandon_on_cancel=True, limiter=limiter)
         finally:
+            self._tasks.discard(work.handle)
             if outcome is None:
                 work.cancelled()
             else:
                 work.done(*outcome)
 
-    async def getaddrinfo(self, host: str, port: int) -> Sequence[tuple[Any, ...]]:
-        return await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+    def end_tasks(self) -> None:
+        """Cancel what runs beside."""
+        self.over = True
+        for scope in (self._alarm_clock, *self._tasks):
+            scope.cancel()
