@@ -27,6 +27,8 @@ def import_curio() -> Any:
         tls.wrap_socket = lambda: None
     try:
         return importlib.import_module("curio")
+    except ModuleNotFoundError as error:
+        raise ImportError('coulee.backends.curio needs: pip install "coulee[curio]"') from error
     finally:
         if is_gone:
             del tls.wrap_socket

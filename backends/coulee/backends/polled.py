@@ -21,7 +21,6 @@ A connection costs no task and no turn of the host's loop, and what is ready tog
 from __future__ import annotations
 
 import heapq
-import os
 import selectors
 import signal
 import socket
