@@ -254,6 +254,14 @@ def test_a_list_of_bytes_is_sent_as_one(bench: Bench) -> None:
     assert peer.received == b"head " + MUCH + b" tail"
 
 
+def test_a_list_of_more_pieces_than_one_system_call_takes(bench: Bench) -> None:
+    pieces = [b"%d," % number for number in range(5000)]
+    conn, peer = bench.accepted()
+    bench.do(Send(conn, pieces))
+    bench.harness.until(lambda: len(peer.received) == sum(map(len, pieces)))
+    assert peer.received == b"".join(pieces)
+
+
 def test_reading_goes_on_while_writing_is_blocked(bench: Bench) -> None:
     conn, peer = bench.accepted()
     peer.pause()
