@@ -21,7 +21,20 @@ from typing import Any
 
 import pytest
 
-from coulee.core import Access, Exchange, Filter, Peer, Proxy, Response, blocking, native, respond, sleep
+from coulee.core import (
+    Access,
+    DeadlineExceeded,
+    Exchange,
+    Filter,
+    Peer,
+    Proxy,
+    Response,
+    blocking,
+    deadline,
+    native,
+    respond,
+    sleep,
+)
 from coulee.core.seam import Address
 from coulee.lb import Cluster
 
@@ -58,11 +71,13 @@ class OnAsyncio(Host):
         return asyncio.run(main())
 
     async def both(self, served: Callable[[], Any], then: Callable[[], Awaitable[None]]) -> None:
+        before = asyncio.all_tasks()
         task = asyncio.create_task(served())
         await then()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
+        assert asyncio.all_tasks() == before
 
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.to_thread(call)
@@ -103,10 +118,13 @@ class OnCurio(Host):
         return self.curio.run(main)
 
     async def both(self, served: Callable[[], Awaitable[None]], then: Callable[[], Awaitable[None]]) -> None:
+        kernel = await self.curio.traps._get_kernel()
+        before = set(kernel._tasks)
         task = await self.curio.spawn(served)
         await then()
         await task.cancel()
         assert isinstance(task.exception, self.curio.CancelledError)
+        assert set(kernel._tasks) == before
 
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         return await self.curio.run_in_thread(call)
@@ -287,6 +305,38 @@ def test_filters_wait_for_the_hosts_loop_for_threads_and_for_the_core(host: Host
     host.run(main)
 
 
+def test_a_thread_that_is_given_up_disturbs_nobody_when_it_ends(host: Host) -> None:
+    release, ended = threading.Event(), threading.Event()
+    served = Served(host)
+
+    def block() -> None:
+        release.wait(WITHIN_S)
+        ended.set()
+
+    async def answer(target: str) -> str:
+        try:
+            with deadline(0.01):
+                await blocking(block)
+        except DeadlineExceeded:
+            release.set()
+            await blocking(ended.wait, WITHIN_S)
+            await sleep(0.01)
+            return "it goes on"
+        return "too early"
+
+    async def then() -> None:
+        address = await served.begin()
+        for _ in range(2):
+            assert b"it goes on" in await host.in_thread(lambda: ask(address))
+            release.clear()
+            ended.clear()
+
+    async def main() -> None:
+        await host.both(lambda: served.serve(answering(answer)), then)
+
+    host.run(main)
+
+
 # --------------------------------------------------------------------------------------------------- the end
 
 
@@ -363,6 +413,7 @@ def test_cancelling_ends_it_at_once_and_leaves_nothing(host: Host, job: str) -> 
     release = threading.Event()
     served = Served(host)
     asked: list[str] = []
+    ended: list[bool] = []
 
     async def answer(target: str) -> str:
         asked.append(target)
@@ -371,8 +422,12 @@ def test_cancelling_ends_it_at_once_and_leaves_nothing(host: Host, job: str) -> 
         elif job == "native":
             await native(host.own_sleep, 1e6)
         else:
-            await blocking(release.wait, WITHIN_S)
+            await blocking(block)
         return "too late"
+
+    def block() -> None:
+        release.wait(WITHIN_S)
+        ended.append(True)
 
     async def then() -> None:
         address = await served.begin()
@@ -389,6 +444,7 @@ def test_cancelling_ends_it_at_once_and_leaves_nothing(host: Host, job: str) -> 
         host.run(main)
         clients[0].join(WITHIN_S)
         assert not clients[0].is_alive()
+        assert not ended, "it has waited for the thread"
         release.set()
     assert [record.reason for record in served.accesses] == ["shutting_down"]
     assert not any(served.driver.outstanding.values())
