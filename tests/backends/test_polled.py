@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 from collections.abc import Generator, Sequence
+from math import inf
 
 import pytest
 
@@ -113,6 +114,7 @@ def test_a_listener_that_is_closed_by_its_first_connection_accepts_no_second(dri
     driver.turn()
     assert [each.conn for each in heard(driver, Accepted) if isinstance(each, Accepted)] == [2]
     assert heard(driver, Closed) == [Closed(3, "aborted", "the listener is closed"), Closed(1)]
+    assert driver.due == inf
     for end in ends:
         end.close()
 
@@ -124,16 +126,20 @@ def test_a_listener_rests_while_there_are_no_descriptors(driver: ByHand, monkeyp
     driver.do(Listen(1, LOOPBACK), Accept(2, 1))
     [end] = driver.clients(1, 1)
 
-    def fail(_: socket.socket) -> None:
+    tries: list[socket.socket] = []
+
+    def fail(listening: socket.socket) -> None:
+        tries.append(listening)
         raise OSError(errno.EMFILE, "too many open files")
 
     with monkeypatch.context() as patched:
         patched.setattr(socket.socket, "accept", fail)
         driver.turn()
-    driver.sleep()  # it is not readable: nothing spins
-    assert driver.due == driver.time + sockets.ACCEPT_PAUSE_S
-    driver.do(Accept(3, 1))
-    driver.sleep()  # nor does a further credit wake it
+        driver.sleep()  # it is not readable: nothing spins
+        assert driver.due == driver.time + sockets.ACCEPT_PAUSE_S
+        driver.do(Accept(3, 1))  # nor does a further credit have it tried again
+        driver.sleep()
+        assert len(tries) == 1
     driver.time = driver.due
     driver.turn()
     driver.turn()
