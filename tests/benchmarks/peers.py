@@ -29,7 +29,10 @@ _NODE_MODULES = _HERE.parents[1] / ".bench" / "node_modules"  # where `make benc
 _HELP_WITHIN = 20.0
 _ANSWER_WITHIN = 10.0
 
-PEERS = ("nginx", "relay", "aiohttp", "caddy", "node", "coulee-asyncio", "coulee-uvloop", "coulee-trio", "coulee-curio")
+PEERS = (
+    "nginx", "relay", "epoll", "aiohttp", "caddy", "node",
+    "coulee-asyncio", "coulee-uvloop", "coulee-trio", "coulee-curio", "coulee-threads",
+)  # fmt: skip
 
 _CROWDED = """\
 # Written by the benchmark of idle connections, which all come from one address: no setting but that one is changed.
@@ -88,6 +91,8 @@ class Peers:
             return Command(self.nginx.proxy(port, self.origin))
         if name == "relay":
             return Command([sys.executable, str(_HERE / "relay.py"), *ports])
+        if name == "epoll":
+            return Command([sys.executable, str(_HERE / "epoll_relay.py"), *ports])
         if name == "aiohttp":
             _need("aiohttp")
             return Command([sys.executable, str(_HERE / "aiohttp_proxy.py"), *ports])
@@ -96,7 +101,7 @@ class Peers:
         if name == "node":
             return _node(ports)
         backend = name.removeprefix("coulee-")
-        if backend != "asyncio":
+        if backend not in ("asyncio", "threads"):
             _need(backend)
         return Command([*self._coulee(port, crowd), "--backend", backend, "--quiet"])
 

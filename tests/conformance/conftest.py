@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from coulee.backends.loop import Selector
 from coulee.backends.simulator import Weather
 from tests.conformance.bench import Bench
-from tests.conformance.harness import AsyncioHarness, Harness, SimulatedHarness
+from tests.conformance.harness import AsyncioHarness, Harness, SimulatedHarness, ThreadsHarness
 
 ROUGH = Weather(
     latency_s=(0.0, 0.01),
@@ -49,6 +50,8 @@ HARNESSES: dict[str, Callable[[], Harness]] = {
     "uvloop": _uvloop,
     "trio": _trio,
     "curio": _curio,
+    "threads": ThreadsHarness,
+    "threads, without epoll": lambda: ThreadsHarness(Selector()),
     "simulator": lambda: SimulatedHarness(Weather.calm()),
     "simulator, rough": lambda: SimulatedHarness(ROUGH),
 }

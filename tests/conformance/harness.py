@@ -25,7 +25,9 @@ from typing import Protocol
 
 from coulee.backends.asyncio import AsyncioDriver, serve
 from coulee.backends.driver import Driver
+from coulee.backends.loop import Loop, Poller
 from coulee.backends.simulator import FarEnd, Simulator, Weather
+from coulee.backends.threads import Running, ThreadsDriver
 from coulee.core.seam import Address, ErrorKind, Machine
 
 LIMIT_S = 10.0
@@ -263,6 +265,36 @@ class AsyncioHarness(SocketHarness):
         finally:
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
+
+
+class ThreadsHarness(SocketHarness):
+    """A worker of the threads backend, whose loop this thread turns."""
+
+    def __init__(self, poller: Poller | None = None) -> None:
+        super().__init__()
+        self._running = Running(0.0)
+        self._loop = Loop(poller)
+
+    @property
+    def done(self) -> bool:  # type: ignore[override]
+        return self._running.drivers[0].over
+
+    def start(self, machine: Machine) -> None:
+        running = self._running
+        self.driver = driver = ThreadsDriver(machine, None, running.pool, running.native, loop=self._loop)
+        running.drivers.append(driver)
+        driver.open()
+
+    def breathe(self) -> None:
+        self._loop.turn(0.0005)
+        failure = self._running.drivers[0].failure
+        if failure is not None:
+            raise failure
+
+    def end(self) -> None:
+        super().end()
+        self._loop.close()
+        self._running.abandon()
 
 
 # --------------------------------------------------------------------------------------------------- simulator

@@ -162,11 +162,11 @@ def running(
     assert traceback or "Traceback" not in said, said
 
 
-@pytest.fixture(params=["asyncio", "uvloop", "trio", "curio"], scope="session")
+@pytest.fixture(params=["asyncio", "uvloop", "trio", "curio", "threads"], scope="session")
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of a backend."""
     name: str = request.param
-    if importlib.util.find_spec(name) is None:
+    if name != "threads" and importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
     return name
 

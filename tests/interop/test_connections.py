@@ -3,6 +3,7 @@ sockets."""
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_a_reused_connection_that_dies_is_replaced_and_the_request_sent_again(
     assert curl(raw_proxy.url).status == 200
     assert curl(f"{raw_proxy.url}/").status == 200
     assert (len(raw.heads), raw.connections) == (3, 2)
-    attempts = raw_proxy.records[1]["attempts"]
+    attempts = json.loads(raw_proxy.line("upstream_reset"))["attempts"]
     assert [(attempt["reason"], attempt["reused"]) for attempt in attempts] == [("upstream_reset", True), ("", False)]
 
 

@@ -128,8 +128,10 @@ def said_and_code(*args: str, folder: Path | None = None, timeout_s: float = 30.
 
 AT = "127.0.0.1:0"
 BACKENDS = [
-    pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
-    for name in ("asyncio", "uvloop", "trio", "curio")
+    pytest.param(
+        name, marks=pytest.mark.skipif(name != "threads" and find_spec(name) is None, reason=f"{name} is not installed")
+    )
+    for name in ("asyncio", "uvloop", "trio", "curio", "threads")
 ]
 WRONG = {
     "unknown option": (["--nope"], "No such option '--nope'"),

@@ -64,8 +64,11 @@ def in_turns(infos: Sequence[tuple[Any, ...]]) -> list[Target]:
     return mixed
 
 
-def listen(places: list[Target]) -> list[socket.socket]:
-    """Sockets that listen at every place that this host has, all on one port. Raises OSError."""
+def listen(places: list[Target], *, shared: bool = False) -> list[socket.socket]:
+    """Sockets that listen at every place that this host has, all on one port. Raises OSError.
+
+    `shared`: others that say so too may listen at the same TCP addresses, and the kernel deals out who comes.
+    """
     opened: list[socket.socket] = []
     try:
         for family, asked in places:
@@ -73,7 +76,7 @@ def listen(places: list[Target]) -> list[socket.socket]:
             if opened and place[1] == 0:
                 place = (place[0], opened[0].getsockname()[1], *place[2:])
             try:
-                opened.append(_listen(family, place))
+                opened.append(_listen(family, place, shared))
             except OSError as error:
                 # IPv6 is compiled in and switched off; or a name has an address that is not ours.
                 missing = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -86,7 +89,7 @@ def listen(places: list[Target]) -> list[socket.socket]:
     return opened
 
 
-def _listen(family: int, place: Any) -> socket.socket:
+def _listen(family: int, place: Any, shared: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -94,6 +97,8 @@ def _listen(family: int, place: Any) -> socket.socket:
             _bind_unix(sock, place)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
             sock.bind(place)

@@ -40,6 +40,7 @@ BACKENDS: Final = {
     "uvloop": Backend("coulee.backends.asyncio", {"uvloop": True}, "uvloop"),
     "trio": Backend("coulee.backends.trio", library="trio"),
     "curio": Backend("coulee.backends.curio", library="curio"),
+    "threads": Backend("coulee.backends.threads"),
 }
 DEMO_BACKENDS: Final = ("asyncio", "uvloop")  # the demo's own client and clock are asyncio's
 CODECS: Final = ("own", "h11")

@@ -1,0 +1,722 @@
+"""What is peculiar to the threads backend: its loop, its workers, dialling by hand, and the threads that jobs run on.
+
+That it keeps the laws is shown by the conformance suite, that it serves by the interop tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import http.client
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from selectors import PollSelector
+from typing import Any
+
+import pytest
+
+from coulee.backends import nonblocking, sockets, threads
+from coulee.backends.hosting import BLOCKING_JOBS_MAX
+from coulee.backends.loop import READABLE, WRITABLE, Loop, Selector, new_poller
+from coulee.core import Access, Exchange, Filter, Proxy, Response, native, respond
+from coulee.core.seam import (
+    Accept,
+    Accepted,
+    Address,
+    Blocked,
+    Cancel,
+    Close,
+    Closed,
+    Connect,
+    Connected,
+    Finished,
+    Hold,
+    Listen,
+    Listening,
+    Receive,
+    Received,
+    Run,
+    Send,
+    Sent,
+)
+from coulee.lb import Cluster
+from tests.conformance.bench import Bench
+from tests.conformance.harness import ThreadsHarness
+
+WITHIN_S = 10.0
+NAME = "origin.test"
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    harness = ThreadsHarness()
+    try:
+        bench = Bench(harness)
+        yield bench
+        bench.end()
+    finally:
+        harness.end()
+
+
+def waited(event: threading.Event) -> None:
+    assert event.wait(WITHIN_S)
+
+
+# -------------------------------------------------------------------------------------------------- the loop
+
+
+@pytest.fixture(params=[new_poller, Selector, lambda: Selector(PollSelector())])
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
+    loop = Loop(request.param())
+    yield loop
+    loop.close()
+
+
+def test_timers_ring_in_order_and_not_when_cancelled(loop: Loop) -> None:
+    rung: list[str] = []
+    now = time.monotonic()
+    loop.on_alarm = lambda: rung.append("alarm")
+    loop.arm(now + 0.02)
+    loop.call_later(0.03, lambda: rung.append("third"))
+    loop.call_later(0.01, lambda: rung.append("first"))
+    loop.call_later(0.015, lambda: rung.append("never")).cancel()
+    while len(rung) < 3:
+        loop.turn()
+    assert rung == ["first", "alarm", "third"]
+    assert time.monotonic() >= now + 0.03
+
+
+def test_a_call_from_another_thread_wakes_the_loop(loop: Loop) -> None:
+    heard: list[threading.Thread] = []
+    caller = threading.Thread(target=loop.call, args=(lambda: heard.append(threading.current_thread()),))
+    caller.start()
+    began = time.monotonic()
+    while not heard:
+        loop.turn(WITHIN_S)
+    assert heard == [threading.current_thread()]
+    assert time.monotonic() < began + WITHIN_S
+    caller.join()
+
+
+def test_a_call_to_a_loop_that_has_ended_is_lost(loop: Loop) -> None:
+    loop.close()
+    loop.call(lambda: pytest.fail("who should call it?"))
+    loop.waker, loop._ear = socket.socketpair()  # for the fixture to close
+
+
+def test_who_asks_for_nothing_hears_nothing(loop: Loop) -> None:
+    """Not even that the connection is reset, which epoll would say again and again."""
+    heard: list[int] = []
+
+    class Ear:
+        def ready(self, events: int) -> None:
+            heard.append(events)
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        fd = ours.fileno()
+        loop.handles[fd] = Ear()
+        loop.watch(fd, READABLE, 0)
+        theirs.send(b"x")
+        loop.turn(WITHIN_S)
+        assert heard == [READABLE]
+        loop.watch(fd, READABLE | WRITABLE, READABLE)
+        loop.turn(WITHIN_S)
+        assert heard == [READABLE, READABLE | WRITABLE]
+        loop.watch(fd, 0, READABLE | WRITABLE)
+        theirs.close()
+        loop.turn(0.0)
+        assert len(heard) == 2
+        loop.forget(fd, 0)
+        assert fd not in loop.handles
+
+
+# ------------------------------------------------------------------------------------------- connections
+
+
+def idle(bench: Bench) -> bool:
+    """Whether the loop has nothing to tell."""
+    return not bench.harness.driver.loop.poller.poll(0.0, 16)  # type: ignore[attr-defined]
+
+
+def turn(bench: Bench, times: int = 3) -> None:
+    for _ in range(times):
+        bench.harness.driver.loop.turn(0.0)  # type: ignore[attr-defined]
+
+
+def test_who_is_held_is_looked_at_once_more_and_then_left_alone(bench: Bench) -> None:
+    conn, peer = bench.accepted()
+    bench.do(Receive(conn))
+    peer.write(b"a")
+    bench.wait_for_bytes(conn, 1)
+    bench.do(Hold(conn))
+    peer.write(b"b")
+    bench.fence()
+    turn(bench)
+    assert idle(bench), "bytes that nobody wants must not keep the loop awake"
+    peer.reset()
+    turn(bench)
+    assert idle(bench), "nor must a reset"
+    bench.do(Receive(conn))
+    assert bench.wait(Closed, conn).error == "reset"
+
+
+def test_who_has_said_all_is_left_alone(bench: Bench) -> None:
+    conn, peer = bench.accepted()
+    bench.do(Receive(conn))
+    peer.write_eof()
+    bench.wait_for_end(conn)
+    turn(bench)
+    assert idle(bench)
+    bench.do(Send(conn, b"", eof=True))  # both directions are shut now, which is a hang-up to poll(2)
+    bench.harness.until(lambda: peer.eof)
+    turn(bench)
+    assert idle(bench)
+
+
+def test_who_has_read_it_all_is_left_alone(bench: Bench) -> None:
+    conn, peer = bench.accepted()
+    peer.pause()
+    bench.do(Send(conn, b"x" * 10_000_000))
+    assert bench.heard(Blocked, conn)
+    peer.resume()
+    bench.wait(Sent, conn)
+    turn(bench)
+    assert idle(bench)
+
+
+def test_reads_grow_with_a_large_body(bench: Bench) -> None:
+    conn, peer = bench.accepted()
+    peer.write(b"x" * 2_000_000)
+    bench.fence()
+    bench.do(Receive(conn))
+    bench.wait_for_bytes(conn, 2_000_000)
+    sizes = [len(item.data) for item in bench.heard(Received, conn)]
+    assert sizes[0] == nonblocking.READ_BYTES
+    assert max(sizes) == nonblocking.LARGE_READ_BYTES
+
+
+def test_more_pieces_than_the_system_takes_at_once(bench: Bench) -> None:
+    conn, peer = bench.accepted()
+    pieces = [b"%d " % number for number in range(3000)]
+    pieces[7] = b""
+    bench.do(Send(conn, pieces))
+    bench.wait_for_peer(peer, b"".join(pieces))
+
+
+def test_to_be_woken_for_nothing_does_no_harm(bench: Bench) -> None:
+    """As happens where a descriptor gets a new owner while a turn of the loop lasts."""
+    conn, peer = bench.accepted()
+    bench.do(Receive(conn))
+    wire: Any = bench.harness.driver.wires[conn]
+    for events in (READABLE, WRITABLE, READABLE | WRITABLE):
+        wire.ready(events)
+    assert not bench.heard(Received, conn)
+    peer.write(b"x")
+    assert bench.wait_for_bytes(conn, 1) == b"x"
+    with silent() as place:
+        bench.do(Connect(dialled := bench.number(), place))
+        dialling: Any = bench.harness.driver.wires[dialled]
+        dialling._dial._attempts[0].ready(WRITABLE)
+        assert not bench.heard(Connected, dialled)
+        assert not bench.heard(Closed, dialled)
+
+
+# ----------------------------------------------------------------------------------------------- connecting
+
+
+class silent:
+    """An address that answers nothing: the queue of its listening socket is full."""
+
+    def __enter__(self) -> tuple[str, int]:
+        self.listening = socket.socket()
+        self.listening.bind(("127.0.0.1", 0))
+        self.listening.listen(0)
+        self.crowd: list[socket.socket] = []
+        place: tuple[str, int] = self.listening.getsockname()
+        for _ in range(4):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(place)
+            self.crowd.append(sock)
+        return place
+
+    def __exit__(self, *_: object) -> None:
+        for sock in (self.listening, *self.crowd):
+            sock.close()
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, int]]]:
+    """What a look-up finds; every other name is unknown."""
+    known: dict[str, list[tuple[str, int]]] = {}
+    numeric = socket.getaddrinfo
+
+    def getaddrinfo(host: str, port: int, **options: Any) -> list[Any]:
+        if host not in known or options.get("flags"):
+            return numeric(host, port, **{**options, "flags": socket.AI_NUMERICHOST})
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in known[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return known
+
+
+def test_where_one_address_of_a_name_refuses_the_next_is_tried_at_once(
+    bench: Bench, names: dict[str, list[tuple[str, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "ATTEMPT_DELAY_S", 3600.0)
+    local, peers = bench.harness.listen(("127.0.0.1", 0))
+    names[NAME] = [bench.harness.nobody(), bench.harness.nobody(), local]  # type: ignore[list-item]
+    bench.do(Connect(conn := bench.number(), (NAME, 80)))
+    assert bench.wait(Connected, conn).peer == local
+    bench.do(Send(conn, b"hello"))
+    bench.harness.until(lambda: peers and peers[0].received == b"hello")
+
+
+def test_where_one_address_is_silent_the_next_is_tried_soon(
+    bench: Bench, names: dict[str, list[tuple[str, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "ATTEMPT_DELAY_S", 0.05)
+    local, _ = bench.harness.listen(("127.0.0.1", 0))
+    with silent() as place:
+        names[NAME] = [place, local]  # type: ignore[list-item]
+        began = time.monotonic()
+        bench.do(Connect(conn := bench.number(), (NAME, 80)))
+        assert bench.wait(Connected, conn).peer == local
+        assert time.monotonic() - began >= 0.05
+    bench.fence()
+    assert not bench.heard(Closed, conn), "the attempt that came second is forgotten"
+
+
+def test_where_every_address_fails_the_last_error_is_told(
+    bench: Bench, names: dict[str, list[tuple[str, int]]]
+) -> None:
+    names[NAME] = [bench.harness.nobody(), bench.harness.nobody()]  # type: ignore[list-item]
+    bench.do(Connect(conn := bench.number(), (NAME, 80)))
+    assert bench.wait(Closed, conn).error == "refused"
+
+
+def test_a_name_that_nobody_knows(bench: Bench, names: dict[str, list[tuple[str, int]]]) -> None:
+    bench.do(Connect(conn := bench.number(), (NAME, 80)), Listen(listener := bench.number(), (NAME, 80)))
+    for number in (conn, listener):
+        closed = bench.wait(Closed, number)
+        assert closed.error == "unreachable"
+        assert closed.detail
+
+
+def test_listening_at_a_name(bench: Bench, names: dict[str, list[tuple[str, int]]]) -> None:
+    names[NAME] = [("127.0.0.1", 0)]
+    _, local = bench.listener((NAME, 0))
+    assert local[0] == "127.0.0.1"
+
+
+def test_who_is_given_up_while_being_looked_up_is_forgotten(
+    bench: Bench, names: dict[str, list[tuple[str, int]]]
+) -> None:
+    names[NAME] = [("127.0.0.1", 1)]
+    conn, listener = bench.number(), bench.number()
+    bench.do(Connect(conn, (NAME, 80)), Listen(listener, (NAME, 0)), Close(conn), Close(listener))
+    for number in (conn, listener):
+        assert bench.wait(Closed, number).error is None
+    bench.fence()
+    assert not bench.heard(Listening, listener)
+    assert not bench.heard(Connected, conn)
+
+
+@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="counts descriptors in /proc")
+def test_who_is_given_up_while_being_dialled_leaves_no_socket(
+    bench: Bench, names: dict[str, list[tuple[str, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "ATTEMPT_DELAY_S", 0.01)
+    with silent() as place:
+        names[NAME] = [place, place, place]
+        before = len(list(DESCRIPTORS.iterdir()))
+        bench.do(Connect(conn := bench.number(), (NAME, 80)))
+        bench.harness.until(lambda: len(list(DESCRIPTORS.iterdir())) == before + 3)
+        bench.do(Close(conn))
+        assert bench.wait(Closed, conn).error is None
+        assert len(list(DESCRIPTORS.iterdir())) == before
+
+
+def test_a_unix_socket_with_a_full_backlog_fails_at_once(bench: Bench) -> None:
+    path = bench.harness.path()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen(0)
+        conns = [bench.number() for _ in range(8)]
+        bench.do(*(Connect(conn, path) for conn in conns))
+        assert bench.wait(Closed, conns[-1]).error == "resources"
+
+
+def test_out_of_descriptors_it_waits_and_does_not_spin(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "ACCEPT_PAUSE_S", 0.02)
+    listener, local = bench.listener()
+    conns = [bench.number() for _ in range(2)]
+    tries: list[float] = []
+
+    class Poor:
+        """A listening socket while there are no descriptors left."""
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            tries.append(time.monotonic())
+            if len(tries) < 4:
+                raise OSError(errno.EMFILE, "too many open files")
+            return real.accept()
+
+    driver: Any = bench.harness.driver
+    [door] = [handle for handle in driver.loop.handles.values() if isinstance(handle, nonblocking._Door)]
+    real = door._sock
+    monkeypatch.setattr(door, "_sock", Poor())
+    bench.do(*(Accept(conn, listener) for conn in conns))
+    bench.harness.connect(local)
+    bench.wait(Accepted, conns[0])
+    gaps = [later - earlier for earlier, later in pairwise(tries[:4])]
+    assert all(gap >= 0.02 for gap in gaps), gaps
+
+
+# ----------------------------------------------------------------------------------------------------- jobs
+
+
+def test_native_jobs_share_one_loop_and_it_is_not_the_thread_of_the_machine(bench: Bench) -> None:
+    async def where() -> tuple[object, threading.Thread]:
+        await asyncio.sleep(0)
+        return asyncio.get_running_loop(), threading.current_thread()
+
+    one, two = bench.number(), bench.number()
+    bench.do(Run(one, "native", where))
+    bench.do(Run(two, "native", where))
+    first, second = bench.wait(Finished, one).value, bench.wait(Finished, two).value
+    assert first == second
+    assert isinstance(first, tuple)
+    assert first[1] is not threading.current_thread()
+
+
+def test_a_native_job_that_is_cancelled_learns_of_it(bench: Bench) -> None:
+    begun, cancelled = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    bench.do(Run(job := bench.number(), "native", wait))
+    waited(begun)
+    bench.do(Cancel(job), Cancel(job))
+    assert isinstance(bench.wait(Finished, job).error, CancelledError)
+    waited(cancelled)
+
+
+def test_a_blocking_job_that_is_cancelled_goes_on_and_its_result_is_dropped(bench: Bench) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> str:
+        begun.set()
+        waited(go_on)
+        return "late"
+
+    bench.do(Run(job := bench.number(), "blocking", work))
+    waited(begun)
+    bench.do(Cancel(job))
+    assert isinstance(bench.wait(Finished, job).error, CancelledError)
+    go_on.set()
+    bench.do(Run(behind := bench.number(), "blocking", lambda: None))
+    bench.wait(Finished, behind)
+    bench.fence()
+    assert len(bench.heard(Finished, job)) == 1
+
+
+def test_so_many_blocking_jobs_run_and_the_others_wait(bench: Bench) -> None:
+    go_on = threading.Event()
+    running: list[int] = []
+
+    def work(job: int) -> None:
+        running.append(job)
+        waited(go_on)
+
+    jobs = [bench.number() for _ in range(BLOCKING_JOBS_MAX + 2)]
+    bench.do(*(Run(job, "blocking", partial(work, job)) for job in jobs))
+    bench.harness.until(lambda: len(running) == BLOCKING_JOBS_MAX)
+    bench.do(Cancel(jobs[-1]))
+    assert isinstance(bench.wait(Finished, jobs[-1]).error, CancelledError)
+    bench.fence()
+    assert len(running) == BLOCKING_JOBS_MAX
+    go_on.set()
+    for job in jobs[:-1]:
+        assert bench.wait(Finished, job).error is None
+    assert jobs[-1] not in running
+
+
+# --------------------------------------------------------------------------------------------------- workers
+
+
+class Answer(Filter):
+    """Answers by itself; `/native` with a native job, `/wait` when it is let to."""
+
+    def __init__(self) -> None:
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    async def request_filter(self, exchange: Exchange) -> Response:
+        if exchange.request.target == "/native":
+            await native(asyncio.sleep, 0)
+        elif exchange.request.target == "/wait":
+            self.asked.set()
+            await native(asyncio.to_thread, self.go_on.wait, WITHIN_S)
+        return respond(200, "hello")
+
+
+@pytest.fixture
+def answer() -> Answer:
+    return Answer()
+
+
+@pytest.fixture
+def proxy(answer: Answer) -> Proxy:
+    return Proxy(Cluster("http://127.0.0.1:1"), [answer])
+
+
+def get(address: Address, target: str = "/") -> bytes:
+    if isinstance(address, str):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(WITHIN_S)
+            sock.connect(address)
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            return sock.makefile("rb").read().rpartition(b"\r\n")[2]
+    connection = http.client.HTTPConnection(*address, timeout=WITHIN_S)
+    try:
+        connection.request("GET", target)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def refused(address: Address) -> bool:
+    assert isinstance(address, tuple)
+    with socket.socket() as sock:
+        return sock.connect_ex(address) == errno.ECONNREFUSED
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """No thread is left behind, and no descriptor."""
+    before = {each.name for each in DESCRIPTORS.iterdir()} if DESCRIPTORS.is_dir() else set()
+    yield
+    deadline = time.monotonic() + WITHIN_S
+    while any(thread.name.startswith("coulee-") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.001)
+    if DESCRIPTORS.is_dir():
+        assert len({each.name for each in DESCRIPTORS.iterdir()}) == len(before)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_it_runs_beside_the_program_that_starts_it(proxy: Proxy, nothing_left: None, workers: int) -> None:
+    records: list[object] = []
+    running = threads.start(proxy, "127.0.0.1:0", workers=workers, reporter=records.append)
+    [address] = running.addresses
+    assert [get(address), get(address, "/native")] == [b"hello"] * 2
+    assert not running.join(0.0)
+    running.stop(5.0)
+    assert running.join(WITHIN_S)
+    assert refused(address)
+    assert [record.status for record in records if isinstance(record, Access)] == [200, 200]
+    running.stop()  # is too late, and does no harm
+
+
+def test_workers_share_the_connections(proxy: Proxy, nothing_left: None) -> None:
+    running = threads.start(proxy, ["127.0.0.1:0", "127.0.0.1:0"], workers=2)
+    assert [driver.addresses for driver in running.drivers] == [running.addresses] * 2
+    met: set[int] = set()
+    open_sockets: list[socket.socket] = []
+    for _ in range(200):  # the kernel chooses by a hash of the ports
+        sock = socket.create_connection(running.addresses[-1], timeout=WITHIN_S)  # type: ignore[arg-type]
+        open_sockets.append(sock)
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+        met = {number for number, driver in enumerate(running.drivers) if driver.wires}
+        if len(met) == 2:
+            break
+    assert met == {0, 1}
+    running.stop(0.0)
+    running.join()
+    for sock in open_sockets:
+        sock.close()
+
+
+def test_workers_share_the_path_of_a_unix_socket(proxy: Proxy, nothing_left: None, tmp_path: Path) -> None:
+    path = str(tmp_path / "proxy.sock")
+    running = threads.start(proxy, path, workers=2)
+    assert running.addresses == [path]
+    assert [get(path) for _ in range(8)] == [b"hello"] * 8
+    running.stop()
+    running.join()
+    assert not Path(path).exists()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_runs_is_finished_and_asked_again_it_ends_at_once(
+    proxy: Proxy, answer: Answer, nothing_left: None, times: int
+) -> None:
+    running = threads.start(proxy, "127.0.0.1:0", grace_s=60.0)
+    [address] = running.addresses
+    got: list[bytes] = []
+    client = threading.Thread(target=lambda: got.append(get(address, "/wait")))
+    client.start()
+    waited(answer.asked)
+    running.stop()
+    assert not running.join(0.0)
+    if times == 1:
+        answer.go_on.set()
+    else:
+        running.stop()
+    client.join(WITHIN_S)
+    assert got == [b"hello"] if times == 1 else b"shutting_down" in got[0]
+    answer.go_on.set()
+    assert running.join(WITHIN_S)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_address_that_is_taken(proxy: Proxy, nothing_left: None, workers: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        host, port = taken.getsockname()
+        for begin in (threads.start, threads.serve, threads.run):
+            with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: "):
+                begin(proxy, ["127.0.0.1:0", (host, port)], workers=workers)
+
+
+def test_a_worker_that_fails_ends_all_and_is_told(proxy: Proxy, nothing_left: None) -> None:
+    def refuse(record: object) -> None:
+        if isinstance(record, Access):
+            raise LookupError("no such log")  # noqa: TRY004 -- any exception that is not an OSError
+
+    running = threads.start(proxy, "127.0.0.1:0", workers=2, reporter=refuse)
+    assert get(running.addresses[0]) == b"hello"  # it was sent before the record was written
+    with pytest.raises(LookupError, match="no such log"):
+        running.join(WITHIN_S)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_serving_in_this_thread(proxy: Proxy, nothing_left: None, workers: int) -> None:
+    got: list[bytes] = []
+
+    def use(running: threads.Running) -> None:
+        def work() -> None:
+            got.append(get(running.addresses[0]))
+            running.stop()
+
+        user = threading.Thread(target=work)
+        user.start()
+
+    threads.serve(proxy, ("127.0.0.1", 0), workers=workers, on_ready=use)
+    assert got == [b"hello"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_on_ready_raises_ends_it(proxy: Proxy, nothing_left: None, workers: int) -> None:
+    def refuse(running: threads.Running) -> None:
+        raise LookupError(str(len(running.drivers)))
+
+    with pytest.raises(LookupError, match=str(workers)):
+        threads.serve(proxy, "127.0.0.1:0", workers=workers, on_ready=refuse)
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Signals come to the main thread only, and afterwards do what they did before."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("these tests do not run in the main thread")
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_one_signal_lets_what_runs_finish_and_a_second_one_ends_it(
+    proxy: Proxy, answer: Answer, nothing_left: None, signals: None, times: int
+) -> None:
+    got: list[bytes] = []
+    users: list[threading.Thread] = []
+
+    def use(running: threads.Running) -> None:
+        def work() -> None:
+            client = threading.Thread(target=lambda: got.append(get(address, "/wait")))
+            client.start()
+            waited(answer.asked)
+            os.kill(os.getpid(), signal.SIGTERM)
+            until(lambda: running.drivers[0].draining)
+            if times == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                client.join(WITHIN_S)
+            answer.go_on.set()
+            client.join(WITHIN_S)
+
+        [address] = running.addresses
+        users.append(threading.Thread(target=work))
+        users[0].start()
+
+    threads.run(proxy, "127.0.0.1:0", grace_s=60.0, on_ready=use)
+    users[0].join(WITHIN_S)
+    assert got == [b"hello"] if times == 1 else b"shutting_down" in got[0]
+
+
+def test_a_third_signal_does_what_it_would_do_without_us(proxy: Proxy, nothing_left: None, signals: None) -> None:
+    def use(running: threads.Running) -> None:
+        hear = signal.getsignal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is hear
+        signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        raise KeyboardInterrupt  # as that does
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(proxy, "127.0.0.1:0", on_ready=use)
+
+
+def test_a_thread_without_signals_may_run_it_too(proxy: Proxy, nothing_left: None) -> None:
+    got: list[bytes] = []
+
+    def use(running: threads.Running) -> None:
+        running.stop()
+        got.append(b"ready")
+
+    runner = threading.Thread(target=lambda: threads.run(proxy, "127.0.0.1:0", on_ready=use))
+    runner.start()
+    runner.join(WITHIN_S)
+    assert got == [b"ready"]
+    assert not runner.is_alive()
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_one_worker_under_the_gil_and_one_a_core_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
+    assert threads.workers_by_default() == 1
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 3}, raising=False)
+    assert threads.workers_by_default() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert threads.workers_by_default() == 5
+
+
+def test_no_worker_at_all_is_a_mistake(proxy: Proxy, nothing_left: None) -> None:
+    with pytest.raises(ValueError, match="at least one worker, and 0"):
+        threads.start(proxy, "127.0.0.1:0", workers=0)
