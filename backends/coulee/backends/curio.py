@@ -136,7 +136,7 @@ class CurioDriver(PolledDriver):
                 await self._sleeper.cancel(blocking=False)
             self._sleeps_until = self.due
             self._sleeper = await curio.spawn(self._sleep, self.due, daemon=True)
-        await curio.traps._read_wait(self.selector)
+        await curio.traps._read_wait(self.loop)
         self.turn()
 
     async def _sleep(self, until: float) -> None:
@@ -158,7 +158,7 @@ class CurioDriver(PolledDriver):
     def _call_done(self, work: Work, future: Future[Outcome] | None) -> None:
         """In a thread, as a rule, so it is only noted. None: what runs there cannot be stopped, and is given up."""
         self._called.append((work, future))
-        self._nudge()
+        self.loop.nudge()
 
     def turn(self) -> None:
         super().turn()
@@ -174,7 +174,7 @@ class CurioDriver(PolledDriver):
 
     async def end_tasks(self) -> None:
         """Cancel what runs beside, and have curio forget the poller."""
-        await curio.traps._io_release(self.selector)
+        await curio.traps._io_release(self.loop)
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
         for task in [self._sleeper, *self._tasks]:

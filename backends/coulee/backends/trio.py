@@ -132,7 +132,7 @@ class TrioDriver(PolledDriver):
             work.handle.cancel()
         if self._alarm_clock.deadline != self.due:
             self._alarm_clock.deadline = self.due
-        await trio.lowlevel.wait_readable(self.fd)
+        await trio.lowlevel.wait_readable(self.loop)
         self.turn()
 
     async def keep_time(self) -> None:
