@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -193,6 +194,34 @@ def test_who_has_read_it_all_is_left_alone(bench: Bench) -> None:
     bench.wait(Sent, conn)
     turn(bench)
     assert idle(bench)
+
+
+def test_who_has_just_connected_is_left_alone(bench: Bench) -> None:
+    conn, _ = bench.connected()
+    turn(bench)
+    assert idle(bench)
+    local, _ = bench.harness.listen(("127.0.0.1", 0))
+    brief = bench.number()
+    bench.react(Connected, brief, Close(brief))
+    bench.do(Connect(brief, local))
+    assert bench.wait(Closed, brief).error is None
+    bench.fence()
+    assert not bench.heard(Closed, conn)
+
+
+def test_a_socket_that_takes_nothing_at_all(bench: Bench) -> None:
+    conn, peer = bench.accepted()
+    peer.pause()
+    wire: Any = bench.harness.driver.wires[conn]
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += wire._sock.send(b"x" * 65536)
+    bench.do(Send(conn, b"end"))
+    assert bench.heard(Blocked, conn)
+    peer.resume()
+    bench.wait(Sent, conn)
+    bench.wait_for_peer(peer, b"x" * filled + b"end")
 
 
 def test_reads_grow_with_a_large_body(bench: Bench) -> None:
@@ -553,6 +582,60 @@ def test_workers_share_the_connections(proxy: Proxy, nothing_left: None) -> None
     running.join()
     for sock in open_sockets:
         sock.close()
+
+
+def test_records_of_several_workers_come_one_at_a_time(proxy: Proxy, nothing_left: None) -> None:
+    inside: list[object] = []
+    together = threading.Event()
+
+    def report(record: object) -> None:
+        inside.append(record)
+        if len(inside) > 1:
+            together.set()
+        if isinstance(record, Access):
+            together.wait(0.02)  # for the other one
+        inside.remove(record)
+
+    running = threads.start(proxy, "127.0.0.1:0", workers=2, reporter=report)
+    clients = [threading.Thread(target=get, args=(running.addresses[0],)) for _ in range(16)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(WITHIN_S)
+    running.stop()
+    running.join()
+    assert not together.is_set()
+
+
+def test_the_end_awaits_that_native_jobs_tidy_up(proxy: Proxy, answer: Answer, nothing_left: None) -> None:
+    tidied = threading.Event()
+
+    async def work() -> None:
+        try:
+            answer.asked.set()
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            tidied.set()
+
+    class Working(Filter):
+        async def request_filter(self, exchange: Exchange) -> None:
+            await native(work)
+
+    running = threads.start(Proxy(Cluster("http://127.0.0.1:1"), [Working()]), "127.0.0.1:0")
+    with socket.create_connection(running.addresses[0], timeout=WITHIN_S) as client:  # type: ignore[arg-type]
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        waited(answer.asked)
+        running.stop(0.0)
+        assert running.join(WITHIN_S)
+        assert tidied.is_set()
+
+
+def test_nobody_need_wait_for_the_end(proxy: Proxy, nothing_left: None) -> None:
+    running = threads.start(proxy, "127.0.0.1:0", workers=2)
+    assert get(running.addresses[0], "/native") == b"hello"
+    running.stop()
 
 
 def test_workers_share_the_path_of_a_unix_socket(proxy: Proxy, nothing_left: None, tmp_path: Path) -> None:
