@@ -27,6 +27,8 @@ from coulee.core import Access, Exchange, Filter, Proxy, Response, native, respo
 from coulee.core.seam import (
     Address,
     Cancel,
+    Closed,
+    Connect,
     Finished,
     Run,
 )
@@ -126,6 +128,18 @@ def test_so_many_blocking_jobs_run_and_the_others_wait(bench: Bench) -> None:
     for job in jobs[:-1]:
         assert bench.wait(Finished, job).error is None
     assert jobs[-1] not in running
+
+
+def test_a_name_is_looked_up_while_all_threads_for_jobs_are_busy(bench: Bench) -> None:
+    go_on = threading.Event()
+    jobs = [bench.number() for _ in range(BLOCKING_JOBS_MAX + 1)]
+    bench.do(*(Run(job, "blocking", partial(waited, go_on)) for job in jobs))
+    _, port = bench.harness.nobody()
+    bench.do(Connect(conn := bench.number(), ("localhost", port)))  # type: ignore[arg-type]
+    assert bench.wait(Closed, conn).error == "refused"
+    go_on.set()
+    for job in jobs:
+        bench.wait(Finished, job)
 
 
 # --------------------------------------------------------------------------------------------------- workers

@@ -281,7 +281,7 @@ class ThreadsHarness(SocketHarness):
 
     def start(self, machine: Machine) -> None:
         running = self._running
-        self.driver = driver = ThreadsDriver(machine, None, running.pool, running.native, loop=self._loop)
+        self.driver = driver = ThreadsDriver(machine, None, running, loop=self._loop)
         running.drivers.append(driver)
         driver.open()
 

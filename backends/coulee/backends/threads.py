@@ -7,7 +7,8 @@ Rules:
 - There is one worker where the GIL lets only one run, and one a core on a free-threaded build. Several listen at the
   same TCP addresses, each with a socket of its own (SO_REUSEPORT). What they share is what machines of one definition
   share, which is the filters; and the reporter, which is called by one of them at a time.
-- Blocking jobs and the look-up of names run on a bounded pool of threads, which all workers share.
+- Blocking jobs run on a bounded pool of threads, which all workers share. The look-up of names blocks too, and has one
+  of its own, for it must not wait behind jobs.
 - Native jobs need an event loop of the host, and here there is none. So that filters run unchanged on every backend,
   the first native job starts one: asyncio's, in a thread of its own, for the jobs of all workers.
 """
@@ -122,7 +123,7 @@ def _opened(
     try:
         for number in range(count):
             machine = make_machine(proxy, listen, None if seed is None else seed + number, time.monotonic)
-            driver = ThreadsDriver(machine, reporter, running.pool, running.native, shared)
+            driver = ThreadsDriver(machine, reporter, running, shared)
             running.drivers.append(driver)
             driver.open()
     except BaseException:
@@ -186,6 +187,7 @@ class Running:
         self.grace_s = grace_s
         self.drivers: list[ThreadsDriver] = []
         self.pool = ThreadPoolExecutor(BLOCKING_JOBS_MAX, "coulee-job")
+        self.names = ThreadPoolExecutor(BLOCKING_JOBS_MAX, "coulee-name")
         self.native = NativeLoop()
         self.stopping = False
         self._threads: list[threading.Thread] = []
@@ -254,7 +256,8 @@ class Running:
         self._shut()
 
     def _shut(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self.pool, self.names):
+            pool.shutdown(wait=False, cancel_futures=True)
         self.native.close()
 
 
@@ -265,14 +268,12 @@ class ThreadsDriver(NonblockingDriver):
         self,
         machine: Machine,
         reporter: Callable[[Any], object] | None,
-        pool: ThreadPoolExecutor,
-        native: NativeLoop,
+        running: Running,
         shared: Shared | None = None,
         loop: Loop | None = None,
     ) -> None:
         super().__init__(machine, loop or Loop(), reporter, shared)
-        self.pool = pool
-        self.native = native
+        self.running = running
         self.is_shut = False
 
     def open(self) -> None:
@@ -302,7 +303,7 @@ class ThreadsDriver(NonblockingDriver):
     # -- what takes a thread
 
     def look_up(self, address: tuple[str, int], then: Callable[[Found], object]) -> None:
-        future = self.pool.submit(partial(socket.getaddrinfo, *address, type=socket.SOCK_STREAM))
+        future = self.running.names.submit(partial(socket.getaddrinfo, *address, type=socket.SOCK_STREAM))
         future.add_done_callback(partial(self._looked_up, address[0], then))
 
     def _looked_up(self, host: str, then: Callable[[Found], object], future: Future[Any]) -> None:
@@ -317,7 +318,10 @@ class ThreadsDriver(NonblockingDriver):
         self.loop.call(partial(then, found))
 
     def start_job(self, job: int, mode: Literal["blocking", "native"], call: Callable[[], Any]) -> tuple[int, Result]:
-        future: Result = self.pool.submit(called, call) if mode == "blocking" else self.native.submit(awaited(call))
+        running = self.running
+        future: Result = (
+            running.pool.submit(called, call) if mode == "blocking" else running.native.submit(awaited(call))
+        )
         future.add_done_callback(partial(self._job_done, job))
         return job, future
 
