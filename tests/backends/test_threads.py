@@ -134,8 +134,8 @@ def test_a_name_is_looked_up_while_all_threads_for_jobs_are_busy(bench: Bench) -
     go_on = threading.Event()
     jobs = [bench.number() for _ in range(BLOCKING_JOBS_MAX + 1)]
     bench.do(*(Run(job, "blocking", partial(waited, go_on)) for job in jobs))
-    _, port = bench.harness.nobody()
-    bench.do(Connect(conn := bench.number(), ("localhost", port)))  # type: ignore[arg-type]
+    port = int(bench.harness.nobody()[1])
+    bench.do(Connect(conn := bench.number(), ("localhost", port)))
     assert bench.wait(Closed, conn).error == "refused"
     go_on.set()
     for job in jobs:
