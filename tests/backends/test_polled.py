@@ -56,7 +56,7 @@ class ByHand(PolledDriver):
     @property
     def readable(self) -> bool:
         """Whether a host that waits for it would go on."""
-        return bool(select.select([self.fd], [], [], 0)[0])
+        return bool(select.select([self.loop], [], [], 0)[0])
 
     def sleep(self) -> None:
         """As a host does before it waits; what had woken it until now is read."""

@@ -450,9 +450,10 @@ class NonblockingListener(Listener):
     def accept(self, listening: socket.socket) -> None:
         """Let in who is there, as far as there are credits."""
         for _ in range(sockets.ACCEPTS_MAX):
+            if self.gone:
+                return
             if not self.credits:
-                if not self.gone:
-                    self._look_for(0)
+                self._look_for(0)
                 return
             try:
                 sock, peer = listening.accept()
