@@ -120,7 +120,7 @@ class CurioDriver(PolledDriver):
         begin, stop = self.take()
         for work in begin:
             if work.mode == "native":
-                work.handle = await curio.spawn(self._work, work, daemon=True)
+                work.handle = await curio.spawn(self._do_work, work, daemon=True)
                 self._tasks.add(work.handle)
             else:
                 work.handle = self._threads[work.mode].submit(called, work.call)
@@ -144,7 +144,7 @@ class CurioDriver(PolledDriver):
         self._sleeper, self._sleeps_until = None, inf
         self.wake()
 
-    async def _work(self, work: Work) -> None:
+    async def _do_work(self, work: Work) -> None:
         outcome: Outcome | None = None
         try:
             outcome = await awaited(work.call)

@@ -107,6 +107,7 @@ class Loop:
         self.clock = clock
         self.handles: dict[int, Handle] = {}
         self.on_alarm: Callable[[], object] = _nothing
+        self.on_turned: Callable[[], object] = _nothing  # all that was ready has been told
         self.on_timer: Callable[[], object] = _nothing  # one was made, and `due` may be sooner than it was
         self._alarm = inf
         self.due = inf  # when `turn` has something to do, whatever happens: the alarm, or the first timer
@@ -134,6 +135,7 @@ class Loop:
             handle = handles.get(fd)
             if handle is not None:
                 handle.ready(events)
+        self.on_turned()
 
     def close(self) -> None:
         self._ear.close()

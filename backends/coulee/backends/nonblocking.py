@@ -52,6 +52,7 @@ class NonblockingDriver(Driver):
         self.over = False  # finished, or failed
         self.failure: BaseException | None = None
         loop.on_alarm = self.ring
+        loop.on_turned = self.deliver
 
     @abstractmethod
     def look_up(self, address: tuple[str, int], then: Callable[[Found], object]) -> None:
@@ -166,7 +167,10 @@ class NonblockingWire(Wire):
             return
         if len(data) == self._read_bytes:
             self._read_bytes = LARGE_READ_BYTES
+        driver = self.driver
+        driver.gather()  # what else is read in this turn of the loop goes with it
         self.received(data)
+        driver.weigh(data)
 
     def pause(self) -> None:
         """`ready` sees to it, when there is something to read."""

@@ -127,7 +127,7 @@ class TrioDriver(PolledDriver):
         for work in begin:
             work.handle = trio.CancelScope(shield=True)
             self._tasks.add(work.handle)
-            self.nursery.start_soon(self._work, work)
+            self.nursery.start_soon(self._do_work, work)
         for work in stop:
             work.handle.cancel()
         if self._alarm_clock.deadline != self.due:
@@ -143,7 +143,7 @@ class TrioDriver(PolledDriver):
                 self.wake()  # whoever set the one before has to set this
                 await trio.sleep_forever()
 
-    async def _work(self, work: Work) -> None:
+    async def _do_work(self, work: Work) -> None:
         outcome = None
         try:
             with work.handle:
