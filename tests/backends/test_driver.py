@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from coulee.backends.driver import GATHERED_BYTES_MAX, Driver, Listener, Wire
+from coulee.backends.driver import GATHERED_BYTES_MAX, LARGE_READ_BYTES, Driver, Listener, Wire
 from coulee.core.seam import (
     Accept,
     Accepted,
@@ -706,16 +706,17 @@ def test_an_alarm_that_rings_while_gathering_is_set_anew(world: World) -> None:
     assert world.driver.armed == [101.0, 101.0], "for the machine has not said that it is done with it"
 
 
-def test_much_is_delivered_at_once(world: World) -> None:
-    first, second = two_that_are_read(world)
+@pytest.mark.parametrize(
+    ("size", "count"), [(LARGE_READ_BYTES, 1), (LARGE_READ_BYTES // 2, 2 * GATHERED_BYTES_MAX // LARGE_READ_BYTES)]
+)
+def test_a_large_read_and_many_small_ones_are_delivered_at_once(world: World, size: int, count: int) -> None:
+    first, _ = two_that_are_read(world)
     world.driver.gather()
-    first.received(b"a")
-    world.driver.weigh(b"a")
-    assert world.heard() == []
-    large = b"b" * GATHERED_BYTES_MAX
-    second.received(large)
-    world.driver.weigh(large)
-    assert world.heard() == [Received(1, b"a"), Received(2, large)]
+    for _ in range(count):
+        assert world.heard() == []
+        first.received(bytes(size))
+        world.driver.weigh(bytes(size))
+    assert world.heard() == [Received(1, bytes(size))] * count
 
 
 def test_bytes_and_the_end_behind_them_are_both_gathered(world: World) -> None:

@@ -58,8 +58,11 @@ from coulee.core.seam import (
 
 _NEVER = sys.maxsize  # a turn that does not come
 
-GATHERED_BYTES_MAX = 256 * 1024
-"""How much may be read before the machine hears of it: one large read, or a few hundred small ones."""
+GATHERED_BYTES_MAX = 1024 * 1024
+"""How much may be read in all before the machine hears of it."""
+
+LARGE_READ_BYTES = 256 * 1024
+"""A read from a connection that has more of it: the machine hears of it at once, and may hold it back."""
 
 
 class Wire(ABC):
@@ -370,7 +373,7 @@ class Driver(ABC):
         """So much was read while gathering. Deliver where it has become much, so that who feeds us is held back in
         time."""
         self._gathered_bytes += len(data)
-        if self._gathered_bytes >= GATHERED_BYTES_MAX:
+        if self._gathered_bytes >= GATHERED_BYTES_MAX or len(data) >= LARGE_READ_BYTES:
             self.deliver()
 
     def deliver(self) -> None:

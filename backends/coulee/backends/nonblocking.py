@@ -21,14 +21,13 @@ from typing import Any, TypeAlias, cast
 
 from coulee.backends import sockets
 from coulee.backends.addresses import describe
-from coulee.backends.driver import Driver, Listener, Wire
+from coulee.backends.driver import LARGE_READ_BYTES, Driver, Listener, Wire
 from coulee.backends.loop import READABLE, WRITABLE, Loop, Timer
 from coulee.core.seam import Address, Bytes, Machine
 
 READ_BYTES = (
     64 * 1024
 )  # of one read; it costs the same whatever is asked for, so this bounds what a slow peer makes us keep
-LARGE_READ_BYTES = 256 * 1024  # and of those that follow one that was full
 _PIECES_MAX = 1024  # of one sendmsg (IOV_MAX)
 
 Piece: TypeAlias = bytes | memoryview
@@ -453,6 +452,7 @@ class NonblockingListener(Listener):
 
     def accept(self, listening: socket.socket) -> None:
         """Let in who is there, as far as there are credits."""
+        self.driver.deliver()  # who has been let in is told to the machine at once, so that it gives the next credit
         for _ in range(sockets.ACCEPTS_MAX):
             if self.gone:
                 return
