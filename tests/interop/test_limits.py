@@ -106,6 +106,7 @@ def test_a_client_with_too_many_connections_is_told_so(raw: Raw, limited: Coulee
     refused.read_body(head)
     assert refused.rest() == b""
     assert limited.line("too_many_connections")
+    refused.close()  # it is counted until then
     silent = [dial(limited.port) for _ in range(2)]  # they wait to be refused, and nobody else may
     with contextlib.suppress(ConnectionError):
         assert dial(limited.port).rest() == b"", "it is closed without a word"
