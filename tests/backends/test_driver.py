@@ -664,6 +664,16 @@ def test_a_second_send_of_what_was_gathered_joins_the_first_where_that_is_not_ta
     assert world.heard() == [Received(1, b"a"), Received(2, b"b"), Blocked(1)]
 
 
+def test_nothing_may_be_sent_behind_an_end_of_stream_that_is_not_written_yet(world: World) -> None:
+    first, second = two_that_are_read(world)
+    world.machine.answers = [[Send(1, b"x", eof=True)], [Send(1, b"y")]]
+    world.driver.gather()
+    first.received(b"a")
+    second.received(b"b")
+    with pytest.raises(AssertionError, match="machine, law 4: Send on 1 behind its end of stream"):
+        world.driver.deliver()
+
+
 def test_what_is_sent_goes_out_where_all_else_that_was_gathered_is_overtaken(world: World) -> None:
     first, second = two_that_are_read(world)
     world.machine.answers = [[Close(2), Send(1, b"x")]]

@@ -12,6 +12,8 @@ things (the abstract methods of `Wire`, `Listener` and `Driver`) and reports wha
 - After `Close(conn)` nothing but `Closed(conn)` is delivered, and after `Hold(conn)` no `Received(conn)`: the one read
   that a loop may still deliver is kept for the next `Receive`.
 - Carrying out an operation never raises. An `OSError` becomes `Closed`, with an error kind and text for the log.
+- What the machine sends is written last: when its turn is over, or where a loop gathers what many connections say at
+  once, when all of that has been handed over. A Close is carried out behind what was sent before it.
 - Bytes are passed on without being looked at. There is no timeout and no policy here.
 
 Times are float seconds of the clock that the driver is given.
@@ -467,6 +469,9 @@ class Driver(ABC):
         if wire.barred >= turn and not self._crosses(wire):
             complain_of_send(wire)
         wire.barred = turn
+        if operation.eof:
+            wire.half_closed = True
+            wire.barred = _NEVER
         self._outgoing.append((wire, operation))
 
     def _write_all(self) -> None:
@@ -485,8 +490,6 @@ class Driver(ABC):
                 if wire.blocked:
                     wire.barred = _NEVER
                 if operation.eof and not wire.gone:
-                    wire.half_closed = True
-                    wire.barred = _NEVER
                     wire.write_eof()
             except OSError as error:
                 wire.fail(error)

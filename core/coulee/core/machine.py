@@ -1,8 +1,9 @@
 """What every machine on the seam shares: a kernel, a table of connections, and one turn of `handle`.
 
-One turn: take in the completion, ring the alarms that are due, step what became ready until nothing is, then write what
-the connections have gathered, at most one `Send` each. The completion comes before the alarms, because what arrived in
-time must not be overtaken by a deadline that passed while the host was busy.
+One turn: take in the completion, ring the alarms that are due, step what became ready until nothing is. What a
+connection sends in it is one `Send`, made when the first of it is known and added to until the turn is over. The
+completion comes before the alarms, because what arrived in time must not be overtaken by a deadline that passed while
+the host was busy.
 """
 
 from __future__ import annotations
