@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from coulee.backends import nonblocking, sockets
+from coulee.backends import nonblocking, sockets, threads
 from coulee.backends.driver import LARGE_READ_BYTES
 from coulee.backends.loop import READABLE, WRITABLE, Loop, Selector, new_poller
+from coulee.core import Proxy
 from coulee.core.seam import (
     Accept,
     Accepted,
@@ -37,6 +38,7 @@ from coulee.core.seam import (
     Send,
     Sent,
 )
+from coulee.lb import Cluster
 from tests.conformance.bench import Bench
 from tests.conformance.harness import ThreadsHarness
 
@@ -394,3 +396,22 @@ def test_out_of_descriptors_it_waits_and_does_not_spin(bench: Bench, monkeypatch
     bench.wait(Accepted, conns[0])
     gaps = [later - earlier for earlier, later in pairwise(tries[:4])]
     assert all(gap >= 0.02 for gap in gaps), gaps
+
+
+def test_all_who_are_there_are_let_in_also_in_a_turn_in_which_others_were_read() -> None:
+    """The machine gives one credit for each that it is told of, so it must be told of them one by one."""
+    running = threads._opened(Proxy(Cluster("http://127.0.0.1:9")), "127.0.0.1:0", 1, None, 0.0, 0)
+    [driver] = running.drivers
+    [address] = driver.addresses
+    assert isinstance(address, tuple)
+    clients = [socket.create_connection(address) for _ in range(3)]
+    try:
+        [listener] = driver.listeners.values()
+        assert isinstance(listener, nonblocking.NonblockingListener)
+        assert driver.gather()
+        listener.accept(listener._sockets[0])
+        assert len(driver.wires) == 3
+    finally:
+        for client in clients:
+            client.close()
+        running.abandon()
