@@ -8,11 +8,12 @@ should get if nothing goes wrong.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from coulee.backends.far_end import FarEnd
 from coulee.backends.peers import Answer, Ask, Asked, H11Client, H11Origin, Reply
@@ -34,7 +35,7 @@ from coulee.core import (
     respond,
     sleep,
 )
-from coulee.core.seam import Address
+from coulee.core.seam import Address, Machine
 from coulee.lb import Cluster
 
 PROXY: Address = ("10.0.0.1", 80)
@@ -120,7 +121,14 @@ class Outcome:
 class Scenario:
     """One seed. `hostile`: with weather and with origins that fail; else everything goes well, and must."""
 
-    def __init__(self, seed: int, *, hostile: bool, keep_trace: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        hostile: bool,
+        keep_trace: bool = False,
+        wrapped: Callable[[Proxy], Machine] = lambda proxy: proxy,
+    ) -> None:
         self.seed = seed
         self.hostile = hostile
         self.rng = Random(f"{seed} scenario")
@@ -140,9 +148,18 @@ class Scenario:
         filters: list[Filter] = [Gate()]
         if rng.random() < 0.5:
             filters.append(Bodies())
-        self.driver = self.simulator.run(Proxy(Cluster(*map(Peer, self.endpoints)), filters, self._config()), [PROXY])
-        assert isinstance(self.driver.machine, Proxy)
-        self.proxy = self.driver.machine
+        self.definition = Proxy(Cluster(*map(Peer, self.endpoints)), filters, self._config())
+        self.proxies: list[Proxy] = []  # one; or those that followed each other
+        self.definition.fresh = self._fresh  # type: ignore[method-assign]
+        self.driver = self.simulator.run(wrapped(self.definition), [PROXY])
+
+    def _fresh(self, **given: Any) -> Proxy:
+        proxy = Proxy.fresh(self.definition, **given)
+        self.proxies.append(proxy)
+        return proxy
+
+    def _counted(self, name: str) -> int:
+        return sum(getattr(proxy.counters, name) for proxy in self.proxies)
 
     def _config(self) -> Config:
         rng = self.rng
@@ -330,14 +347,14 @@ class Scenario:
     def _judge(self) -> None:
         """What holds when nothing runs any more, whatever the weather was."""
         records = self.records
-        assert len(records) == self.proxy.counters.requests, "one access record a request"
+        assert len(records) == self._counted("requests"), "one access record a request"
         assert not [record for record in records if record.reason == "internal_error"]
         assert not [
             event for event in self.driver.records if isinstance(event, Event) and event.name == "internal_error"
         ]
         of = Counter(record.target for record in records if record.target != "-")
         assert not [target for target, count in of.items() if count > 1], "no request is served twice"
-        assert sum(len(record.attempts) for record in records) == self.proxy.counters.attempts
+        assert sum(len(record.attempts) for record in records) == self._counted("attempts")
         by_target = {record.target: record for record in records}
         for client, plans in self.clients:
             assert not client.malformed, client.malformed
@@ -425,14 +442,18 @@ class Scenario:
                     assert times[asked.target] == 1, "never sent twice"
 
     def _judge_the_end(self) -> None:
-        assert self.driver.done, f"a drain ends: {self.proxy.leftovers}"
-        left = {kind: count for kind, count in {**self.simulator.left, **self.proxy.leftovers}.items() if count}
-        assert not left, f"left at the end: {left}"
-        assert len(self.records) == self.proxy.counters.requests
-        assert not self.proxy.pool.desks
-        assert not self.proxy.pool.idle
-        admission = self.proxy.admission
-        assert (admission.admitted, admission.refused, admission.from_address) == (0, 0, {})
+        assert self.driver.done, f"a drain ends: {[proxy.leftovers for proxy in self.proxies]}"
+        world = self.simulator.left
+        del world["connections"]  # a stranger may have kept its end open
+        for what_is_left in (world, *(proxy.leftovers for proxy in self.proxies)):
+            left = {kind: count for kind, count in what_is_left.items() if count}
+            assert not left, f"left at the end: {left}"
+        assert len(self.records) == self._counted("requests")
+        for proxy in self.proxies:
+            assert not proxy.pool.desks
+            assert not proxy.pool.idle
+            admission = proxy.admission
+            assert (admission.admitted, admission.refused, admission.from_address) == (0, 0, {})
 
     def _outcome(self) -> Outcome:
         census = Counter(self.simulator.census)
@@ -441,8 +462,9 @@ class Scenario:
             census[f"attempts:{len(record.attempts)}"] += 1
             census["reused"] += record.reused
             census["upgraded"] += record.status == 101
-        for name, value in (("retries", self.proxy.counters.retries), ("reuses", self.proxy.counters.reuses)):
-            census[name] += value
+        for name in ("retries", "reuses"):
+            census[name] += self._counted(name)
+        census["machines"] = len(self.proxies)
         return Outcome(self.seed, self.simulator.trace_hash, len(self.records), census)
 
 

@@ -23,7 +23,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from hashlib import blake2b
-from operator import attrgetter
 from struct import Struct
 from typing import Any, Literal, cast
 
@@ -32,34 +31,17 @@ from coulee.backends.far_end import FarEnd as FarEnd
 from coulee.backends.far_end import Stage
 from coulee.backends.network import Attempt, Network, Timer
 from coulee.backends.pipes import Socket
+from coulee.backends.trace import CODES, COMPLETIONS, OPERATIONS, content_of, line, number_of
 from coulee.backends.weather import CALM
 from coulee.backends.weather import Weather as Weather
 from coulee.core.seam import (
-    Accept,
-    Accepted,
     Address,
-    Blocked,
     Bytes,
-    Cancel,
-    Close,
     Closed,
     Completion,
-    Connect,
-    Connected,
-    Drain,
     ErrorKind,
-    Finished,
-    Hold,
-    Listen,
-    Listening,
     Machine,
     Operation,
-    Receive,
-    Received,
-    Report,
-    Run,
-    Send,
-    Sent,
 )
 
 WALL_CLOCK_OFFSET_S = 1_700_000_000.0  # Unix time at virtual time 0.0: in November 2023
@@ -68,11 +50,8 @@ EARLY_ALARM_S = 0.001  # how early an alarm may ring
 LAST_LINES = 40  # of the trace, that an exception carries
 YIELDS_MAX = 1000  # bare yields of one native job
 
-_OPERATIONS = (Listen, Accept, Connect, Receive, Hold, Send, Close, Run, Cancel, Report)
-_COMPLETIONS = (Listening, Accepted, Connected, Received, Blocked, Sent, Closed, Finished, Drain)
-_CODES: dict[type, int] = {kind: code for code, kind in enumerate((*_OPERATIONS, *_COMPLETIONS))}
-_COUNTED = {kind: f"operation:{kind.__name__}" for kind in _OPERATIONS} | {
-    kind: f"completion:{kind.__name__}" for kind in _COMPLETIONS
+_COUNTED = {kind: f"operation:{kind.__name__}" for kind in OPERATIONS} | {
+    kind: f"completion:{kind.__name__}" for kind in COMPLETIONS
 }
 _ERROR_KINDS: tuple[ErrorKind, ...] = (
     "refused", "unreachable", "timed_out", "reset", "tls", "aborted", "resources", "other",
@@ -153,15 +132,15 @@ class Simulator(Network):
         """Enter an operation or completion into the trace."""
         kind = type(item)
         self.census[_COUNTED[kind]] += 1
-        self._hash.update(_pack(self.now, machine, _CODES[kind], _number(item)))
-        content = _content(item)
+        self._hash.update(_pack(self.now, machine, CODES[kind], number_of(item)))
+        content = content_of(item)
         if content:
             self._hash.update(content)
         if isinstance(item, Closed) and item.error is not None:
             self.census[f"error:{item.error}"] += 1
         self._last.append((self.now, machine, item))
         if self.trace is not None:
-            self.trace.append(_line(self.now, machine, item))
+            self.trace.append(line(self.now, item, machine))
 
     def happen(self, call: Callable[[Any], None], argument: Any) -> None:
         try:
@@ -173,7 +152,7 @@ class Simulator(Network):
     def explain(self, error: BaseException) -> None:
         """Add the last lines of the trace to an exception."""
         if not getattr(error, "__notes__", None):
-            lines = "\n  ".join(_line(*entry) for entry in self._last)
+            lines = "\n  ".join(line(now, item, machine) for now, machine, item in self._last)
             error.add_note(f"seed {self.seed}, at {self.now:.6f} s, behind:\n  {lines}")
 
 
@@ -385,71 +364,3 @@ def _awaited(call: Callable[[], Any]) -> tuple[object, BaseException | None]:
         if "event loop" in str(error):
             error.add_note("the simulator has no host loop: a native job may only await what waits for nothing")
         return None, error
-
-
-# ---------------------------------------------------------------------------------------------------- trace
-
-
-_NUMBERS: dict[type, Callable[[Any], int]] = {
-    **dict.fromkeys(_CODES, attrgetter("conn")),
-    **dict.fromkeys((Listen, Listening), attrgetter("listener")),
-    **dict.fromkeys((Run, Cancel, Finished), attrgetter("job")),
-    **dict.fromkeys((Report, Drain), lambda _: 0),
-}
-_SAYING_NOTHING = frozenset({Receive, Hold, Blocked, Sent, Cancel})
-
-
-def _number(item: Operation | Completion) -> int:
-    """The number an operation or completion is about; 0 for none."""
-    return _NUMBERS[type(item)](item)
-
-
-def _content(item: Operation | Completion) -> bytes:
-    """What the trace hash covers beside kind, number and time. No `repr`, which may tell addresses of objects."""
-    if isinstance(item, Received):
-        return b"%d " % len(item.data) + item.data
-    if isinstance(item, Send):
-        data = item.data if isinstance(item.data, bytes) else b"".join(item.data)
-        return b"%d %d " % (len(data), item.eof) + data
-    return b"" if type(item) in _SAYING_NOTHING else _said(item).encode()
-
-
-def _said(item: Operation | Completion) -> str:
-    match item:
-        case Listen() | Connect():
-            return str(item.address)
-        case Accept():
-            return f"at {item.listener}"
-        case Close():
-            return "abort" if item.abort else ""
-        case Run():
-            return item.mode
-        case Report():
-            return type(item.record).__name__
-        case Listening():
-            return str(item.local)
-        case Accepted() | Connected():
-            return f"{item.peer} {item.local}"
-        case Closed():
-            return f"{item.error} {item.detail}" if item.error else ""
-        case Finished():
-            return type(item.error).__name__ if item.error is not None else ""
-        case Drain():
-            return f"{item.grace_s!r} s"
-        case Send():
-            data = item.data if isinstance(item.data, bytes) else b"".join(item.data)
-            return _shown(data) + (" and the end" if item.eof else "")
-        case Received():
-            return _shown(item.data)
-        case _:
-            return ""
-
-
-def _shown(data: bytes) -> str:
-    return f"{len(data)} bytes {data[:32]!r}{'...' if len(data) > 32 else ''}"
-
-
-def _line(now: float, machine: int, item: Operation | Completion) -> str:
-    """A line of the trace: `<` for what the world says to the machine, `>` for what the machine asks."""
-    way = "<" if isinstance(item, _COMPLETIONS) else ">"
-    return f"{now:.6f} {machine} {way} {type(item).__name__} {_number(item)} {_said(item)}".rstrip()

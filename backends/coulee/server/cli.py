@@ -22,6 +22,7 @@ from coulee.lb import Cluster
 from coulee.server.console import Console
 from coulee.server.holder import holder_of
 from coulee.server.load import LoadError, load_proxy
+from coulee.server.replaying import replay
 
 CANNOT_LISTEN: Final = 3
 
@@ -154,6 +155,9 @@ def demo(listen: str, traffic: float, backend: str) -> None:
         runner.run(run_demo(address, traffic, console))
     if console.listen_failed is not None:
         _cannot_listen([address], console, f"coulee demo --listen {listen}")
+
+
+main.add_command(replay)
 
 
 def _choose_codec(proxy: Proxy, http1_codec: Codec | None) -> None:

@@ -1,0 +1,262 @@
+"""The file of a recording: all that a machine was told, turn by turn, and a checksum of all that it asked for.
+
+Layout: a line of JSON, which says what was recorded (`Header`), and then frames. A frame is a completion (its code, the
+time, its number, the length of its content, the content), the number of operations that the machine answered with, and
+for each of these its code, its number and a checksum of its content. The last frame says why there are no more.
+
+Rules:
+
+- What is written is enough to run a fresh machine of the same definition through the same turns, and to see where it
+  does otherwise. Operations are not kept, for a replay makes them anew.
+- A file may end anywhere, for a process may: reading gives every whole frame, and then says that it broke off.
+- Times are those of the machine's clock, as it was told them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from itertools import count
+from pathlib import Path
+from struct import Struct
+from typing import Any, BinaryIO, Final, cast
+from zlib import crc32
+
+from coulee.backends import plain
+from coulee.backends.trace import CODES, content_of, number_of
+from coulee.core.seam import (
+    Accepted,
+    Address,
+    Blocked,
+    Closed,
+    Completion,
+    Connected,
+    Drain,
+    Finished,
+    Listening,
+    Operation,
+    Received,
+    Report,
+    Send,
+    Sent,
+)
+
+FORMAT: Final = 1
+_MARK: Final = "coulee recording"
+_head: Final = Struct("<BdQI")  # code, time, number, length of the content
+_count: Final = Struct("<I")
+_operation: Final = Struct("<BQI")  # code, number, checksum
+_HEADER_BYTES_MAX: Final = 16 << 20
+_NO_COMPLETION: Final = 254  # a turn because time has passed
+_LAST: Final = 255
+_RAISED: Final = 0xFFFFFFFF  # in the place of the number of operations
+_KINDS: Final = {code: kind for kind, code in CODES.items()}
+
+Said = tuple[type, int, int]
+"""An operation as it is kept: what it is, its number, and the checksum of its content."""
+
+Redact = Callable[[Send], Send]
+"""What hides from a Send, before its checksum is made, what a recording is to hide."""
+
+
+class RecordingError(ValueError):
+    """A file that is no recording, or one that cannot be read: what is wrong, in one line."""
+
+
+@dataclass(slots=True)
+class Header:
+    """What was recorded.
+
+    `seed` is that of the machine's randomness, `wall_clock_offset_s` and `listen` are what else `Machine.fresh` was
+    given. `redacted` names what was made unreadable; `about` is for who records: program, backend, configuration.
+    """
+
+    seed: int
+    wall_clock_offset_s: float
+    listen: list[Address]
+    redacted: list[str] = field(default_factory=list[str])
+    about: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def to_line(self) -> bytes:
+        """The first line of the file."""
+        return json.dumps({_MARK: FORMAT, **asdict(self)}, default=str).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Header:
+        """Raises `RecordingError`."""
+        try:
+            values = json.loads(line)
+            found = values.pop(_MARK)
+            if found != FORMAT:
+                raise RecordingError(f"its format is {found}, and this version of coulee reads {FORMAT}")
+            header = cls(**values)
+            header.listen = [where if isinstance(where, str) else (where[0], where[1]) for where in header.listen]
+        except RecordingError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise RecordingError("this is no recording of coulee's") from None
+        return header
+
+
+# ----------------------------------------------------------------------------------------------------- writing
+
+
+def completion_bytes(completion: Completion | None, now: float) -> bytes:
+    """The first half of a frame."""
+    if type(completion) is Received:  # so it nearly always is
+        return _head.pack(CODES[Received], now, completion.conn, len(completion.data)) + completion.data
+    if completion is None:
+        return _head.pack(_NO_COMPLETION, now, 0, 0)
+    content = _CONTENTS[type(completion)](completion)
+    return _head.pack(CODES[type(completion)], now, number_of(completion), len(content)) + content
+
+
+def operations_bytes(operations: Sequence[Operation], redact: Redact | None = None) -> bytes:
+    """The second half of a frame."""
+    pack = _operation.pack
+    pieces = [_count.pack(len(operations))]
+    pieces += [pack(CODES[kind], number, checksum) for kind, number, checksum in told(operations, redact)]
+    return b"".join(pieces)
+
+
+def told(operations: Sequence[Operation], redact: Redact | None = None) -> Iterator[Said]:
+    """Operations as they are kept."""
+    for operation in operations:
+        kind = type(operation)
+        if kind is Report:
+            content = _report_bytes(operation, redact is not None)
+        elif kind is Send and redact is not None:
+            content = content_of(redact(cast("Send", operation)))
+        else:
+            content = content_of(operation)
+        yield kind, number_of(operation), crc32(content) if content else 0
+
+
+def raised_bytes() -> bytes:
+    """The second half of a frame whose turn came to no end."""
+    return _count.pack(_RAISED)
+
+
+def last_bytes(why: str) -> bytes:
+    """The last frame."""
+    content = why.encode()
+    return _head.pack(_LAST, 0.0, 0, len(content)) + content
+
+
+def _report_bytes(operation: Any, redacted: bool) -> bytes:
+    """A report, but for what another process would say in another way; and where the recording hides something, which
+    a report may tell, only what it is."""
+    return content_of(operation) if redacted else _compared(operation.record)
+
+
+def _compared(value: object) -> bytes:
+    """An object's class and, of a dataclass, its fields. Tracebacks tell paths, which are not those of a replay."""
+    pieces = [type(value).__qualname__.encode()]
+    if is_dataclass(value):
+        for each in fields(value):
+            content: Any = getattr(value, each.name)
+            if isinstance(content, dict):
+                content = _untraced(cast("Any", content))
+            pieces.append(plain.encode(content, _compared))
+    return b"".join(pieces)
+
+
+def _untraced(content: Any) -> Any:
+    return {key: item for key, item in content.items() if key != "traceback"}
+
+
+_CONTENTS: Final[dict[type, Callable[[Any], bytes]]] = {
+    Listening: lambda item: plain.encode(item.local),
+    Accepted: lambda item: plain.encode((item.peer, item.local)),
+    Connected: lambda item: plain.encode((item.peer, item.local)),
+    Blocked: lambda _: b"",
+    Sent: lambda _: b"",
+    Closed: lambda item: plain.encode((item.error, item.detail)),
+    Finished: lambda item: plain.encode((item.value, item.error)),
+    Drain: lambda item: plain.encode(item.grace_s),
+}
+
+
+# ----------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(slots=True)
+class Turn:
+    """One turn of the machine: what it was told and when, and what it asked for; None where it raised."""
+
+    completion: Completion | None
+    now: float
+    said: list[Said] | None
+
+
+class Recording:
+    """A recording to be read. Iterate over it for its turns, as often as you like; `end` then says why they ended.
+
+    `trusted`: unpickle what jobs have returned, which may run any code. Raises `RecordingError`, and OSError.
+    """
+
+    def __init__(self, path: str | Path, *, trusted: bool = False) -> None:
+        self.path = Path(path)
+        self.end = ""
+        self._trusted = trusted
+        with self.path.open("rb") as file:
+            try:
+                self.header = Header.from_line(file.readline(_HEADER_BYTES_MAX))
+            except RecordingError as error:
+                raise RecordingError(f"{path}: {error}") from None
+            self._begins = file.tell()
+
+    def __iter__(self) -> Iterator[Turn]:
+        """Raises `RecordingError` where a frame makes no sense, or holds what must not be read."""
+        with self.path.open("rb") as file:
+            file.seek(self._begins)
+            for number in count():
+                try:
+                    turn = self._turn(file)
+                except EOFError:
+                    self.end = "the file breaks off: its process was ended, or is still at it"
+                    return
+                except plain.Untrusted as error:
+                    raise RecordingError(f"turn {number}: a job has returned {error} (--trust)") from None
+                except (ValueError, KeyError, TypeError) as error:
+                    raise RecordingError(f"turn {number} is damaged: {error}") from None
+                if turn is None:
+                    return
+                yield turn
+
+    def _turn(self, file: BinaryIO) -> Turn | None:
+        code, now, number, length = _head.unpack(_exactly(file, _head.size))
+        content = _exactly(file, length)
+        if code == _LAST:
+            self.end = content.decode()
+            return None
+        completion = None if code == _NO_COMPLETION else self._completion(_KINDS[code], number, content)
+        (operations,) = _count.unpack(_exactly(file, _count.size))
+        if operations == _RAISED:
+            return Turn(completion, now, None)
+        data = _exactly(file, operations * _operation.size)
+        return Turn(
+            completion, now, [(_KINDS[code], number, sum_) for code, number, sum_ in _operation.iter_unpack(data)]
+        )
+
+    def _completion(self, kind: Any, number: int, content: bytes) -> Completion:
+        if kind is Received:
+            return Received(number, content)
+        if kind is Blocked or kind is Sent:
+            return cast("Completion", kind(number))
+        values = plain.decode(content, trusted=self._trusted)
+        if kind is Listening:
+            return Listening(number, values)
+        if kind is Drain:
+            return Drain(values)
+        if kind not in (Accepted, Connected, Closed, Finished):
+            raise ValueError(f"{kind.__name__} is no completion")
+        return cast("Completion", kind(number, *values))
+
+
+def _exactly(file: BinaryIO, length: int) -> bytes:
+    data = file.read(length) if length else b""
+    if len(data) < length:
+        raise EOFError
+    return data

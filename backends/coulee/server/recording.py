@@ -1,0 +1,88 @@
+"""What `--record` does: makes a proxy one that is recorded; and the other way round, what a recording was made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from coulee.backends.recorder import Recorder
+from coulee.backends.recording import Header
+from coulee.backends.ring import Ring
+from coulee.core import Access, Config, Event, Proxy
+from coulee.lb import Cluster
+from coulee.server.load import load_proxy
+from coulee.server.redaction import Redaction
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The options of recording. `ring_s`: keep that many seconds in memory, and write them when something fails of
+    ours or of a filter. `about` says what is run: `program`, or `origins`."""
+
+    path: str
+    ring_s: float | None = None
+    redaction: Redaction | None = None
+    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def wrap(self, proxy: Proxy, say: Callable[[str], object], *, is_worker: bool = False) -> Recorder | Ring:
+        """The proxy, recorded. `say` is called with a line for the user. Raises OSError where nothing can be written
+        there."""
+        path = f"{self.path}.{os.getpid()}" if is_worker else self.path
+        redactor = self.redaction.redactor if self.redaction is not None else None
+        hidden = ", ".join(self.redaction.names) if self.redaction is not None else ""
+        secrets = f"without {hidden}" if hidden else "with all that is said; --record-redact credentials,bodies hides"
+        if self.ring_s is None:
+            say(f"recording to {path}, {secrets}")
+            return Recorder(proxy, path, about=self.about, redactor=redactor, on_trouble=say)
+        say(f"recording the last {self.ring_s:g} s in memory, for {path}, {secrets}")
+        return Ring(
+            proxy,
+            path,
+            self.ring_s,
+            is_failure,
+            about=self.about,
+            redactor=redactor,
+            on_dump=lambda dumped: say(f"recorded: {dumped} (coulee replay {dumped})"),
+            on_trouble=say,
+        )
+
+
+def is_failure(record: object) -> bool:
+    """Whether a report tells of a mistake, of a filter's author or ours."""
+    if isinstance(record, Access):
+        return record.reason in ("filter_error", "internal_error")
+    return isinstance(record, Event) and record.name == "internal_error"
+
+
+def definition_of(header: Header, target: str | None) -> Proxy:
+    """What was recorded, with the configuration of then. `target` is where it is now, if it has moved.
+
+    Raises `LoadError`, and ValueError where the recording does not say what it is of.
+    """
+    about = header.about
+    target = target or about.get("program")
+    if target is not None:
+        proxy = load_proxy(target)
+    elif about.get("origins"):
+        proxy = Proxy(Cluster(*about["origins"]))
+    else:
+        raise ValueError("this recording does not say of what it is: coulee replay FILE app.py")
+    if isinstance(about.get("config"), dict):
+        proxy.config = _restored(Config(), about["config"])
+    return proxy
+
+
+def _restored(default: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass of settings from JSON. What this version does not know is left out: another may have written it."""
+    changes: dict[str, Any] = {}
+    for each in fields(default):
+        if each.name not in values:
+            continue
+        before, value = getattr(default, each.name), values[each.name]
+        if is_dataclass(before):
+            changes[each.name] = _restored(before, value)
+        else:
+            changes[each.name] = tuple(value) if isinstance(before, tuple) else value
+    return replace(default, **changes)
