@@ -4,7 +4,7 @@ Rules:
 
 - What is hidden keeps its length, so framing stays true, and a replay takes the same way as long as nobody looks at
   what was hidden. Bodies become `x`, queries and values become `*`.
-- It follows HTTP/1 loosely, for the core has judged it, or will. From the first line on that it cannot follow, and
+- It follows HTTP/1 loosely, for the core has judged it, or will. Behind the first line that it cannot follow, and
   behind an upgrade, all is hidden but the ends of lines.
 - Hiding twice is hiding once. So what a replay sends, which is made of hidden bytes, compares with what was sent.
 """
@@ -44,7 +44,7 @@ _CHUNKED: Final = re.compile(rb"(?i)transfer-encoding:.*\bchunked[ \t]*\r?$")
 class Redaction:
     """What is to be hidden, as `--record-redact` says it: names of fields, and the words in `WORDS`.
 
-    Raises ValueError for what can be neither.
+    Raises ValueError for what can be neither, and for fields that frame or route.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -52,6 +52,8 @@ class Redaction:
         for name in self.names:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is neither a field's name nor one of {', '.join(WORDS)}")
+            if name in FRAMING:
+                raise ValueError(f"{name!r} cannot be hidden: a replay could not follow")
         chosen = set(self.names)
         self.bodies = "bodies" in chosen
         self.query = "query" in chosen

@@ -19,7 +19,7 @@ import click
 from coulee.backends.recording import Recording, RecordingError, Turn
 from coulee.backends.replay import Replay, Step
 from coulee.backends.trace import line, number_of
-from coulee.core import Access, Event, Proxy
+from coulee.core import Access, Event, Exchange, Proxy
 from coulee.core.seam import Accepted, Address, Connect, Received, Report, Run, Send, show_address
 from coulee.server.console import escaped, short_line
 from coulee.server.load import LoadError
@@ -97,7 +97,7 @@ class _Session:
     def run(self, until_s: float | None, extent: _Extent | None) -> int:
         """Replay, show, and judge; the exit code."""
         replay = self.replay()
-        family = {extent.conn} if extent is not None else set[int]()
+        family = _Family(replay, extent.conn) if extent is not None else None
         turns = operations = 0
         for turn in replay.recording:
             if not turns:
@@ -113,7 +113,7 @@ class _Session:
                 step = replay.step(turn)
             turns += 1
             operations += len(step.operations)
-            if extent is None or (extent.first <= step.number <= extent.last and _is_of(step, family)):
+            if extent is None or family is None or (extent.first <= step.number <= extent.last and family.has(step)):
                 self._show(step)
             if step.error is not None or step.difference:
                 return self._ended(step)
@@ -215,7 +215,7 @@ class _Session:
                         return self._extent(operation.record, peers, heard, step.number)
             if step.error is not None or step.difference:
                 break
-        raise ValueError(f"{self.file} has {records} exchanges, and no {number}th that a replay comes to")
+        raise ValueError(f"{self.file} has {records} exchanges, as far as a replay comes, and no number {number}")
 
     def _extent(
         self, record: Access, peers: dict[int, Address], heard: dict[int, list[tuple[float, int]]], last: int
@@ -230,14 +230,37 @@ class _Session:
         return _Extent(record, best[1], best[0], last)
 
 
-def _is_of(step: Step, family: set[int]) -> bool:
-    """Whether a turn is about the connections and jobs in `family`, to which it adds those that it opens or asks."""
-    completion = step.turn.completion
-    numbers = {number_of(operation) for operation in step.operations}
-    if not (completion is not None and number_of(completion) in family) and not numbers & family:
-        return False
-    family.update(number_of(operation) for operation in step.operations if isinstance(operation, Connect | Run | Send))
-    return True
+class _Family:
+    """What belongs to an exchange: its client's connection, and those that it opens or asks, and its jobs."""
+
+    def __init__(self, replay: Replay, conn: int) -> None:
+        self._machine = replay.machine
+        self._conn = conn
+        self._numbers = {conn}
+        self._before: object = None
+
+    def has(self, step: Step) -> bool:
+        """Whether a turn is about any of it, or has got the exchange on; all turns are to be shown to this."""
+        completion = step.turn.completion
+        before, self._before = self._before, self._state()
+        asked = {number_of(operation) for operation in step.operations}
+        about = completion is not None and number_of(completion) in self._numbers
+        if not about and before == self._before and not asked & self._numbers:
+            return False
+        self._numbers |= {
+            number_of(operation) for operation in step.operations if isinstance(operation, Connect | Run | Send)
+        }
+        return True
+
+    def _state(self) -> object:
+        """How far the exchange is: timers, which are in no completion, get it on too."""
+        machine = self._machine
+        assert isinstance(machine, Proxy)
+        exchange = getattr(machine.connections.get(self._conn), "exchange", None)
+        if not isinstance(exchange, Exchange):
+            return None
+        jobs = [job for job, task in machine.jobs.items() if task is not None and task is exchange.task]
+        return exchange.attempts, len(exchange.tried), exchange.upstream, exchange.bytes_in, exchange.bytes_out, jobs
 
 
 def _stop(message: str) -> NoReturn:
