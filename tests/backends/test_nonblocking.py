@@ -21,6 +21,7 @@ import pytest
 from coulee.backends import nonblocking, sockets, threads
 from coulee.backends.driver import LARGE_READ_BYTES
 from coulee.backends.loop import READABLE, WRITABLE, Loop, Selector, new_poller
+from coulee.conformance import Bench
 from coulee.core import Proxy
 from coulee.core.seam import (
     Accept,
@@ -39,7 +40,6 @@ from coulee.core.seam import (
     Sent,
 )
 from coulee.lb import Cluster
-from tests.conformance.bench import Bench
 from tests.conformance.harness import ThreadsHarness
 
 WITHIN_S = 10.0

@@ -17,6 +17,7 @@ import pytest
 
 from coulee.backends import sockets
 from coulee.backends.polled import PolledDriver
+from coulee.conformance import Puppet
 from coulee.core.seam import (
     Accept,
     Accepted,
@@ -33,7 +34,6 @@ from coulee.core.seam import (
     Received,
     Run,
 )
-from tests.conformance.bench import Puppet
 
 LOOPBACK = ("127.0.0.1", 0)
 

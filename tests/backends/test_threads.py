@@ -24,6 +24,7 @@ import pytest
 
 from coulee.backends import threads
 from coulee.backends.hosting import BLOCKING_JOBS_MAX
+from coulee.conformance import Bench
 from coulee.core import Access, Exchange, Filter, Proxy, Response, native, respond
 from coulee.core.seam import (
     Address,
@@ -34,7 +35,6 @@ from coulee.core.seam import (
     Run,
 )
 from coulee.lb import Cluster
-from tests.conformance.bench import Bench
 from tests.conformance.harness import ThreadsHarness
 
 WITHIN_S = 10.0

@@ -1,4 +1,4 @@
-"""The backends under test. Add yours to `HARNESSES`, or override the fixture `harness` in a suite of your own."""
+"""The backends under test."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from coulee.backends.loop import Selector
 from coulee.backends.simulator import Weather
-from tests.conformance.bench import Bench
-from tests.conformance.harness import AsyncioHarness, Harness, SimulatedHarness, ThreadsHarness
+from coulee.conformance import Harness
+from tests.conformance.harness import AsyncioHarness, SimulatedHarness, ThreadsHarness
 
 ROUGH = Weather(
     latency_s=(0.0, 0.01),
@@ -64,11 +64,3 @@ def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
         yield made
     finally:
         made.end()
-
-
-@pytest.fixture
-def bench(harness: Harness) -> Iterator[Bench]:
-    """A bench whose machine must finish in order."""
-    bench = Bench(harness)
-    yield bench
-    bench.end()

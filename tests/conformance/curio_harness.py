@@ -6,8 +6,8 @@ from typing import Any
 
 from coulee.backends.curio import curio, serve
 from coulee.backends.driver import Driver
+from coulee.conformance import SocketHarness
 from coulee.core.seam import Machine
-from tests.conformance.harness import SocketHarness
 
 
 class CurioHarness(SocketHarness):

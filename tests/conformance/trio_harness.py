@@ -11,8 +11,8 @@ import trio
 
 from coulee.backends.driver import Driver
 from coulee.backends.trio import serve
+from coulee.conformance import SocketHarness
 from coulee.core.seam import Machine
-from tests.conformance.harness import SocketHarness
 
 if TYPE_CHECKING:
     import outcome

@@ -5,10 +5,13 @@ The puppet also holds the backend to the laws from its own side: what it hears m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, TypeVar
 
+import pytest
+
+from coulee.conformance.harness import TCP, Harness, Peer
 from coulee.core.seam import (
     Accept,
     Accepted,
@@ -32,7 +35,8 @@ from coulee.core.seam import (
     Send,
     Sent,
 )
-from tests.conformance.harness import TCP, Harness, Peer
+
+MUCH = bytes(range(256)) * 40_000  # 10 MB: more than kernels take from who does not find a reader
 
 Kind = TypeVar("Kind", bound=Completion)
 
@@ -244,3 +248,14 @@ def number_of(item: Any) -> int:
     if isinstance(item, Drain):
         return 0
     return int(item.listener if isinstance(item, Listening) else item.conn)
+
+
+class Chapter:
+    """A part of the suite: tests that take the fixture `bench`, which takes your fixture `harness`."""
+
+    @pytest.fixture
+    def bench(self, harness: Harness) -> Iterator[Bench]:
+        """A bench whose machine must finish in order."""
+        bench = Bench(harness)
+        yield bench
+        bench.end()
