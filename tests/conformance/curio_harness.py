@@ -13,6 +13,8 @@ from coulee.core.seam import Machine
 class CurioHarness(SocketHarness):
     """curio."""
 
+    sleep = staticmethod(curio.sleep)
+
     def __init__(self) -> None:
         super().__init__()
         self._kernel = curio.Kernel()

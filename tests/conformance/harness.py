@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import Any
+
+import pytest
 
 from coulee.backends.asyncio import AsyncioDriver, serve
 from coulee.backends.driver import Driver
@@ -17,6 +22,8 @@ from coulee.core.seam import Address, ErrorKind, Machine
 
 class AsyncioHarness(SocketHarness):
     """asyncio, or uvloop."""
+
+    sleep = staticmethod(asyncio.sleep)
 
     def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         super().__init__()
@@ -34,6 +41,16 @@ class AsyncioHarness(SocketHarness):
         if not drivers:
             self._task.result()
         self.driver = drivers[0]
+
+    def look_up(self, names: Callable[[str], Sequence[str]]) -> None:
+        super().look_up(names)
+        # uvloop asks the C library, and not Python's socket module.
+        loop: Any = self.loop
+
+        async def getaddrinfo(host: str, port: int, **options: Any) -> Any:
+            return await loop.run_in_executor(None, partial(socket.getaddrinfo, host, port, **options))
+
+        loop.getaddrinfo = getaddrinfo
 
     def breathe(self) -> None:
         self.loop.call_later(0.0005, self.loop.stop)
@@ -55,6 +72,8 @@ class AsyncioHarness(SocketHarness):
 
 class ThreadsHarness(SocketHarness):
     """A worker of the threads backend, whose loop this thread turns."""
+
+    sleep = staticmethod(asyncio.sleep)
 
     def __init__(self, poller: Poller | None = None) -> None:
         super().__init__()
@@ -90,7 +109,7 @@ class SimulatedPeer:
     """A peer in the simulator."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self.count = 0
         self.eof = False
         self.was_reset = False
         self.far = far = FarEnd()
@@ -99,9 +118,20 @@ class SimulatedPeer:
         self.write, self.write_eof = far.write, far.write_eof
         self.close, self.reset = far.close, far.reset
         self.pause, self.resume = far.pause, far.resume
+        self._in: list[bytes] = []
+
+    @property
+    def received(self) -> bytes:
+        self._in = [b"".join(self._in)]
+        return self._in[0]
+
+    @property
+    def unsent(self) -> int:
+        return self.far.unsent
 
     def _take(self, data: bytes) -> None:
-        self.received += data
+        self._in.append(data)
+        self.count += len(data)
         self.eof = self.eof or not data
 
     def _gone(self, error: ErrorKind | None) -> None:
@@ -112,6 +142,8 @@ class SimulatedHarness:
     """The simulator."""
 
     driver: Driver
+    sleep = None
+    has_ipv6 = True
 
     def __init__(self, weather: Weather) -> None:
         self.simulator = Simulator(1, weather)
@@ -124,8 +156,8 @@ class SimulatedHarness:
     def start(self, machine: Machine) -> None:
         self.driver = self.simulator.run(machine)
 
-    def until(self, condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
-        limit_s *= 100.0  # time costs nothing here, and small windows take a lot of it
+    def until(self, condition: Callable[[], object], limit_s: float | None = None) -> None:
+        limit_s = (limit_s or LIMIT_S) * 1000.0  # time costs nothing here, and small windows take a lot of it
         limit = self.simulator.now + limit_s
         while not condition():
             assert self.simulator.step(), "this did not come about, and nothing is left to happen"
@@ -151,6 +183,18 @@ class SimulatedHarness:
 
     def nobody(self) -> Address:
         return "127.0.0.1", self.simulator.free_port()
+
+    def black_hole(self, port: int) -> str:
+        pytest.skip("an address of the simulator is dead by the weather")
+
+    def look_up(self, names: Callable[[str], Sequence[str]]) -> None:
+        pytest.skip("a name in the simulator is a place by itself")
+
+    def exhausted(self) -> AbstractContextManager[None]:
+        pytest.skip("the simulator has no descriptors")
+
+    def make_room(self, descriptors: int) -> None:
+        """There is."""
 
     def path(self) -> str:
         self._paths += 1

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class TrioHarness(SocketHarness):
     """trio, as the guest of a loop that is a queue."""
 
+    sleep = staticmethod(trio.sleep)
+
     def __init__(self) -> None:
         super().__init__()
         self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()

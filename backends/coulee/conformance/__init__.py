@@ -27,7 +27,7 @@ except ImportError as error:
 # Before they are imported, so that a failed assertion of theirs says what it saw, as one in a test file does.
 pytest.register_assert_rewrite(
     *(f"coulee.conformance.{name}" for name in ("alarms", "bench", "connecting", "credit", "failure", "half_close",
-                                                "harness", "jobs", "listeners", "volume"))
+                                                "harness", "jobs", "listeners", "sockets", "volume"))
 )  # fmt: skip
 
 from coulee.conformance.alarms import Alarms  # noqa: E402
@@ -36,9 +36,10 @@ from coulee.conformance.connecting import Connecting  # noqa: E402
 from coulee.conformance.credit import Credit  # noqa: E402
 from coulee.conformance.failure import Failure  # noqa: E402
 from coulee.conformance.half_close import HalfClose  # noqa: E402
-from coulee.conformance.harness import LIMIT_S, TCP, Harness, Peer, SocketHarness, SocketPeer  # noqa: E402
+from coulee.conformance.harness import LIMIT_S, TCP, Harness, Peer  # noqa: E402
 from coulee.conformance.jobs import Jobs  # noqa: E402
 from coulee.conformance.listeners import Listeners  # noqa: E402
+from coulee.conformance.sockets import SocketHarness, SocketPeer  # noqa: E402
 from coulee.conformance.volume import Volume  # noqa: E402
 
 __all__ = [

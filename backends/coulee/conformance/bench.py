@@ -5,6 +5,7 @@ The puppet also holds the backend to the laws from its own side: what it hears m
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, TypeVar
@@ -46,6 +47,9 @@ class Puppet:
 
     def __init__(self) -> None:
         self.heard: list[Completion] = []
+        self.heard_of: defaultdict[int, list[Completion]] = defaultdict(list)  # the same, by what it is about
+        self.count: defaultdict[int, int] = defaultdict(int)  # bytes received, by connection
+        self.turns = 0
         self.outbox: list[Operation] = []
         self.react: Callable[[Completion], Sequence[Operation]] = lambda _: ()
         self.alarms: list[float] = []
@@ -55,6 +59,7 @@ class Puppet:
         self.blocked: dict[int, bool] = {}
         self.now = float("-inf")
         self.draining = False
+        self._inside = False
 
     def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address]) -> Puppet:
         return self
@@ -68,11 +73,15 @@ class Puppet:
         return self.draining and not self.open
 
     def handle(self, completion: Completion | None, now: float) -> list[Operation]:
+        assert not self._inside, "law 7: the machine was entered twice"
         assert now >= self.now, "law 6: the clock has gone backwards"
+        self._inside = True
         self.now = now
+        self.turns += 1
         operations: list[Operation] = []
         if completion is not None:
             self.heard.append(completion)
+            self.heard_of[number_of(completion)].append(completion)
             self._check(completion)
             operations.extend(self.react(completion))
         for due in sorted(self.alarms):
@@ -83,6 +92,7 @@ class Puppet:
         self.outbox.clear()
         for operation in operations:
             self._keep(operation)
+        self._inside = False
         return operations
 
     def _keep(self, operation: Operation) -> None:
@@ -106,23 +116,24 @@ class Puppet:
             case Drain():
                 self.draining = True
             case Finished():
-                assert self.open.pop(completion.job) == "job"
+                assert self.open.pop(completion.job, "") == "job", "law 1: it was finished before"
             case Listening():
-                assert self.open[completion.listener] == "listen", "law 1: it listens already"
+                assert self.open.get(completion.listener) == "listen", "law 1: it listens already"
                 self.open[completion.listener] = "listening"
             case Accepted() | Connected():
-                assert self.open[completion.conn] == "open", "law 1: it is open already"
+                assert self.open.get(completion.conn) == "open", "law 1: it is open already"
                 self.open[completion.conn] = "stands"
             case Received():
-                assert self.open[completion.conn] == "stands"
+                assert self.open.get(completion.conn) == "stands", "law 2: bytes of a connection that does not stand"
                 assert self.reading[completion.conn], "law 4: bytes without a credit"
+                self.count[completion.conn] += len(completion.data)
                 if not completion.data:
                     self.reading[completion.conn] = False
             case Blocked():
                 assert not self.blocked.get(completion.conn), "law 1: it is blocked already"
                 self.blocked[completion.conn] = True
             case Sent():
-                assert self.blocked.pop(completion.conn), "law 1: it was not blocked"
+                assert self.blocked.pop(completion.conn, False), "law 1: it was not blocked"
             case Closed():
                 assert completion.conn in self.open, "law 2: it was closed before, or never open"
                 del self.open[completion.conn]
@@ -164,7 +175,7 @@ class Bench:
     # -- hearing
 
     def heard(self, kind: type[Kind], number: int) -> list[Kind]:
-        return [item for item in self.puppet.heard if isinstance(item, kind) and number_of(item) == number]
+        return [item for item in self.puppet.heard_of[number] if isinstance(item, kind)]
 
     def wait(self, kind: type[Kind], number: int) -> Kind:
         """The first completion of a kind about a number."""
@@ -174,11 +185,18 @@ class Bench:
     def read(self, conn: int) -> bytes:
         return b"".join(item.data for item in self.heard(Received, conn))
 
+    def wait_to_close(self, conn: int, peer: Peer) -> Closed:
+        """The end of a connection that the peer has reset: by itself, or by the next Receive at the latest."""
+        self.fence()
+        if not self.heard(Closed, conn) and not self.ended(conn):
+            self.do(Receive(conn))
+        return self.wait(Closed, conn)
+
     def ended(self, conn: int) -> bool:
         return any(not item.data for item in self.heard(Received, conn))
 
     def wait_for_bytes(self, conn: int, count: int) -> bytes:
-        self.harness.until(lambda: len(self.read(conn)) >= count)
+        self.harness.until(lambda: self.puppet.count[conn] >= count)
         return self.read(conn)
 
     def wait_for_end(self, conn: int) -> None:
@@ -186,7 +204,8 @@ class Bench:
 
     def wait_for_peer(self, peer: Peer, data: bytes) -> None:
         """All that a peer has received by then is `data`."""
-        self.harness.until(lambda: peer.received == data)
+        self.harness.until(lambda: peer.count >= len(data))
+        assert peer.received == data
 
     def wait_for_reset(self, peer: Peer) -> None:
         self.harness.until(lambda: peer.was_reset)
@@ -224,6 +243,14 @@ class Bench:
         self.wait_for_bytes(conn, 1)
         self.do(Send(conn, b"."))
         self.harness.until(lambda: peer.received)
+
+    def echo(self, conn: int, peer: Peer, data: bytes = b"echo") -> None:
+        """Bytes go there and back again; a Receive must stand."""
+        here, there = self.puppet.count[conn], peer.count
+        self.do(Send(conn, data))
+        self.harness.until(lambda: peer.count == there + len(data))
+        peer.write(data)
+        self.harness.until(lambda: self.puppet.count[conn] == here + len(data))
 
     def end(self) -> None:
         """Everything is closed, the machine drains and finishes, and nothing is left."""
