@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,10 @@ class AsyncioHarness(SocketHarness):
     def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         super().__init__()
         self.loop = new_loop()
+        self._is_uvloop = not isinstance(self.loop, asyncio.SelectorEventLoop)
+        if self._is_uvloop:
+            self.turn_descriptors = 2  # it hears of signals through a pair of sockets, which each of its runs opens
+        self._calls_within = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -51,6 +55,25 @@ class AsyncioHarness(SocketHarness):
             return await loop.run_in_executor(None, partial(socket.getaddrinfo, host, port, **options))
 
         loop.getaddrinfo = getaddrinfo
+
+    def call(self, call: Callable[[], object]) -> None:
+        if not self._calls_within:
+            call()
+            return
+
+        def call_and_stop() -> None:
+            call()
+            self.loop.stop()
+
+        self.loop.call_soon(call_and_stop)
+        self.loop.run_forever()
+
+    @contextmanager
+    def exhausted(self) -> Generator[None, None, None]:
+        self._calls_within = self._is_uvloop  # outside of its runs there are descriptors
+        with super().exhausted():
+            yield
+        self._calls_within = False
 
     def breathe(self) -> None:
         self.loop.call_later(0.0005, self.loop.stop)
@@ -162,6 +185,9 @@ class SimulatedHarness:
         while not condition():
             assert self.simulator.step(), "this did not come about, and nothing is left to happen"
             assert self.simulator.now < limit, f"this did not come about within {limit_s} s"
+
+    def call(self, call: Callable[[], object]) -> None:
+        call()
 
     def connect(self, address: Address) -> Peer:
         peer = SimulatedPeer()

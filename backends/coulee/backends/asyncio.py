@@ -194,7 +194,7 @@ class AsyncioDriver(Driver):
         if mode == "blocking":
             future: asyncio.Future[Any] = self.loop.run_in_executor(self.threads, called, call)
         else:
-            future = self.spawn(awaited(call))
+            future = self.spawn(awaited(call, asyncio.CancelledError))
         future.add_done_callback(partial(self._job_done, job))
         return future
 

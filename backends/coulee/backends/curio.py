@@ -147,7 +147,7 @@ class CurioDriver(PolledDriver):
     async def _do_work(self, work: Work) -> None:
         outcome: Outcome | None = None
         try:
-            outcome = await awaited(work.call)
+            outcome = await awaited(work.call, curio.CancelledError)
         finally:
             self._tasks.discard(work.handle)
             if outcome is None:

@@ -46,9 +46,11 @@ def called(call: Callable[[], Any]) -> Outcome:
         return None, error
 
 
-async def awaited(call: Callable[[], Any]) -> Outcome:
-    """Run a native job. Cancelling goes through, on every loop."""
+async def awaited(call: Callable[[], Any], cancelled: type[BaseException]) -> Outcome:
+    """Run a native job. `cancelled`, which is how the loop stops a task, goes through; and so does Ctrl-C."""
     try:
         return await call(), None
-    except Exception as error:
+    except (cancelled, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # as in `called`; a loop would end over a SystemExit, and the job be lost
         return None, error

@@ -232,6 +232,7 @@ class _Wire(Wire):
     # -- what the driver asks for
 
     def connect(self, address: Address) -> None:
+        _check(address)
         self._attempt = self._network.dial(self, address, None, exposed=True)
 
     def write(self, data: Bytes) -> bool:
@@ -283,6 +284,7 @@ class _Listener(Listener):
         self._backlog: deque[Socket] = deque()
 
     def listen(self, address: Address) -> None:
+        _check(address)
         self._address = self._network.claim(address, self)
         self.opened(cast("Address", self._address))
 
@@ -310,6 +312,12 @@ class _Listener(Listener):
         for socket in self._backlog:
             socket.close(True)
         self._backlog.clear()
+
+
+def _check(address: Address) -> None:
+    """Raises OSError, as backends with sockets do."""
+    if isinstance(address, tuple) and not 0 <= address[1] <= 65535:
+        raise OSError(f"port {address[1]} is not within 0 and 65535")
 
 
 # ----------------------------------------------------------------------------------------------------- jobs

@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -320,7 +320,7 @@ class ThreadsDriver(NonblockingDriver):
     def start_job(self, job: int, mode: Literal["blocking", "native"], call: Callable[[], Any]) -> tuple[int, Result]:
         running = self.running
         future: Result = (
-            running.pool.submit(called, call) if mode == "blocking" else running.native.submit(awaited(call))
+            running.pool.submit(called, call) if mode == "blocking" else running.native.submit(call)
         )
         future.add_done_callback(partial(self._job_done, job))
         return job, future
@@ -349,8 +349,8 @@ class NativeLoop:
         self._loop: Any = None
         self._close: Callable[[], object] = _nothing
 
-    def submit(self, work: Coroutine[Any, Any, Outcome]) -> Result:
-        """Have a coroutine run there."""
+    def submit(self, call: Callable[[], Any]) -> Result:
+        """Have a job awaited there."""
         import asyncio  # a program without native jobs does without it
 
         with self._lock:
@@ -361,7 +361,7 @@ class NativeLoop:
                 )
                 self._thread.start()
                 started.wait()
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asyncio.run_coroutine_threadsafe(awaited(call, asyncio.CancelledError), self._loop)
 
     async def _live(self, started: threading.Event) -> None:
         import asyncio

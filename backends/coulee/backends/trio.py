@@ -148,7 +148,7 @@ class TrioDriver(PolledDriver):
         try:
             with work.handle:
                 if work.mode == "native":
-                    outcome = await awaited(work.call)
+                    outcome = await awaited(work.call, trio.Cancelled)
                 else:
                     limiter = self._limiter if work.mode == "blocking" else None  # None stands for trio's own
                     outcome = await trio.to_thread.run_sync(called, work.call, abandon_on_cancel=True, limiter=limiter)

@@ -25,38 +25,47 @@ except ImportError as error:
     raise ImportError('coulee.conformance needs: pip install "coulee[test]"') from error
 
 # Before they are imported, so that a failed assertion of theirs says what it saw, as one in a test file does.
-pytest.register_assert_rewrite(
-    *(f"coulee.conformance.{name}" for name in ("alarms", "bench", "connecting", "credit", "failure", "half_close",
-                                                "harness", "jobs", "listeners", "sockets", "volume"))
+_PARTS = (
+    "addresses", "alarms", "bench", "connecting", "credit", "exhaustion", "failure", "half_close", "harness", "jobs",
+    "listeners", "names", "resets", "sockets", "volume",
 )  # fmt: skip
+pytest.register_assert_rewrite(*(f"coulee.conformance.{part}" for part in _PARTS))
 
+from coulee.conformance.addresses import Addresses  # noqa: E402
 from coulee.conformance.alarms import Alarms  # noqa: E402
 from coulee.conformance.bench import Bench, Chapter, Puppet  # noqa: E402
 from coulee.conformance.connecting import Connecting  # noqa: E402
 from coulee.conformance.credit import Credit  # noqa: E402
+from coulee.conformance.exhaustion import Exhaustion  # noqa: E402
 from coulee.conformance.failure import Failure  # noqa: E402
 from coulee.conformance.half_close import HalfClose  # noqa: E402
 from coulee.conformance.harness import LIMIT_S, TCP, Harness, Peer  # noqa: E402
 from coulee.conformance.jobs import Jobs  # noqa: E402
 from coulee.conformance.listeners import Listeners  # noqa: E402
+from coulee.conformance.names import Names  # noqa: E402
+from coulee.conformance.resets import Resets  # noqa: E402
 from coulee.conformance.sockets import SocketHarness, SocketPeer  # noqa: E402
 from coulee.conformance.volume import Volume  # noqa: E402
 
 __all__ = [
     "LIMIT_S",
     "TCP",
+    "Addresses",
     "Alarms",
     "Bench",
     "Chapter",
     "Connecting",
     "Credit",
+    "Exhaustion",
     "Failure",
     "HalfClose",
     "Harness",
     "Jobs",
     "Listeners",
+    "Names",
     "Peer",
     "Puppet",
+    "Resets",
     "SocketHarness",
     "SocketPeer",
     "Suite",
@@ -64,5 +73,7 @@ __all__ = [
 ]
 
 
-class Suite(Listeners, Connecting, Credit, HalfClose, Failure, Jobs, Alarms, Volume):
+class Suite(
+    Listeners, Connecting, Addresses, Names, Credit, HalfClose, Failure, Resets, Jobs, Alarms, Exhaustion, Volume
+):
     """All of it."""

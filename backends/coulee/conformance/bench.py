@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -157,7 +158,7 @@ class Bench:
     def do(self, *operations: Operation) -> None:
         """Have the puppet ask for something, in one turn."""
         self.puppet.outbox.extend(operations)
-        self.harness.driver.post(None)
+        self.harness.call(partial(self.harness.driver.post, None))
 
     def react(self, kind: type[Kind], number: int, *operations: Operation) -> None:
         """Have the puppet ask for something in the turn in which it first hears this."""
@@ -185,7 +186,7 @@ class Bench:
     def read(self, conn: int) -> bytes:
         return b"".join(item.data for item in self.heard(Received, conn))
 
-    def wait_to_close(self, conn: int, peer: Peer) -> Closed:
+    def wait_to_close(self, conn: int) -> Closed:
         """The end of a connection that the peer has reset: by itself, or by the next Receive at the latest."""
         self.fence()
         if not self.heard(Closed, conn) and not self.ended(conn):
@@ -262,10 +263,15 @@ class Bench:
                 self.do(Close(number, abort=what == "stands"))
         self.harness.until(lambda: not puppet.open)
         if not puppet.draining:
-            self.harness.driver.drain(0.0)
+            self.harness.call(partial(self.harness.driver.drain, 0.0))
         self.harness.until(lambda: self.harness.done)
         left = {kind: count for kind, count in self.harness.driver.outstanding.items() if count}
         assert not left, left
+
+
+def port_of(address: Address) -> int:
+    assert isinstance(address, tuple)
+    return address[1]
 
 
 def number_of(item: Any) -> int:

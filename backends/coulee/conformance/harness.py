@@ -84,6 +84,10 @@ class Harness(Protocol):
         """Let things happen until the condition holds. Raises AssertionError after `limit_s`, or a limit of yours."""
         ...
 
+    def call(self, call: Callable[[], object]) -> None:
+        """Call the driver where it may be called from, and return behind it."""
+        ...
+
     def connect(self, address: Address) -> Peer:
         """A peer that connects."""
         ...

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coulee.conformance.bench import Bench, Chapter
-from coulee.core.seam import Accept, Accepted, Close, Closed, Listen, Listening, Send
+from coulee.conformance.harness import TCP
+from coulee.core.seam import Accept, Accepted, Address, Close, Closed, Listen, Listening, Receive, Send
 
 
 class Listeners(Chapter):
@@ -78,3 +79,69 @@ class Listeners(Chapter):
         for conn in conns:
             assert bench.wait(Closed, conn).error == "aborted"
         bench.wait(Closed, listener)
+
+    def test_connections_outlive_their_listener(self, bench: Bench) -> None:
+        listener, local = bench.listener()
+        conn = bench.number()
+        bench.do(Accept(conn, listener))
+        peer = bench.harness.connect(local)
+        bench.wait(Accepted, conn)
+        bench.do(Receive(conn), Close(listener))
+        bench.wait(Closed, listener)
+        bench.echo(conn, peer)
+
+    def test_listeners_come_and_go_while_connections_are_at_work(self, bench: Bench) -> None:
+        conn, peer = bench.accepted()
+        bench.do(Receive(conn))
+        address: Address = TCP
+        for _ in range(10):
+            listener, address = bench.listener(address)
+            other = bench.number()
+            bench.do(Accept(other, listener))
+            guest = bench.harness.connect(address)
+            bench.wait(Accepted, other)
+            bench.do(Receive(other))
+            bench.echo(conn, peer)
+            bench.echo(other, guest)
+            bench.do(Close(other), Close(listener))
+            bench.wait(Closed, listener)
+            bench.wait(Closed, other)
+            bench.echo(conn, peer)
+
+    def test_who_waits_at_a_listener_that_ends_is_turned_away(self, bench: Bench) -> None:
+        listener, local = bench.listener()
+        peer = bench.harness.connect(local)
+        bench.fence()
+        bench.do(Close(listener))
+        bench.wait(Closed, listener)
+        bench.harness.until(lambda: peer.was_reset or peer.eof)
+        late = bench.harness.connect(local)
+        bench.harness.until(lambda: late.was_reset)
+
+    def test_two_listeners_have_credits_of_their_own(self, bench: Bench) -> None:
+        (one, there), (two, here) = bench.listener(), bench.listener()
+        waiting, conn = bench.number(), bench.number()
+        bench.do(Accept(waiting, one), Accept(conn, two))
+        bench.harness.connect(here)
+        assert bench.wait(Accepted, conn).local == here
+        assert not bench.heard(Accepted, waiting)
+        bench.harness.connect(there)
+        assert bench.wait(Accepted, waiting).local == there
+
+    def test_who_resets_before_being_accepted_costs_one_credit_at_most(self, bench: Bench) -> None:
+        listener, local = bench.listener()
+        gone = bench.harness.connect(local)
+        bench.fence()
+        gone.reset()
+        bench.fence()
+        conns = [bench.number(), bench.number()]
+        bench.do(*(Accept(conn, listener) for conn in conns))
+        peer = bench.harness.connect(local)
+        peer.write(b"here I am")
+        bench.harness.until(lambda: [conn for conn in conns if bench.heard(Accepted, conn)])
+        bench.fence()
+        for conn in conns:
+            if bench.heard(Accepted, conn) and not bench.heard(Closed, conn):
+                bench.do(Receive(conn))
+        bench.harness.until(lambda: any(bench.read(conn) for conn in conns))
+        assert sorted(bench.read(conn) for conn in conns) == [b"", b"here I am"]

@@ -138,12 +138,17 @@ class SocketPeer:
 
 
 class SocketHarness(ABC):
-    """The part of a harness that real sockets share. `limit_s` is how long a test waits for anything."""
+    """The part of a harness that real sockets share.
+
+    `limit_s` is how long a test waits for anything. `turn_descriptors` is what the loop itself takes for the time of
+    `breathe`, and gives back.
+    """
 
     driver: Driver
     done = False
     sleep: Callable[[float], Awaitable[Any]] | None = None
     limit_s = LIMIT_S
+    turn_descriptors = 0
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -169,11 +174,14 @@ class SocketHarness(ABC):
             assert time.monotonic() < limit, f"this did not come about within {limit_s} s"
             self.breathe()
             for sock, peers in self._listening:
-                with suppress(BlockingIOError):
+                with suppress(OSError):  # nobody is there; or there are no descriptors for them
                     self._peers.append(SocketPeer(sock.accept()[0]))
                     peers.append(self._peers[-1])
             for peer in self._peers:
                 peer.poll()
+
+    def call(self, call: Callable[[], object]) -> None:
+        call()  # from where `breathe` is called
 
     def connect(self, address: Address) -> Peer:
         self._peers = [peer for peer in self._peers if not peer.is_closed]
@@ -248,6 +256,8 @@ class SocketHarness(ABC):
             with suppress(OSError):
                 while True:
                     taken.append(os.dup(2))
+            for _ in range(self.turn_descriptors):
+                os.close(taken.pop())
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
