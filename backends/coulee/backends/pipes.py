@@ -95,7 +95,7 @@ class Socket:
         # what we write
         low, high = network.active.window_bytes
         self.window = self.room = network.rng.randint(low, high) if low < high else low
-        self.kept: deque[bytes] = deque()
+        self.kept: deque[memoryview] = deque()  # views, for small windows cut a large body very often
         self.kept_bytes = 0
         self.eof_due = False
         self.eof_sent = False
@@ -133,7 +133,7 @@ class Socket:
         if self.dead or self.released or self.closing or self.eof_sent or self.eof_due:
             return True
         if self.kept:
-            self.kept.append(data)
+            self.kept.append(memoryview(data))
             self.kept_bytes += len(data)
             return False
         room = self.room
@@ -145,9 +145,8 @@ class Socket:
         if room:
             self.room = 0
             self._ship(data[:room])
-            data = data[room:]
-        self.kept.append(data)
-        self.kept_bytes = len(data)
+        self.kept.append(memoryview(data)[room:])
+        self.kept_bytes = len(data) - room
         return False
 
     def write_eof(self) -> None:
@@ -228,7 +227,7 @@ class Socket:
                 data = data[: self.room]
             self.room -= len(data)
             self.kept_bytes -= len(data)
-            self._ship(data)
+            self._ship(bytes(data))
         if kept:
             return
         if self.eof_due:
