@@ -129,7 +129,7 @@ def _await(call: Callable[[], Any]) -> Any:
 class MyHarness(SocketHarness):
     """The backend, in this thread."""
 
-    limit_s = 0.5 if BUG else 10.0
+    limit_s = 1.0 if BUG else 10.0
     mine: MyDriver
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from coulee.conformance.bench import Bench, Chapter
-from coulee.core.seam import Accept, Accepted, Close, Closed, Connect, Connected, Receive, Send
+from coulee.conformance.bench import Bench, Chapter, port_of
+from coulee.conformance.harness import TCP
+from coulee.core.seam import Accept, Accepted, Close, Closed, Connect, Connected, Receive
 
 
 class Connecting(Chapter):
@@ -33,12 +34,26 @@ class Connecting(Chapter):
         bench.fence()
         assert not bench.heard(Connected, conn)
 
-    def test_unix_sockets_both_ways(self, bench: Bench) -> None:
-        for conn, peer in (bench.accepted(bench.harness.path()), bench.connected(bench.harness.path())):
-            bench.do(Receive(conn), Send(conn, b"to the peer"))
-            peer.write(b"from the peer")
-            assert bench.wait_for_bytes(conn, 13) == b"from the peer"
-            bench.wait_for_peer(peer, b"to the peer")
+    def test_a_connect_that_nobody_answers_is_given_up(self, bench: Bench) -> None:
+        port = port_of(bench.harness.nobody())
+        hole = bench.harness.black_hole(port)
+        conn = bench.number()
+        bench.do(Connect(conn, (hole, port)))
+        bench.fence()
+        bench.do(Close(conn))
+        assert bench.wait(Closed, conn).error is None
+        bench.fence()
+        assert len(bench.heard(Closed, conn)) == 1
+
+    def test_a_connect_to_who_leaves_at_once_stands_and_then_ends(self, bench: Bench) -> None:
+        local, peers = bench.harness.listen(TCP)
+        conn = bench.number()
+        bench.react(Connected, conn, Receive(conn))
+        bench.do(Connect(conn, local))
+        bench.harness.until(lambda: peers)
+        peers[0].close()
+        bench.wait(Connected, conn)
+        bench.wait_for_end(conn)
 
     def test_a_path_where_nobody_listens(self, bench: Bench) -> None:
         conn = bench.number()

@@ -9,19 +9,19 @@ from coulee.core.seam import Accept, Accepted, Blocked, Close, Closed, Hold, Rec
 class Resets(Chapter):
     """See the top of the module."""
 
-    def test_as_soon_as_it_stands(self, bench: Bench) -> None:
+    def test_a_reset_as_soon_as_it_stands(self, bench: Bench) -> None:
         for conn, peer in (bench.accepted(), bench.connected()):
             peer.reset()
             assert bench.wait_to_close(conn).error == "reset"
 
-    def test_while_reading(self, bench: Bench) -> None:
+    def test_a_reset_while_reading(self, bench: Bench) -> None:
         for conn, peer in (bench.accepted(), bench.connected()):
             bench.do(Receive(conn))
             bench.echo(conn, peer)
             peer.reset()
             assert bench.wait(Closed, conn).error == "reset"
 
-    def test_while_held_with_bytes_unread(self, bench: Bench) -> None:
+    def test_a_reset_while_held_with_bytes_unread(self, bench: Bench) -> None:
         """A reset destroys what was on its way; what had come before it may be heard, or not."""
         conn, peer = bench.accepted()
         bench.do(Receive(conn))
@@ -33,7 +33,7 @@ class Resets(Chapter):
         assert bench.wait_to_close(conn).error == "reset"
         assert bench.read(conn) in (b"echo", b"echounread")
 
-    def test_while_blocked_and_held(self, bench: Bench) -> None:
+    def test_a_reset_while_blocked_and_held(self, bench: Bench) -> None:
         """Who waits for room hears it without reading."""
         conn, peer = bench.accepted()
         peer.pause()
@@ -43,7 +43,7 @@ class Resets(Chapter):
         assert bench.wait(Closed, conn).error == "reset"
         assert not bench.heard(Sent, conn)
 
-    def test_while_blocked_and_closing(self, bench: Bench) -> None:
+    def test_a_reset_while_blocked_and_closing(self, bench: Bench) -> None:
         conn, peer = bench.accepted()
         peer.pause()
         bench.do(Send(conn, MUCH))
@@ -53,7 +53,7 @@ class Resets(Chapter):
         bench.fence()
         assert len(bench.heard(Closed, conn)) == 1
 
-    def test_behind_our_end_of_stream(self, bench: Bench) -> None:
+    def test_a_reset_behind_our_end_of_stream(self, bench: Bench) -> None:
         conn, peer = bench.connected()
         bench.do(Receive(conn), Send(conn, b"request", eof=True))
         bench.harness.until(lambda: peer.eof)
@@ -62,7 +62,7 @@ class Resets(Chapter):
         peer.reset()
         assert bench.wait(Closed, conn).error == "reset"
 
-    def test_behind_the_end_of_its_own_stream(self, bench: Bench) -> None:
+    def test_a_reset_behind_the_end_of_its_own_stream(self, bench: Bench) -> None:
         conn, peer = bench.accepted()
         bench.do(Receive(conn))
         peer.write_eof()
@@ -73,7 +73,7 @@ class Resets(Chapter):
             bench.do(Send(conn, b"anybody there?"))
         assert bench.wait(Closed, conn).error == "reset"
 
-    def test_behind_both_ends(self, bench: Bench) -> None:
+    def test_a_reset_behind_both_ends(self, bench: Bench) -> None:
         conn, peer = bench.accepted()
         bench.do(Receive(conn), Send(conn, b"", eof=True))
         bench.harness.until(lambda: peer.eof)
@@ -87,7 +87,7 @@ class Resets(Chapter):
         bench.fence()
         assert len(bench.heard(Closed, conn)) == 1
 
-    def test_in_the_turn_in_which_it_is_closed(self, bench: Bench) -> None:
+    def test_a_reset_in_the_turn_in_which_it_is_closed(self, bench: Bench) -> None:
         for abort in (False, True):
             conn, peer = bench.accepted()
             bench.do(Receive(conn))
@@ -98,7 +98,7 @@ class Resets(Chapter):
             bench.fence()
             assert len(bench.heard(Closed, conn)) == 1
 
-    def test_many_at_once(self, bench: Bench) -> None:
+    def test_many_resets_at_once(self, bench: Bench) -> None:
         listener, local = bench.listener()
         conns = [bench.number() for _ in range(50)]
         bench.do(*(Accept(conn, listener) for conn in conns))
