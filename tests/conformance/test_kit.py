@@ -49,9 +49,9 @@ def run(folder: Path, *options: str, bug: str = "") -> str:
     shutil.copy(THEIRS, folder / "test_my_backend.py")
     roots = [os.path.abspath(root) for root in os.environ.get("PYTHONPATH", "").split(os.pathsep) if root]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "--timeout=60", *options],
-        cwd=folder, env={**os.environ, "BUG": bug, "PYTHONPATH": os.pathsep.join(roots)},
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", *options],
+        cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "BUG": bug},
     )  # fmt: skip
     return done.stdout + done.stderr
 
