@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.harness import Harness, SimulatedHarness
+from coulee.conformance import Harness
+from tests.conformance.harness import SimulatedHarness
 from tests.conformance.scenarios import SCENARIOS
 from tests.conformance.scenarios.golden import read
 from tests.conformance.stage import Stage, play

@@ -363,6 +363,7 @@ def a_reader_that_stops_holds_up_nobody_else(stage: Stage) -> None:
     other = stage.client(ask("GET /little"))
     serve(stage, other, b"hello")
     stopped.reads_on()
+    stopped.hears_bytes(len(MORE_THAN_FITS))
     stopped.hears(b"THE END")
 
 
