@@ -10,12 +10,12 @@
 Rules:
 
 - A scenario is a real proxy and a script of raw bytes. The same script is played on sockets and in the simulator.
-- What comes next is said when what it follows from was heard: no script waits for a time. A script ends when all that it
-  brings about has happened; what comes later is an error.
-- What came of it is a text: the access records without their times, the names of events, all bytes that each client and
-  each origin received, and how each connection ended. It is the same on every backend, to the last byte.
-- Four things are the system's and no backend's, and stand in that text by a name: ephemeral ports, the date, what the
-  system says of an error, and how a body was cut into chunks on its way.
+- What comes next is said when what it follows from was heard: no script waits for a time. A script ends when all that
+  it brings about has happened; what comes later is an error.
+- What came of it is a text: the access records without their times, the names of events, all bytes that each client
+  and each origin received, and how each connection ended. It is the same on every backend, to the last byte.
+- Some things are the system's and no backend's, and stand in that text by a name: ephemeral ports and the client's
+  host, the date, what the system says of an error, and how a body was cut into chunks on its way.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ PLAIN: Final = Config(forwarding=Forwarding(x_forwarded=False, forwarded=False))
 """Says nothing about the client, so that what an origin hears is short."""
 
 LINE_SHOWN: Final = 160  # bytes of a line that are shown; of a longer one, its hash
-SYSTEMS_WORDS: Final = frozenset({"upstream_refused", "upstream_unreachable", "client_gone", "upstream_reset"})
 
 _DATE: Final = re.compile(rb"\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n")
 _CHUNKED: Final = re.compile(rb"\r\nTransfer-Encoding: chunked\r\n(?:[^\r\n]+\r\n)*\r\n")
@@ -85,6 +84,7 @@ class Ear:
         self.connected: set[int] = set()
         self.closed = 0  # connections that had stood
         self.heard_bytes = 0  # from clients
+        self.systems_words: set[str] = set()  # what it said of errors
 
     def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address]) -> Ear:
         self.machine = self.machine.fresh(rng=rng, wall_clock_offset_s=wall_clock_offset_s, listen=listen)
@@ -106,8 +106,9 @@ class Ear:
                 self.connected.add(completion.conn)
             case Received() if completion.conn in self.accepted:
                 self.heard_bytes += len(completion.data)
-            case Closed() if completion.conn in self.accepted | self.connected:
-                self.closed += 1
+            case Closed():
+                self.closed += completion.conn in self.accepted | self.connected
+                self.systems_words.add(completion.detail)
         operations = self.machine.handle(completion, now)
         for operation in operations:
             if isinstance(operation, Report):
@@ -324,13 +325,17 @@ class Stage:
             f"    {record.status}, {', '.join(counts)}, peer {record.peer or '-'}{', reused' * record.reused}",
         ]
         if record.reason:
-            lines.append(f"    {_why(record.reason, record.detail)}")
+            lines.append(f"    {self._why(record.reason, record.detail)}")
         for attempt in record.attempts:
-            why = f": {_why(attempt.reason, attempt.detail)}" if attempt.reason else ""
+            why = f": {self._why(attempt.reason, attempt.detail)}" if attempt.reason else ""
             lines.append(f"    attempt at {attempt.peer}{', reused' * attempt.reused}{why}")
         if record.tags:
             lines.append(f"    tags {record.tags}")
         return lines
+
+    def _why(self, reason: str, detail: str) -> str:
+        words = "in the system's words" if detail in self.ear.systems_words else detail
+        return f"{reason} ({words})" if detail else reason
 
     def _received(self, player: Player) -> list[str]:
         if player.takes_part_of is not None:
@@ -371,12 +376,6 @@ def play(
 def _briefly(record: Access) -> str:
     attempts = f", {len(record.attempts)} attempts" if len(record.attempts) > 1 else ""
     return f"{record.status} {record.reason}".rstrip() + attempts
-
-
-def _why(reason: str, detail: str) -> str:
-    if detail and reason in SYSTEMS_WORDS:
-        return f"{reason} (in words)"
-    return f"{reason} ({detail})" if detail else reason
 
 
 def _short(text: str) -> str:

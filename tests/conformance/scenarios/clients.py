@@ -59,6 +59,16 @@ def a_reset_while_the_origin_is_awaited(stage: Stage) -> None:
     origin.hears_reset()
 
 
+@SET.play("200")
+def a_close_while_the_origin_is_awaited(stage: Stage) -> None:
+    client = stage.client(ask())
+    origin = stage.origin()
+    origin.hears(END)
+    client.closes()
+    origin.says(answer(body=b"for nobody"))
+    stage.proxy_has_lost(1)
+
+
 @SET.play("200 client_gone")
 def a_reset_within_the_answer(stage: Stage) -> None:
     client = stage.client(ask())

@@ -328,7 +328,7 @@ class Foreign:
 
 def _awaiting_what_is_foreign() -> Filter:
     broken = Filter()
-    broken.request_filter = _foreign  # type: ignore[method-assign,assignment]
+    broken.request_filter = _foreign  # type: ignore[method-assign]
     return broken
 
 

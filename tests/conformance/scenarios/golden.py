@@ -8,11 +8,11 @@ from typing import Final
 
 GOLDEN: Final = Path(__file__).with_name("golden.txt")
 PREFACE: Final = """\
-What comes of each scenario, on every backend. Written by `python -m tests.conformance.scenarios`, and reviewed by people.
+What comes of each scenario, on every backend. Written by `python -m tests.conformance.scenarios`, reviewed by people.
 
 A record is an access record without its times. Behind the name of a client or an origin stands how its connection had
-ended when the script did: `open`, `eof` or `reset` by the proxy, or `left` by itself. Then follows what it had received:
-each line ends with CR and LF, but one with a backslash at its end.
+ended when the script did: `open`, `eof` or `reset` by the proxy, or `left` by itself. Then follows what it had
+received: each line ends with CR and LF, but one with a backslash at its end.
 """
 
 

@@ -89,7 +89,7 @@ def an_answer_that_the_end_of_its_connection_ends(stage: Stage) -> None:
 
 
 @SET.play("200")
-def a_client_of_http_1_0(stage: Stage) -> None:
+def a_client_of_an_old_version(stage: Stage) -> None:
     client = stage.client(ask(version="1.0"))
     origin = stage.origin()
     origin.hears(END)
@@ -99,14 +99,14 @@ def a_client_of_http_1_0(stage: Stage) -> None:
 
 
 @SET.play("200")
-def a_client_of_http_1_0_without_a_host(stage: Stage) -> None:
+def a_client_of_an_old_version_without_a_host(stage: Stage) -> None:
     client = stage.client(b"GET / HTTP/1.0\r\n\r\n")
     serve(stage, client, b"hello")
     client.hears_eof()
 
 
 @SET.play("200")
-def an_origin_of_http_1_0(stage: Stage) -> None:
+def an_origin_of_an_old_version(stage: Stage) -> None:
     client = stage.client(ask())
     origin = stage.origin()
     origin.hears(END)
