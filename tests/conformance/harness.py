@@ -14,6 +14,8 @@ import pytest
 from coulee.backends.asyncio import AsyncioDriver, serve
 from coulee.backends.driver import Driver
 from coulee.backends.loop import Loop, Poller
+from coulee.backends.network import BLACK_HOLE_S, Attempt
+from coulee.backends.pipes import Owner
 from coulee.backends.simulator import FarEnd, Simulator, Weather
 from coulee.backends.threads import Running, ThreadsDriver
 from coulee.conformance import LIMIT_S, Peer, SocketHarness
@@ -161,6 +163,21 @@ class SimulatedPeer:
         self.was_reset = error is not None
 
 
+class World(Simulator):
+    """A simulator in which some addresses do not answer, whatever the weather."""
+
+    def __init__(self, weather: Weather) -> None:
+        super().__init__(1, weather)
+        self.holes: set[Address] = set()
+
+    def dial(self, owner: Owner, address: Address, source: Address | None, exposed: bool) -> Attempt:
+        if address not in self.holes:
+            return super().dial(owner, address, source, exposed)
+        attempt = Attempt(self, owner, address, source)
+        self.at(self.now + BLACK_HOLE_S, attempt.fail, "timed_out", moving=False)
+        return attempt
+
+
 class SimulatedHarness:
     """The simulator."""
 
@@ -169,7 +186,7 @@ class SimulatedHarness:
     has_ipv6 = True
 
     def __init__(self, weather: Weather) -> None:
-        self.simulator = Simulator(1, weather)
+        self.simulator = World(weather)
         self._paths = 0
 
     @property
@@ -211,7 +228,8 @@ class SimulatedHarness:
         return "127.0.0.1", self.simulator.free_port()
 
     def black_hole(self, port: int) -> str:
-        pytest.skip("an address of the simulator is dead by the weather")
+        self.simulator.holes.add(("127.0.0.2", port))
+        return "127.0.0.2"
 
     def look_up(self, names: Callable[[str], Sequence[str]]) -> None:
         pytest.skip("a name in the simulator is a place by itself")

@@ -61,7 +61,8 @@ class Scenario:
     """What is played. `records` has the status and reason expected of each request, and the number of attempts where
     that is not one: `502 upstream_reset, 3 attempts`.
 
-    `origins` says what stands at each endpoint: `tcp` or `unix`, or `nobody` or `no path` for one that is down.
+    `origins` says what stands at each endpoint: `tcp` or `unix`; or `nobody` or `no path` for one that is down, or
+    `silence` for one that answers no connect.
     """
 
     name: str
@@ -216,7 +217,7 @@ class Stage:
         self.harness = harness
         self.players: list[Player] = []
         self.clients: list[Player] = []
-        self.vague: set[str] = set()
+        self.vague: set[str] = set()  # counts of bytes that depend on how much the system takes on their way
         self.places = [self._place(number, kind) for number, kind in enumerate(scenario.origins, 1)]
         proxy = Proxy(
             Cluster(*(Endpoint(place.address, place.name) for place in self.places)),
@@ -235,6 +236,10 @@ class Stage:
             return Place(name, harness.nobody())
         if kind == "no path":
             return Place(name, harness.path())
+        if kind == "silence":
+            free = harness.nobody()
+            assert isinstance(free, tuple)
+            return Place(name, (harness.black_hole(free[1]), free[1]))
         return Place(name, *harness.listen(TCP if kind == "tcp" else harness.path()))
 
     # -- for scripts
@@ -271,7 +276,7 @@ class Stage:
 
     def drains(self, grace_s: float) -> None:
         """The host wants to stop."""
-        self.harness.driver.drain(grace_s)
+        self.harness.call(lambda: self.harness.driver.drain(grace_s))
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait for it."""

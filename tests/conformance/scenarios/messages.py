@@ -280,10 +280,11 @@ def the_last_request_of_a_connection(stage: Stage) -> None:
 
 class _Waits(Filter):
     async def request_filter(self, exchange: Exchange) -> None:
-        await sleep(0.06)
+        if exchange.request.path == "/1":
+            await sleep(0.35)
 
 
-@SET.play("200", "200", filters=[_Waits], config=setting(timeouts=Timeouts(connection_life_s=0.05)))
+@SET.play("200", "200", filters=[_Waits], config=setting(timeouts=Timeouts(connection_life_s=0.3)))
 def a_connection_past_its_life(stage: Stage) -> None:
     client = stage.client(ask("GET /1"))
     origin = serve(stage, client, b"first")

@@ -40,6 +40,21 @@ def a_body_that_is_too_slow(stage: Stage) -> None:
     origin.hears_reset()
 
 
+SHORT_CONNECT: Final = setting(timeouts=Timeouts(connect_timeout_s=0.05))
+
+
+@SET.play("504 upstream_connect_timeout", origins=("silence",), config=SHORT_CONNECT)
+def an_origin_that_answers_no_connect(stage: Stage) -> None:
+    client = stage.client(ask())
+    client.hears(ERROR_END)
+
+
+@SET.play("200, 2 attempts", origins=("silence", "unix"), config=SHORT_CONNECT)
+def an_origin_that_answers_no_connect_and_another(stage: Stage) -> None:
+    client = stage.client(ask())
+    serve(stage, client, b"hello", stage.origin(2))
+
+
 @SET.play("504 upstream_timeout", config=setting(timeouts=Timeouts(answer_timeout_s=0.05)))
 def an_origin_that_does_not_answer(stage: Stage) -> None:
     client = stage.client(ask())

@@ -101,7 +101,7 @@ def an_upgrade_that_is_not_allowed_is_not_passed_on(stage: Stage) -> None:
     serve(stage, client, b"hello")
 
 
-@SET.play("101 idle_timeout", config=setting(timeouts=Timeouts(upgraded_idle_timeout_s=0.1)))
+@SET.play("101 idle_timeout", config=setting(timeouts=Timeouts(upgraded_idle_timeout_s=0.3)))
 def an_upgrade_that_falls_silent(stage: Stage) -> None:
     client, origin = switched(stage)
     client.hears_reset()
