@@ -25,7 +25,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, cast
 
-from coulee.backends import sockets
+from coulee.backends import inherited, sockets
 from coulee.backends.addresses import describe
 from coulee.backends.driver import Driver, Listener, Wire
 from coulee.backends.hosting import BLOCKING_JOBS_MAX, Where, awaited, called, make_machine
@@ -401,6 +401,10 @@ class _Listener(Listener):
         self._pause: asyncio.TimerHandle | None = None
 
     def listen(self, address: Address) -> None:
+        given = inherited.given(address)
+        if given is not None:
+            self._use(given)
+            return
         places = sockets.targets(address)
         if places is None:
             self.task = self.driver.spawn(self._look_up(cast("tuple[str, int]", address)))
@@ -416,7 +420,10 @@ class _Listener(Listener):
             self.lost(*describe(error))
 
     def _open(self, places: list[sockets.Target]) -> None:
-        self._sockets = sockets.listen(places)
+        self._use(sockets.listen(places))
+
+    def _use(self, opened: list[socket.socket]) -> None:
+        self._sockets = opened
         self.opened(sockets.plain(self._sockets[0].getsockname()))
 
     def watch(self) -> None:

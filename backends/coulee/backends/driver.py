@@ -304,6 +304,8 @@ class Driver(ABC):
     def drain(self, grace_s: float) -> None:
         """Ask the machine to stop; what runs may finish within `grace_s` seconds. May be asked again, for less."""
         self.draining = True
+        for listener in list(self.listeners.values()):
+            listener.welcome()
         self.post(Drain(grace_s))
 
     def finished(self, job: int, value: object = None, error: BaseException | None = None) -> None:

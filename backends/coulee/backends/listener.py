@@ -40,6 +40,10 @@ class Listener(ABC):
     def close(self) -> None:
         """Close the socket, or give up opening it. Nothing may be called on this listener afterwards."""
 
+    def welcome(self) -> None:
+        """The machine is about to be told to stop: let in who waits already, as far as there are credits. For a
+        backend where nobody else may be told of them."""
+
     # -- what a backend calls
 
     def opened(self, local: Address) -> None:

@@ -30,6 +30,10 @@ from typing import Any, Final, Protocol
 
 READABLE: Final = 1  # as epoll(7) has it
 WRITABLE: Final = 4
+EXCLUSIVE: Final[int] = getattr(select, "EPOLLEXCLUSIVE", 0)
+"""Beside READABLE, of a listening socket that other processes accept from too: who comes wakes one of those that sleep,
+and not all. Whoever sleeps and is woken has to accept, or nobody may. It cannot be changed, only put in and taken out;
+and a loop inside another one's, which never sleeps itself, is always told."""
 _TO_SELECTOR = {
     READABLE: selectors.EVENT_READ,
     WRITABLE: selectors.EVENT_WRITE,
@@ -69,7 +73,7 @@ class Selector:
         self.close = self._selector.close
 
     def register(self, fd: int, mask: int, /) -> None:
-        self._selector.register(fd, _TO_SELECTOR[mask])
+        self._selector.register(fd, _TO_SELECTOR[mask & ~EXCLUSIVE])
 
     def modify(self, fd: int, mask: int, /) -> None:
         self._selector.modify(fd, _TO_SELECTOR[mask])

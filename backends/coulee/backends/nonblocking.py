@@ -19,10 +19,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
-from coulee.backends import sockets
+from coulee.backends import inherited, sockets
 from coulee.backends.addresses import describe
 from coulee.backends.driver import LARGE_READ_BYTES, Driver, Listener, Wire
-from coulee.backends.loop import READABLE, WRITABLE, Loop, Timer
+from coulee.backends.loop import EXCLUSIVE, READABLE, WRITABLE, Loop, Timer
 from coulee.core.seam import Address, Bytes, Machine
 
 READ_BYTES = (
@@ -417,6 +417,10 @@ class NonblockingListener(Listener):
         self._pause: Timer | None = None
 
     def listen(self, address: Address) -> None:
+        given = inherited.given(address)
+        if given is not None:
+            self._use(given)
+            return
         places = sockets.targets(address)
         if places is None:
             self.driver.look_up(cast("tuple[str, int]", address), self._looked_up)
@@ -435,14 +439,17 @@ class NonblockingListener(Listener):
 
     def _open(self, places: list[sockets.Target]) -> None:
         shared = self.driver.shared
-        self._sockets = sockets.listen(places) if shared is None else shared.open(self.number, self.address, places)
+        self._use(sockets.listen(places) if shared is None else shared.open(self.number, self.address, places))
+
+    def _use(self, opened: list[socket.socket]) -> None:
+        self._sockets = opened
         for sock in self._sockets:
             self.loop.handles[sock.fileno()] = _Door(self, sock)
         self.opened(sockets.plain(self._sockets[0].getsockname()))
 
     def watch(self) -> None:
         if self._pause is None:
-            self._look_for(READABLE)
+            self._look_for(READABLE | EXCLUSIVE)
 
     def _look_for(self, mask: int) -> None:
         if mask != self._mask:
@@ -450,10 +457,16 @@ class NonblockingListener(Listener):
                 self.loop.watch(sock.fileno(), mask, self._mask)
             self._mask = mask
 
-    def accept(self, listening: socket.socket) -> None:
+    def welcome(self) -> None:
+        # Whoever came while this loop slept has woken it, and perhaps no other process: see `loop.EXCLUSIVE`.
+        if self._mask:
+            for sock in self._sockets:
+                self.accept(sock, sockets.BACKLOG)
+
+    def accept(self, listening: socket.socket, accepts_max: int = sockets.ACCEPTS_MAX) -> None:
         """Let in who is there, as far as there are credits."""
         self.driver.deliver()  # who has been let in is told to the machine at once, so that it gives the next credit
-        for _ in range(sockets.ACCEPTS_MAX):
+        for _ in range(accepts_max):
             if self.gone:
                 return
             if not self.credits:
@@ -478,8 +491,9 @@ class NonblockingListener(Listener):
     def close(self) -> None:
         if self._pause is not None:
             self._pause.cancel()
+        self._look_for(0)  # close() does not take from epoll what has a duplicate, which would be told of for ever
         for sock in self._sockets:
-            self.loop.forget(sock.fileno(), self._mask)
+            self.loop.forget(sock.fileno(), 0)
             sockets.stop_listening(sock)
 
 

@@ -126,10 +126,21 @@ def _bind_unix(sock: socket.socket, path: str) -> None:
         sock.bind(path)
 
 
+class Lent(socket.socket):
+    """A listening socket that somebody else has too: its path, where it has one, is not ours to remove."""
+
+
+def lend(sock: socket.socket) -> Lent:
+    """A duplicate of a listening socket. Raises OSError."""
+    lent = Lent(fileno=os.dup(sock.fileno()))
+    lent.setblocking(False)
+    return lent
+
+
 def stop_listening(sock: socket.socket) -> None:
-    """Close a listening socket, and remove the path it was bound to."""
+    """Close a listening socket, and remove the path it was bound to, where it is ours alone."""
     name = sock.getsockname()
-    if sock.family == socket.AF_UNIX and isinstance(name, str) and name:
+    if sock.family == socket.AF_UNIX and isinstance(name, str) and name and not isinstance(sock, Lent):
         with suppress(OSError):
             os.unlink(name)
     sock.close()
