@@ -193,6 +193,7 @@ def test_jobs_run_and_drains_end() -> None:
     x = Exchange(proxy(on("request_filter", ask)))
     assert x.get("/").body == b"3"
     x.drain(5)
+    x.advance(seconds=0.1)
     assert not x.connected
     assert [event.name for event in x.events] == ["listening", "draining"]
     assert not any(x.left.values())

@@ -222,8 +222,28 @@ def test_who_is_to_be_refused_does_not_hold_up_a_drain() -> None:
     half = world.client()
     world.receives(half, GET[:5])
     world.gives(Drain(5))
-    assert silent in world.eofs
+    world.wait(0.051)
+    assert world.closing == {world.listeners[0]: False, 2: False, silent: False}
     world.receives(half, GET[5:])
     is_last(world, half, world.sent(half), 503, "too_many_connections")
-    world.wait(1.1)
+    world.wait(0.051)
     assert world.machine.finished
+
+
+def test_who_is_to_be_refused_and_is_accepted_while_it_drains_is_told_or_ended_soon() -> None:
+    world = make(Echo(), limits=Limits(connections_per_address_max=1))
+    held = world.client()
+    world.receives(held, GET[:5])
+    proxy = world.machine
+    proxy.draining = True
+    silent = world.client()
+    world.receives(silent, b"\r\n")
+    world.wait(0.051)
+    assert world.closing == {silent: False}
+    proxy.draining = False
+    proxy.ask_to_accept(world.listeners[0])
+    world.gives()
+    proxy.draining = True
+    late = world.client()
+    world.receives(late, GET)
+    is_last(world, late, world.sent(late), 503, "too_many_connections")

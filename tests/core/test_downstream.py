@@ -10,7 +10,7 @@ import pytest
 from coulee.core import Config, Filter, Forwarding, Limits, Proxy, Timeouts, respond
 from coulee.core.exchange import Exchange
 from coulee.core.parts import Response
-from coulee.core.seam import Accepted, Blocked, Closed, Drain, Listen, Received, Sent
+from coulee.core.seam import Blocked, Closed, Drain, Listen, Sent
 from coulee.lb import Cluster
 from tests.core.world import CLIENT, LISTENER, World
 
@@ -324,6 +324,9 @@ def test_a_client_of_a_listener_that_is_gone_is_served_but_is_the_last() -> None
 # --------------------------------------------------------------------------------------------------------------- drain
 
 
+SOON_S = 0.051  # just over Timeouts.drain_idle_s
+
+
 def test_a_drain_lets_what_runs_finish_and_ends_what_is_idle() -> None:
     world = make()
     idle = world.client()
@@ -332,17 +335,138 @@ def test_a_drain_lets_what_runs_finish_and_ends_what_is_idle() -> None:
     origin = world.connects()
     world.gives(Drain(5))
     assert world.listeners[0] in world.closed
-    assert idle in world.eofs
+    assert idle not in world.closing
+    world.wait(SOON_S)
+    assert world.closing[idle] is False
+    assert busy not in world.closing
     assert not world.machine.finished
     world.receives(origin, OK)
     answer = world.sent(busy)
     assert status(answer) == 200
     assert b"\r\nConnection: close\r\n" in answer
+    assert busy in world.eofs
     assert world.closing[origin] is False
-    world.wait(1.1)
+    assert not world.machine.finished, "the client has a moment to read it"
+    world.wait(SOON_S)
+    assert world.closing[busy] is False
     assert world.machine.finished
     assert world.machine.deadline is None
     assert world.events("draining")[0].fields == {"grace_s": 5}
+
+
+@pytest.mark.parametrize("has_asked_before", [True, False])
+def test_a_request_that_is_on_its_way_when_a_drain_begins_is_answered(has_asked_before: bool) -> None:
+    world = make(Echo())
+    client = world.client()
+    if has_asked_before:
+        world.receives(client, GET)
+        assert world.sent(client) == echo("/a")
+    world.gives(Drain(5))
+    world.wait(0.049)
+    world.receives(client, GET)
+    answer = world.sent(client)
+    assert status(answer) == 200
+    assert b"\r\nConnection: close\r\n" in answer
+    assert client in world.eofs
+    world.receives(client, b"")
+    assert world.closing[client] is False
+    assert world.machine.finished
+
+
+def test_who_stays_silent_is_not_waited_for_any_longer_whatever_he_sends_and_who_asks_again() -> None:
+    world = make(Echo())
+    client = world.client()
+    world.gives(Drain(5))
+    world.wait(0.03)
+    world.gives(Drain(4))
+    world.receives(client, b"\r\n")
+    world.wait(0.021)
+    assert world.closing[client] is False
+    assert world.machine.finished
+
+
+def test_a_connection_that_was_about_to_end_does_so_when_it_would_have() -> None:
+    world = make(Echo())
+    client = world.client()
+    world.wait(59.98)
+    world.gives(Drain(5))
+    world.wait(0.021)
+    assert world.closing[client] is False
+
+
+def test_a_drain_without_patience_ends_what_is_idle_at_once() -> None:
+    world = make(Echo(), config=replace(PLAIN, timeouts=Timeouts(drain_idle_s=0)))
+    client = world.client()
+    half = world.client()
+    world.receives(half, GET[:5])
+    world.gives(Drain(5))
+    assert world.closing[client] is False
+    world.receives(half, GET[5:])
+    assert world.closing[half] is False
+    assert status(world.sent(half)) == 200
+    assert world.machine.finished
+
+
+def test_who_was_not_told_that_the_connection_ends_may_ask_once_more() -> None:
+    """The head of the answer had gone out when the drain began."""
+    for asks_again in (True, False):
+        world = make()
+        client = world.client()
+        world.receives(client, GET)
+        origin = world.connects()
+        world.receives(origin, OK[:-1])
+        assert b"Connection: close" not in world.sent(client)
+        world.gives(Drain(5))
+        world.receives(origin, OK[-1:])
+        assert client not in world.eofs
+        if asks_again:
+            world.receives(client, GET)
+            world.receives(world.connects(), OK)
+            assert b"\r\nConnection: close\r\n" in world.sent(client)
+            assert client in world.eofs
+        world.wait(SOON_S)
+        assert world.closing[client] is False
+        assert world.machine.finished
+
+
+def test_a_drain_hurries_who_lingers_already() -> None:
+    world = make(Echo())
+    client = world.client()
+    world.receives(client, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert client in world.eofs
+    world.gives(Drain(5))
+    world.wait(SOON_S)
+    assert world.closing[client] is False
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("data", [b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n", b"garbage\r\n\r\n"])
+def test_a_drain_does_not_hurry_who_may_still_be_sending(data: bytes, first: bool) -> None:
+    """A close would meet his bytes with a reset, which destroys the answer that is on its way."""
+    world = make(Echo())
+    client = world.client()
+    if first:
+        world.gives(Drain(5))
+    world.receives(client, data)
+    assert client in world.eofs
+    if not first:
+        world.gives(Drain(5))
+    world.wait(0.9)
+    assert client not in world.closing
+    world.wait(0.2)
+    assert world.closing[client] is False
+
+
+def test_a_body_that_nobody_wanted_and_that_has_come_to_its_end_is_no_reason_to_wait() -> None:
+    world = make(Echo())
+    client = world.client()
+    world.receives(client, b"PUT /p HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+    world.gives(Drain(5))
+    assert client not in world.closing
+    world.receives(client, b"67890")
+    world.wait(SOON_S)
+    assert world.closing[client] is False
+    assert world.machine.finished
 
 
 def test_a_drain_lets_a_head_that_has_begun_be_finished() -> None:
@@ -405,16 +529,18 @@ def test_a_drain_ends_idle_upstream_connections_and_a_second_one_hastens_it() ->
     assert world.machine.finished
 
 
-def test_who_is_accepted_while_it_drains_is_told_at_once() -> None:
-    proxy = Proxy(Cluster("http://10.0.0.1"), config=PLAIN).fresh(rng=Random(1), listen=[LISTENER])
-    world = World(proxy)
-    world.client()
-    credit = world.credits.pop()
-    assert proxy.connections
-    proxy.draining = True
-    world.gives(Accepted(credit.conn, CLIENT, LISTENER))
-    world.gives(Received(credit.conn, GET))
-    assert not world.credits
+def test_who_is_accepted_while_it_drains_is_served_and_is_told_that_it_ends() -> None:
+    for silent in (True, False):
+        world = make(Echo())
+        world.receives(world.client(), GET[:5])
+        world.machine.draining = True
+        client = world.client()
+        assert not world.credits
+        if not silent:
+            world.receives(client, GET)
+            assert b"\r\nConnection: close\r\n" in world.sent(client)
+        world.wait(SOON_S)
+        assert world.closing[client] is False
 
 
 def test_timeouts_can_be_lifted() -> None:

@@ -160,6 +160,11 @@ class Timeouts:
     """For a client to close after our last byte, or to send the rest of a body that nobody wants (RFC 9112 section
     9.6)."""
 
+    drain_idle_s: float = 0.05
+    """For a client without a request, once a drain has begun: one that is on its way is still answered, as the last of
+    its connection. It is also how long the client then gets to close. 0 closes at once, and loses what is on its
+    way. Longer than a round trip of most clients, and short enough for a drain to end when its last exchange does."""
+
     logging_grace_s: float = 5.0
     """For asynchronous `logging` filters after the exchange is over."""
 
@@ -167,7 +172,7 @@ class Timeouts:
     """For the last bytes to leave a connection that we closed, before it is reset."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, zero_allowed=("body_rate_min_bytes_per_s", "body_rate_grace_s"))
+        _require_positive(self, zero_allowed=("body_rate_min_bytes_per_s", "body_rate_grace_s", "drain_idle_s"))
 
 
 @dataclass(frozen=True, slots=True)

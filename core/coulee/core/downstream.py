@@ -8,7 +8,9 @@ says.
                         |-- cut short ---> reset, where only the end of the connection would end it
                         '--upgraded------> closed, when both directions have ended
 
-An idle connection has no exchange and no timer but the one that ends it.
+An idle connection has no exchange and no timer but the one that ends it. A drain leaves it a short time, in which a
+request that is on its way still comes through; after that, and after a last answer to a request that was read whole,
+nobody is waited for.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class Downstream(Connection):
     """One client."""
 
     __slots__ = (
+        "all_read",
         "drained",
         "exchange",
         "half_closed",
@@ -95,10 +98,11 @@ class Downstream(Connection):
         self.drained = 0  # bytes of an unwanted body read so far
         self.head_begun = False  # whether some, but not all, of a head is here
         self.half_closed = False
+        self.all_read = True  # no body is left of which the client may still send us some
         self.serving = False  # whether `serve` is on the stack
         self.trusted = proxy.trusts(completion.peer)
         self.receive()
-        self.limit_read(self.timeouts.keep_alive_idle_s)
+        self.limit_read(self.timeouts.drain_idle_s if proxy.draining else self.timeouts.keep_alive_idle_s)
 
     # -- what bytes mean
 
@@ -162,8 +166,10 @@ class Downstream(Connection):
         timeouts = self.timeouts
         if self.codec.idle:
             self.head_begun = False  # it was an empty line, which is no head
-            if self.half_closed or self.proxy.draining:
+            if self.half_closed:
                 self.linger()
+            elif self.proxy.draining:
+                self.hurry()
             else:
                 self.limit_read(timeouts.keep_alive_idle_s)
         elif not self.head_begun:
@@ -208,6 +214,7 @@ class Downstream(Connection):
         assert exchange is not None
         self.stream = None
         self.exchange = None
+        self.all_read = exchange.body_ended and exchange.request is not NO_REQUEST
         if task.error is not None:
             self.proxy.stray_error(task)
             exchange.abandoned(task.error)
@@ -238,6 +245,7 @@ class Downstream(Connection):
             if isinstance(part, Data):
                 self.drained += len(part.data)
             if isinstance(part, Trailers) or (isinstance(part, Data) and part.ended):
+                self.all_read = True
                 self.after_request()
                 return
         self.linger()
@@ -271,13 +279,20 @@ class Downstream(Connection):
         self.send_eof()
         self.receive()
         self.limit_read(self.timeouts.linger_s)
+        if self.proxy.draining and self.all_read:
+            self.hurry()
 
     def drain(self) -> None:
         """The proxy is shutting down: end as soon as nothing is cut by it."""
         if self.state is State.BUSY:
-            self.codec.close_after()
-        elif self.state is State.IDLE and self.codec.idle:
-            self.linger()
+            if self.exchange is not None and not self.exchange.head_sent:  # else who was not told may send another
+                self.codec.close_after()
+        elif (self.state is State.IDLE and self.codec.idle) or (self.state is State.LINGERING and self.all_read):
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Wait for this client no longer than a drain does."""
+        self.limit_read(min(self.timeouts.drain_idle_s, self.read_by - self.machine.kernel.now))
 
     def cancel(self, error: ExchangeError) -> None:
         """End the exchange that runs."""
@@ -373,11 +388,14 @@ class OverCap(Downstream):
     def __init__(self, proxy: Proxy, completion: Accepted, obstacle: str) -> None:
         super().__init__(proxy, completion, None)
         self.obstacle = obstacle
-        self.limit_read(proxy.config.timeouts.head_timeout_s)
+        if not proxy.draining:
+            self.limit_read(proxy.config.timeouts.head_timeout_s)
 
     def wait_for_head(self) -> None:
-        if self.codec.idle and (self.half_closed or self.proxy.draining):
+        if self.codec.idle and self.half_closed:
             self.linger()
+        elif self.codec.idle and self.proxy.draining:
+            self.hurry()
         else:
             self.head_begun = not self.codec.idle  # the time for it runs since the beginning
 
