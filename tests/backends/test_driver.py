@@ -705,14 +705,20 @@ def test_to_gather_nothing_is_a_turn_in_which_only_time_has_passed(world: World)
     assert world.machine.heard == [None], "there was nothing to deliver"
 
 
-def test_an_alarm_that_rings_while_gathering_is_set_anew(world: World) -> None:
+def test_an_alarm_that_rings_while_gathering_is_told_behind_what_is_gathered(world: World) -> None:
+    first, second = two_that_are_read(world)
     world.machine.deadline = 101.0
     world.asks()
     assert world.driver.armed == [101.0]
+    turns = len(world.machine.heard)
     world.driver.gather()
-    world.driver.time = 101.0
+    first.received(b"a")
+    world.driver.time = 100.9995
     world.driver.ring()
+    second.received(b"b")
     world.driver.deliver()
+    assert world.machine.heard[turns:] == [Received(1, b"a"), Received(2, b"b"), None]
+    assert world.machine.times[-1] == 101.0
     assert world.driver.armed == [101.0, 101.0], "for the machine has not said that it is done with it"
 
 

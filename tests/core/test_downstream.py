@@ -400,8 +400,10 @@ def test_a_drain_without_patience_ends_what_is_idle_at_once() -> None:
     half = world.client()
     world.receives(half, GET[:5])
     world.gives(Drain(5))
+    world.wait(0)
     assert world.closing[client] is False
     world.receives(half, GET[5:])
+    world.wait(0)
     assert world.closing[half] is False
     assert status(world.sent(half)) == 200
     assert world.machine.finished

@@ -148,6 +148,8 @@ def test_a_window_that_ends_just_when_bytes_come_is_reckoned_with_them() -> None
     world.wait(17.49)
     world.now = 35.5  # the host was busy
     world.receives(client, b"x" * 999)
+    assert not world.sent(client), "what had come is heard first"
+    world.wait(0)
     is_last(world, client, world.sent(client), 408, "body_timeout")
 
 

@@ -247,6 +247,7 @@ class Driver(ABC):
         self._running = False
         self._gathering = False
         self._gathered_bytes = 0
+        self._rung = False  # while gathering
         self.draining = False
         self._turn = 0
         self._highest = 0  # the last number that the machine gave
@@ -315,10 +316,10 @@ class Driver(ABC):
         self.last_word(Finished(job, value, error), False)
 
     def ring(self) -> None:
-        """The alarm rings. It may do so early, or after the deadline has moved: it is not taken at its word."""
-        if self._running:
-            self._alarm_at = inf  # it is set anew when what is gathered has been delivered; or it is all over
-            return
+        """The alarm rings. It may do so early, or after the deadline has moved: it is not taken at its word. A loop
+        that is late first reads what is there, and then calls this."""
+        if self._running and not self._gathering:
+            return  # it is all over
         armed, self._alarm_at = self._alarm_at, inf
         deadline = self.machine.deadline
         if deadline is None:
@@ -330,7 +331,10 @@ class Driver(ABC):
             # Law 6. uvloop's timers come up to a millisecond early; by the clock's own time nothing would be due, and
             # with the deadline where it was nothing would be armed again.
             self.now = max(self.now, deadline)
-            self.post(None)
+            if self._gathering:
+                self._rung = True  # what was read comes first
+            else:
+                self.post(None)
 
     @property
     def is_running(self) -> bool:
@@ -409,7 +413,9 @@ class Driver(ABC):
                     self._write_all()
                     completion = self._next_due()
                 if completion is None:
-                    break
+                    if not self._rung:
+                        break
+                    self._rung = False
             deadline = self.machine.deadline
             if deadline is not None and deadline < self._alarm_at:
                 self._alarm_at = deadline

@@ -7,6 +7,8 @@ It is all that the threads backend has of an event loop. Rules:
   it hears must ask for less, and may do so then and not before.
 - A descriptor that was closed may have a new owner before the turn is over, who then hears what was meant for the old
   one. To be called for nothing must do no harm.
+- Who is ready is told first, and then what was due when that was asked: a loop that is late does not let a time limit
+  overtake what has come in time.
 - There is one alarm, which is a number. Timers are for what a backend must know of time by itself: when to try the next
   address of a name, and when to accept again.
 
@@ -129,16 +131,19 @@ class Loop:
     def turn(self, patience_s: float = _PATIENCE_S) -> None:
         """Wait for something to do, and do it."""
         wait_s = self.due - self.clock()
-        if wait_s <= 0.0:
-            self._strike()
-            wait_s = 0.0
-        elif wait_s > patience_s:
+        if wait_s > patience_s:
             wait_s = patience_s
+        elif wait_s < 0.0:
+            wait_s = 0.0
         handles = self.handles
-        for fd, events in self.poller.poll(wait_s, _EVENTS_MAX):
+        found = self.poller.poll(wait_s, _EVENTS_MAX)
+        polled_at = self.clock()
+        for fd, events in found:
             handle = handles.get(fd)
             if handle is not None:
                 handle.ready(events)
+        if self.due <= polled_at:
+            self._strike(polled_at)
         self.on_turned()
 
     def close(self) -> None:
@@ -181,8 +186,7 @@ class Loop:
         self.on_timer()
         return timer
 
-    def _strike(self) -> None:
-        now = self.clock()
+    def _strike(self, now: float) -> None:
         timers = self._timers
         while timers and timers[0][0] <= now:
             call = heapq.heappop(timers)[2].call

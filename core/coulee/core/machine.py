@@ -1,9 +1,9 @@
 """What every machine on the seam shares: a kernel, a table of connections, and one turn of `handle`.
 
-One turn: take in the completion, ring the alarms that are due, step what became ready until nothing is. What a
-connection sends in it is one `Send`, made when the first of it is known and added to until the turn is over. The
-completion comes before the alarms, because what arrived in time must not be overtaken by a deadline that passed while
-the host was busy.
+One turn: take in the completion, or ring the alarms that are due, and step what became ready until nothing is. What a
+connection sends in it is one `Send`, made when the first of it is known and added to until the turn is over. Alarms
+ring in a turn without a completion only, for which the host first hands over what has come: what arrived in time must
+not be overtaken by a deadline that passed while the host was busy.
 """
 
 from __future__ import annotations
@@ -107,12 +107,11 @@ class KernelMachine:
                 self.connections[completion.conn].received(completion.data)
             elif completion is not None:
                 self._dispatch[type(completion)](self, completion)
-            elif not self._started:
-                self._started = True
-                self.start()
-            heap = kernel.heap
-            if heap and heap[0][0] <= now:
-                kernel.run()  # before the alarms: what came in time must not be overtaken by one that rings late
+            else:
+                if not self._started:
+                    self._started = True
+                    self.start()
+                kernel.run()
                 kernel.expire(now)
             if kernel.ready:
                 kernel.run()

@@ -216,7 +216,10 @@ class Machine(Protocol):
         ...
 
     def handle(self, completion: Completion | None, now: float) -> list[Operation]:
-        """Take in what the world answers, or None where only time has passed; return what to do now."""
+        """Take in what the world answers, or None where time has passed; return what to do now.
+
+        Time limits run out only with None. So whoever is late hands over what has come before it says that.
+        """
         ...
 
     @property
