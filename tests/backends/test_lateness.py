@@ -1,4 +1,4 @@
-"""A loop that is late: what has come in time is heard before the time limit that has passed meanwhile, on each backend."""
+"""A loop that is late: what has come in time is heard before the time limit that has passed meanwhile."""
 
 from __future__ import annotations
 

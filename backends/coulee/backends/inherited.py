@@ -39,12 +39,17 @@ def given(address: Address) -> list[socket.socket] | None:
     lent: list[socket.socket] = []
     try:
         for original in originals:
-            lent.append(sockets.lend(original))
+            lent.append(sockets.lend(original))  # noqa: PERF401 - those before one that fails have to be closed
     except OSError:
         for sock in lent:
             sock.close()
         raise
     return lent
+
+
+def same(one: Address, other: Address) -> bool:
+    """Whether two addresses are one, however they are written."""
+    return _key(one) == _key(other)
 
 
 def take_back() -> dict[Address, list[socket.socket]]:

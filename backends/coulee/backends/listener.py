@@ -40,7 +40,7 @@ class Listener(ABC):
     def close(self) -> None:
         """Close the socket, or give up opening it. Nothing may be called on this listener afterwards."""
 
-    def welcome(self) -> None:
+    def welcome(self) -> None:  # noqa: B027 - most have nothing to do
         """The machine is about to be told to stop: let in who waits already, as far as there are credits. For a
         backend where nobody else may be told of them."""
 

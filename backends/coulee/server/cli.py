@@ -23,6 +23,7 @@ from coulee.server.console import Console
 from coulee.server.holder import holder_of
 from coulee.server.load import LoadError, load_proxy
 from coulee.server.replaying import replay
+from coulee.server.systemd import SYSTEMD, Service, listen_at
 
 CANNOT_LISTEN: Final = 3
 
@@ -55,7 +56,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         first = args[0]
-        if self.get_command(ctx, first) is None and (":" in first or first.isdigit()):
+        if self.get_command(ctx, first) is None and (":" in first or first.isdigit() or first == SYSTEMD):
             return super().resolve_command(ctx, ["serve", *args])
         return super().resolve_command(ctx, args)
 
@@ -104,34 +105,36 @@ def serve(
 ) -> None:
     """Listen at LISTEN (HOST:PORT, :PORT or unix:/PATH) and pass requests on to the origins given with --to.
 
-    The word `serve` may be left out.
+    A socket that systemd hands over for LISTEN is used; `systemd` for LISTEN stands for all that it hands over. The
+    word `serve` may be left out.
     """
     if not urls:
         raise click.UsageError(f"no origin given: try coulee {listen} --to http://127.0.0.1:9000")
-    address = _address(listen)
+    addresses = _addresses(listen)
     try:
         proxy = Proxy(Cluster(*urls))
     except ValueError as error:
         raise click.UsageError(f"--to: {error}") from None
     _choose_codec(proxy, http1_codec)
-    _run(proxy, [address], backend, form, quiet, grace_s, f"coulee {listen} {' '.join(f'--to {url}' for url in urls)}")
+    _run(proxy, addresses, backend, form, quiet, grace_s, f"coulee {listen} {' '.join(f'--to {url}' for url in urls)}")
 
 
 @main.command()
 @click.argument("target", metavar="FILE.py|MODULE[:NAME]")
-@click.option("--listen", default="127.0.0.1:8000", show_default=True, help="HOST:PORT, :PORT or unix:/PATH.")
+@click.option("--listen", default="127.0.0.1:8000", show_default=True,
+              help="HOST:PORT, :PORT or unix:/PATH; or `systemd`, for the sockets that it hands over.")  # fmt: skip
 @_shared_options
 def run(
     target: str, listen: str, backend: str, http1_codec: Codec | None, form: str | None, quiet: bool, grace_s: float
 ) -> None:
     """Run the Proxy that a Python file or module makes."""
-    address = _address(listen)
+    addresses = _addresses(listen)
     try:
         proxy = load_proxy(target)
     except LoadError as error:
         _stop(str(error), 2)
     _choose_codec(proxy, http1_codec)
-    _run(proxy, [address], backend, form, quiet, grace_s, f"coulee run {target} --listen {listen}")
+    _run(proxy, addresses, backend, form, quiet, grace_s, f"coulee run {target} --listen {listen}")
 
 
 @main.command()
@@ -178,11 +181,15 @@ def _run(
         print(f"coulee ({backend}) {event.text}", file=sys.stderr, flush=True)
         say_what_is_down(proxy, console.errors)
 
+    service = Service()
     console.on_listening = say_ready
+    console.on_draining = service.draining
     _need_library(backend)
     chosen = BACKENDS[backend]
     try:
-        importlib.import_module(chosen.module).run(proxy, listen, reporter=console, grace_s=grace_s, **chosen.options)
+        importlib.import_module(chosen.module).run(
+            proxy, listen, reporter=console, grace_s=grace_s, on_ready=service.ready, **chosen.options
+        )
     except OSError as error:
         if console.listen_failed is None:
             _stop(str(error), 1)
@@ -212,6 +219,13 @@ def _cannot_listen(listen: list[Address], console: Console, command: str) -> Non
 def _address(text: str) -> Address:
     try:
         return parse_address(text)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _addresses(text: str) -> list[Address]:
+    try:
+        return listen_at(text)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

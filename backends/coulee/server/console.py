@@ -35,6 +35,7 @@ class Console:
         self.colours = form == "short" and self.out.isatty()
         self.listen_failed: Event | None = None
         self.on_listening: Callable[[Event], None] | None = None
+        self.on_draining: Callable[[Event], None] | None = None
 
     def __call__(self, record: object) -> None:
         """Print one record."""
@@ -59,8 +60,11 @@ class Console:
                 self._print_to(self.errors, escaped(line))
         elif event.name == "retry" and self.form == "short":
             self._print(escaped(f"{clock(event.at)} ! {event.text}"))
-        elif event.name == "draining" and self.form == "short" and event.fields.get("grace_s"):
-            self._print(f"{clock(event.at)} {event.text}")
+        elif event.name == "draining":
+            if self.on_draining is not None:
+                self.on_draining(event)
+            if self.form == "short" and event.fields.get("grace_s"):
+                self._print(f"{clock(event.at)} {event.text}")
 
     def _print(self, line: str) -> None:
         try:
