@@ -1,15 +1,15 @@
-"""The command line: `coulee LISTEN --to URL`, `coulee run FILE`, `coulee demo`.
+"""The command line: `coulee LISTEN --to URL`, `coulee run FILE`, `coulee reload`, `coulee status`, `coulee demo`.
 
-Exit codes: 0 all went well, 1 something failed while running, 2 wrong usage or configuration, 3 cannot listen. Whatever
-the user did wrong is answered by one line that says what, where, and what to do.
+Exit codes: 0 all went well, 1 something failed while running, 2 wrong usage or configuration, 3 cannot listen, 4 there
+is no supervisor to talk to. Whatever the user did wrong is answered by one line that says what, where, and what to do.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
@@ -20,30 +20,13 @@ from coulee.core import Proxy
 from coulee.core.seam import Address
 from coulee.lb import Cluster
 from coulee.server.console import Console
-from coulee.server.holder import holder_of
+from coulee.server.control import reload, status
+from coulee.server.handover import offered
 from coulee.server.load import LoadError, load_proxy
 from coulee.server.replaying import replay
+from coulee.server.program import BACKENDS, Failure, Program, cannot_listen, need_library
 from coulee.server.systemd import SYSTEMD, Service, listen_at
 
-CANNOT_LISTEN: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """A choice of --backend: the module that has its `run`, what else `run` is to know, and the library it needs."""
-
-    module: str
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    library: str = ""  # also the name of the extra that installs it
-
-
-BACKENDS: Final = {
-    "asyncio": Backend("coulee.backends.asyncio"),
-    "uvloop": Backend("coulee.backends.asyncio", {"uvloop": True}, "uvloop"),
-    "trio": Backend("coulee.backends.trio", library="trio"),
-    "curio": Backend("coulee.backends.curio", library="curio"),
-    "threads": Backend("coulee.backends.threads"),
-}
 DEMO_BACKENDS: Final = ("asyncio", "uvloop")  # the demo's own client and clock are asyncio's
 CODECS: Final = ("own", "h11")
 Codec: TypeAlias = Literal["own", "h11"]
@@ -73,6 +56,12 @@ def _shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--quiet", is_flag=True, help="The same as --log none."),
         click.option("--grace", "grace_s", type=click.FloatRange(min=0), default=30.0, show_default=True,
                      help="Seconds that running requests get when coulee is stopped."),
+        click.option("--workers", type=click.IntRange(min=1), default=None, metavar="N",
+                     help="Run N processes, and one that minds them: it replaces those that die, and all of them on "
+                     "SIGHUP or coulee reload [default: this process alone]."),
+        click.option("--worker-timeout", "silence_max_s", type=click.FloatRange(min=0), default=60.0, show_default=True,
+                     metavar="SECONDS", help="Kill a worker whose loop does not turn for so long, or that is not ready "
+                     "so long after its start; 0 never."),
     ):  # fmt: skip
         function = option(function)
     return function
@@ -85,7 +74,7 @@ def main() -> None:
 
     \b
     coulee 127.0.0.1:8000 --to http://127.0.0.1:9000 --to http://127.0.0.1:9001
-    coulee run app.py
+    coulee run app.py --workers 2
     coulee demo
     """
 
@@ -94,15 +83,7 @@ def main() -> None:
 @click.argument("listen")
 @click.option("--to", "urls", multiple=True, metavar="URL", help="An origin; give it again for each further one.")
 @_shared_options
-def serve(
-    listen: str,
-    urls: tuple[str, ...],
-    backend: str,
-    http1_codec: Codec | None,
-    form: str | None,
-    quiet: bool,
-    grace_s: float,
-) -> None:
+def serve(listen: str, urls: tuple[str, ...], **options: Any) -> None:
     """Listen at LISTEN (HOST:PORT, :PORT or unix:/PATH) and pass requests on to the origins given with --to.
 
     A socket that systemd hands over for LISTEN is used; `systemd` for LISTEN stands for all that it hands over. The
@@ -112,11 +93,11 @@ def serve(
         raise click.UsageError(f"no origin given: try coulee {listen} --to http://127.0.0.1:9000")
     addresses = _addresses(listen)
     try:
-        proxy = Proxy(Cluster(*urls))
+        cluster = Cluster(*urls)
     except ValueError as error:
         raise click.UsageError(f"--to: {error}") from None
-    _choose_codec(proxy, http1_codec)
-    _run(proxy, addresses, backend, form, quiet, grace_s, f"coulee {listen} {' '.join(f'--to {url}' for url in urls)}")
+    command = f"coulee {listen} {' '.join(f'--to {url}' for url in urls)}"
+    _run(lambda: Proxy(cluster), addresses, command, **options)
 
 
 @main.command()
@@ -124,17 +105,13 @@ def serve(
 @click.option("--listen", default="127.0.0.1:8000", show_default=True,
               help="HOST:PORT, :PORT or unix:/PATH; or `systemd`, for the sockets that it hands over.")  # fmt: skip
 @_shared_options
-def run(
-    target: str, listen: str, backend: str, http1_codec: Codec | None, form: str | None, quiet: bool, grace_s: float
-) -> None:
+def run(target: str, listen: str, **options: Any) -> None:
     """Run the Proxy that a Python file or module makes."""
-    addresses = _addresses(listen)
-    try:
-        proxy = load_proxy(target)
-    except LoadError as error:
-        _stop(str(error), 2)
-    _choose_codec(proxy, http1_codec)
-    _run(proxy, addresses, backend, form, quiet, grace_s, f"coulee run {target} --listen {listen}")
+    _run(lambda: load_proxy(target), _addresses(listen), f"coulee run {target} --listen {listen}", **options)
+
+
+main.add_command(reload)
+main.add_command(status)
 
 
 @main.command()
@@ -152,68 +129,82 @@ def demo(listen: str, traffic: float, backend: str) -> None:
     address = _address(listen)
     if isinstance(address, str):
         raise click.UsageError("the demo listens at HOST:PORT, so that a browser finds it")
-    _need_library(backend)
+    try:
+        need_library(backend)
+    except Failure as failure:
+        _stop(str(failure), failure.code)
     loop_factory = importlib.import_module("uvloop").new_event_loop if backend == "uvloop" else None
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(run_demo(address, traffic, console))
     if console.listen_failed is not None:
-        _cannot_listen([address], console, f"coulee demo --listen {listen}")
+        failed = cannot_listen(address, console.listen_failed.text, f"coulee demo --listen {listen}")
+        _stop(str(failed), failed.code)
 
 
 main.add_command(replay)
 
 
-def _choose_codec(proxy: Proxy, http1_codec: Codec | None) -> None:
-    """What the command line says counts more than what the program said."""
-    if http1_codec is not None:
-        proxy.config = replace(proxy.config, http1_codec=http1_codec)
-
-
 def _run(
-    proxy: Proxy, listen: list[Address], backend: str, form: str | None, quiet: bool, grace_s: float, command: str
+    make: Callable[[], Proxy],
+    listen: list[Address],
+    command: str,
+    *,
+    backend: str,
+    http1_codec: Codec | None,
+    form: str | None,
+    quiet: bool,
+    grace_s: float,
+    workers: int | None,
+    silence_max_s: float,
 ) -> None:
-    """Run a proxy until it is told to stop; leave with the right code."""
+    """Run a program until it is told to stop; leave with the right code."""
+
+    def chosen() -> Proxy:
+        proxy = make()
+        if http1_codec is not None:  # what the command line says counts more than what the program said
+            proxy.config = replace(proxy.config, http1_codec=http1_codec)
+        return proxy
+
+    form = "none" if quiet else form or ("short" if sys.stdout.isatty() else "json")
+    program = Program(chosen, listen, backend, form, grace_s, command)
+    try:
+        need_library(backend)
+        if workers is None:
+            _run_alone(program)
+        else:
+            sys.exit(_run_workers(program, workers, silence_max_s))
+    except LoadError as error:
+        _stop(str(error), 2)
+    except Failure as failure:
+        _stop(str(failure), failure.code)
+
+
+def _run_alone(program: Program) -> None:
+    """In this process."""
+    from coulee.server.hangup import explain_signals
     from coulee.server.watch import say_what_is_down
 
-    console = Console("none" if quiet else form or ("short" if sys.stdout.isatty() else "json"))
+    console = Console(program.form)
+    proxy = program.make()
 
     def say_ready(event: Any) -> None:
-        print(f"coulee ({backend}) {event.text}", file=sys.stderr, flush=True)
+        print(f"coulee ({program.backend}) {event.text}", file=sys.stderr, flush=True)
         say_what_is_down(proxy, console.errors)
 
     service = Service()
     console.on_listening = say_ready
     console.on_draining = service.draining
-    _need_library(backend)
-    chosen = BACKENDS[backend]
-    try:
-        importlib.import_module(chosen.module).run(
-            proxy, listen, reporter=console, grace_s=grace_s, on_ready=service.ready, **chosen.options
-        )
-    except OSError as error:
-        if console.listen_failed is None:
-            _stop(str(error), 1)
-    if console.listen_failed is not None:
-        _cannot_listen(listen, console, command)
+    explain_signals()
+    program.run(proxy, console, service.ready)
 
 
-def _cannot_listen(listen: list[Address], console: Console, command: str) -> None:
-    """Say who is in the way."""
-    assert console.listen_failed is not None
-    address = listen[0]
-    why = console.listen_failed.text
-    if isinstance(address, str):
-        _stop(f"cannot listen on {address}: {why}", CANNOT_LISTEN)
-    host, port = address
-    holder = holder_of(port) if "in use" in why else None
-    if holder is not None:
-        why = f"in use by {holder}"
-    elif "ermission" in why and port < 1024:
-        why = "ports below 1024 need root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)"
-    elif "in use" not in why:
-        _stop(f"cannot listen on {host}:{port}: {why}", CANNOT_LISTEN)  # another port would not help
-    free = command.replace(f":{port}", f":{port + 1 if port >= 1024 else 8000}", 1)
-    _stop(f"cannot listen on {host}:{port}: {why}. Try: {free}", CANNOT_LISTEN)
+def _run_workers(program: Program, workers: int, silence_max_s: float) -> int:
+    """In several: this goes on in the supervisor and in each worker. The exit code."""
+    from coulee.server.processes import supervise
+    from coulee.server.worker import Post, work
+
+    outcome = supervise(program, workers, silence_max_s)
+    return work(program, outcome) if isinstance(outcome, Post) else outcome
 
 
 def _address(text: str) -> Address:
@@ -225,16 +216,9 @@ def _address(text: str) -> Address:
 
 def _addresses(text: str) -> list[Address]:
     try:
-        return listen_at(text)
+        return offered() or listen_at(text)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-
-
-def _need_library(backend: str) -> None:
-    """Say what is missing before anything starts."""
-    library = BACKENDS[backend].library
-    if library and importlib.util.find_spec(library) is None:
-        _stop(f'--backend {backend} needs: pip install "coulee[{library}]"', 2)
 
 
 def _stop(message: str, code: int) -> NoReturn:
