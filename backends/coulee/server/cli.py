@@ -161,8 +161,7 @@ def _run(
 
     def chosen() -> Proxy:
         proxy = make()
-        if http1_codec is not None:  # what the command line says counts more than what the program said
-            proxy.config = replace(proxy.config, http1_codec=http1_codec)
+        _choose_codec(proxy, http1_codec)
         return proxy
 
     form = "none" if quiet else form or ("short" if sys.stdout.isatty() else "json")
@@ -177,6 +176,12 @@ def _run(
         _stop(str(error), 2)
     except Failure as failure:
         _stop(str(failure), failure.code)
+
+
+def _choose_codec(proxy: Proxy, http1_codec: Codec | None) -> None:
+    """What the command line says counts more than what the program said."""
+    if http1_codec is not None:
+        proxy.config = replace(proxy.config, http1_codec=http1_codec)
 
 
 def _run_alone(program: Program) -> None:

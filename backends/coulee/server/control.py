@@ -25,6 +25,8 @@ from typing import Any, Final, NoReturn, cast
 
 import click
 
+from coulee.server.supervisor import counted
+
 CONNECTIONS_MAX: Final = 64
 REQUEST_BYTES_MAX: Final = 4096
 NOBODY_THERE: Final = 4  # the exit code
@@ -229,7 +231,7 @@ def status(control: str | None, as_json: bool) -> None:
     where = ", ".join(answer["listen"])
     click.echo(f"pid {answer['pid']}: {answer['state']} at {where} for {answer['age_s']:.0f} s: {answer['command']}")
     for worker in answer["workers"]:
-        restarts = f", {worker['restarts']} restarts" if worker["restarts"] else ""
+        restarts = f", {counted(worker['restarts'], 'restart')}" if worker["restarts"] else ""
         click.echo(f"  worker {worker['pid']}: {worker['state']}, generation {worker['generation']}, "
                    f"{worker['age_s']:.0f} s{restarts}")  # fmt: skip
 
