@@ -149,7 +149,7 @@ def start_fails(folder: Path, *args: str) -> tuple[str, int]:
 def test_a_program_that_cannot_start_is_one_line_with_its_place_and_code_2(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("x = 1\ndef f(:\n")
     said, code = start_fails(tmp_path, "run", "app.py", "--listen", f"{HOST}:0", "--workers", "2")
-    assert (said, code) == ("coulee: app.py:2: invalid syntax\n", 2)
+    assert (said, code) == (f"coulee: {tmp_path}/app.py:2: invalid syntax\n", 2)
 
 
 def test_a_program_that_ends_while_it_starts_is_one_line_and_its_code(tmp_path: Path) -> None:
