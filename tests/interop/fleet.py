@@ -82,7 +82,8 @@ class Fleet:
         with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as errors:
             self.process = subprocess.Popen(
                 [COULEE, "run", str(self.app), "--listen", listen, *args],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=self.environment, **options,
+                stdin=subprocess.DEVNULL, stdout=options.pop("stdout", out), stderr=errors, env=self.environment,
+                **options,
             )  # fmt: skip
         self.port = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import signal
@@ -505,3 +506,37 @@ def test_the_watchdog_is_not_told_when_all_workers_hang(tmp_path: Path, monkeypa
             return False
 
         until(silent, "the watchdog hears nothing")
+
+
+# -------------------------------------------------------------------------------------------------------- what they say
+
+
+def test_the_lines_of_all_workers_are_whole() -> None:
+    """In a pipe, where lines shorter than 4 KiB are never mixed."""
+    reading, writing = os.pipe()
+    found: list[str] = []
+
+    def read() -> None:
+        with open(reading) as lines:
+            found.extend(lines)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    long = "x" * 3000
+    with fleet("--workers", "2", "--log", "json", stdout=writing) as running:
+        os.close(writing)
+
+        def ask() -> None:
+            for number in range(100):
+                running.get(f"/{threading.current_thread().name}/{number}/{long}")
+
+        threads = [threading.Thread(target=ask, name=f"t{number}") for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WITHIN_S)
+        running.process.terminate()
+        assert running.process.wait(WITHIN_S) == 0
+    reader.join(WITHIN_S)
+    targets = sorted(json.loads(line)["target"] for line in found)
+    assert targets == sorted(f"/t{thread}/{number}/{long}" for thread in range(6) for number in range(100))

@@ -1,0 +1,216 @@
+"""Reloads and killed workers under the load of wrk and of a client that checks each answer.
+
+The short form runs with every test run; RELOADS=20 KILLS=5 makes it the long one (`make reloads`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+import pytest
+
+from coulee.server.control import ask
+from tests.interop.fleet import HOST, WITHIN_S, Fleet, alive, app, fleet, until
+
+if TYPE_CHECKING:
+    from tests.interop.conftest import Nginx
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the tests look at processes in Linux's /proc"),
+    pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed (Debian: wrk)"),
+]
+
+RELOADS = int(os.environ.get("RELOADS", "4"))
+KILLS = int(os.environ.get("KILLS", "2"))
+CONNECTIONS = 200
+CHECKED = 8  # connections of the client that checks
+UNDER_WAY_S = 0.3  # of load, between two events
+
+
+@dataclass
+class Wrk:
+    """What wrk reports."""
+
+    requests: int
+    connect: int = 0
+    read: int = 0
+    write: int = 0
+    timeout: int = 0
+    other_statuses: int = 0
+
+    @property
+    def errors(self) -> tuple[int, int, int, int, int]:
+        return self.connect, self.read, self.write, self.timeout, self.other_statuses
+
+
+@contextlib.contextmanager
+def wrk(port: int) -> Generator[list[Wrk], None, None]:
+    """wrk with 200 connections while the block lasts; then what it reports is in the list."""
+    command = ["wrk", "-t2", f"-c{CONNECTIONS}", "-d1h", "--timeout", "10s", f"http://{HOST}:{port}/origin"]
+    found: list[Wrk] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield found
+        finally:
+            process.send_signal(signal.SIGINT)
+            text, _ = process.communicate(timeout=WITHIN_S)
+    total = re.search(r"(\d+) requests in", text)
+    assert total is not None, text
+    errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    others = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    counts = map(int, errors.groups()) if errors else (0, 0, 0, 0)
+    found.append(Wrk(int(total[1]), *counts, other_statuses=int(others[1]) if others else 0))
+
+
+@dataclass
+class Client:
+    """Keep-alive connections, each in a thread: a request, the whole answer, checked, and the next.
+
+    `lost` has, for each request that was not answered, the process that had that connection, 0 where none had said so.
+    """
+
+    port: int
+    answered: int = 0
+    versions: set[str] = field(default_factory=set)
+    lost: list[int] = field(default_factory=list)
+    wrong: list[bytes] = field(default_factory=list)
+    over: bool = False
+
+    def __post_init__(self) -> None:
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(CHECKED)]
+
+    def __enter__(self) -> Self:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over = True
+        for thread in self.threads:
+            thread.join(WITHIN_S)
+            assert not thread.is_alive()
+
+    def _run(self) -> None:
+        while not self.over:
+            with socket.create_connection((HOST, self.port), timeout=WITHIN_S) as sock:
+                self._converse(sock)
+
+    def _converse(self, sock: socket.socket) -> None:
+        pid = 0
+        while not self.over:
+            if select.select([sock], [], [], 0)[0]:
+                return  # closed while nothing was asked: nothing is lost
+            try:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                answer = self._answer(sock)
+            except (OSError, EOFError):
+                with self.lock:
+                    self.lost.append(pid)
+                return
+            head, _, body = answer.partition(b"\r\n\r\n")
+            found = re.fullmatch(rb"(\w+) (\d+)", body)
+            with self.lock:
+                if found is None or not head.startswith(b"HTTP/1.1 200 OK\r\n"):
+                    self.wrong.append(answer)
+                    return
+                self.answered += 1
+                self.versions.add(found[1].decode())
+            pid = int(found[2])
+            if b"connection: close" in head.lower():
+                return
+
+    def _answer(self, sock: socket.socket) -> bytes:
+        answer = b""
+        length = -1
+        while length < 0 or len(answer) < length:
+            data = sock.recv(65536)
+            if not data:
+                raise EOFError
+            answer += data
+            head, mark, _ = answer.partition(b"\r\n\r\n")
+            if mark and length < 0:
+                found = re.search(rb"(?i)content-length: (\d+)", head)
+                assert found is not None, answer
+                length = len(head) + len(mark) + int(found[1])
+        return answer
+
+
+def reload_with(running: Fleet, version: str, origin: str) -> None:
+    running.app.write_text(app(version, origin))
+    answer = ask(running.folder / "coulee" / f"{running.process.pid}.sock", {"do": "reload"})
+    assert answer["ok"], answer
+
+
+def under_load(client: Client) -> None:
+    """Until there has been some more of it."""
+    began, before = time.monotonic(), client.answered
+    until(lambda: time.monotonic() > began + UNDER_WAY_S and client.answered > before + CHECKED, "answers come")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("backend", ["asyncio", "threads"])
+def test_a_reload_loses_no_request(backend: str, nginx: Nginx) -> None:
+    with fleet("--workers", "2", "--backend", backend, "--log", "json", origin=nginx.url) as running:
+        versions = [f"v{number}" for number in range(RELOADS)]
+        client = Client(running.port)
+        with wrk(running.port) as report, client:
+            under_load(client)
+            for version in versions:
+                reload_with(running, version, nginx.url)
+                under_load(client)
+        [told] = report
+        print(f"{backend}: {RELOADS} reloads, {told.requests} requests of wrk and {client.answered} checked ones, "
+              f"errors {told.errors}, lost {client.lost}")  # fmt: skip
+        assert told.requests > 100
+        assert told.errors == (0, 0, 0, 0, 0)
+        assert (client.lost, client.wrong) == ([], [])
+        assert client.versions == {"one", *versions}
+        # One line for each request, and each of them whole; those of wrk that it cut off at its end have one too.
+        until(lambda: len(running.workers()) == len(running.status()["workers"]), "the old ones end")
+        running.process.terminate()
+        assert running.process.wait(WITHIN_S) == 0
+        answered = sum(record["status"] == 200 and not record["reason"] for record in running.records)
+        assert 0 <= answered - told.requests - client.answered <= CONNECTIONS
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("backend", ["asyncio", "threads"])
+def test_a_killed_worker_loses_what_it_had_and_nothing_else(backend: str, nginx: Nginx) -> None:
+    with fleet("--workers", "2", "--backend", backend, "--quiet", origin=nginx.url) as running:
+        client = Client(running.port)
+        killed: set[int] = set()
+        with wrk(running.port) as report, client:
+            under_load(client)
+            for _ in range(KILLS):
+                worker = running.workers()[0]
+                os.kill(worker, signal.SIGKILL)
+                killed.add(worker)
+                until(lambda: not alive(worker) and len(running.workers()) == 2, "it is replaced")  # noqa: B023
+                under_load(client)
+        [told] = report
+        print(f"{backend}: {KILLS} kills, {told.requests} requests of wrk and {client.answered} checked ones, "
+              f"errors {told.errors}, lost {len(client.lost)}")  # fmt: skip
+        assert (told.connect, told.timeout, told.other_statuses) == (0, 0, 0)
+        assert told.read + told.write <= KILLS * CONNECTIONS
+        assert client.wrong == []
+        assert set(client.lost) <= killed | {0}
+        assert len(client.lost) <= KILLS * CHECKED
+        # And nothing is lost behind that.
+        with wrk(running.port) as report, Client(running.port) as client:
+            under_load(client)
+        assert report[0].errors == (0, 0, 0, 0, 0)
+        assert (client.lost, client.wrong) == ([], [])
