@@ -319,9 +319,7 @@ class ThreadsDriver(NonblockingDriver):
 
     def start_job(self, job: int, mode: Literal["blocking", "native"], call: Callable[[], Any]) -> tuple[int, Result]:
         running = self.running
-        future: Result = (
-            running.pool.submit(called, call) if mode == "blocking" else running.native.submit(call)
-        )
+        future: Result = running.pool.submit(called, call) if mode == "blocking" else running.native.submit(call)
         future.add_done_callback(partial(self._job_done, job))
         return job, future
 

@@ -1,4 +1,5 @@
-"""The command line: `coulee LISTEN --to URL`, `coulee run FILE`, `coulee reload`, `coulee status`, `coulee demo`.
+"""The command line: `coulee LISTEN --to URL`, `coulee run FILE`, `coulee demo`, and what is done about those that run:
+`coulee reload`, `coulee status`, `coulee replay`.
 
 Exit codes: 0 all went well, 1 something failed while running, 2 wrong usage or configuration, 3 cannot listen, 4 there
 is no supervisor to talk to. Whatever the user did wrong is answered by one line that says what, where, and what to do.
@@ -23,8 +24,10 @@ from coulee.server.console import Console
 from coulee.server.control import reload, status
 from coulee.server.handover import offered
 from coulee.server.load import LoadError, load_proxy
-from coulee.server.replaying import replay
 from coulee.server.program import BACKENDS, Failure, Program, cannot_listen, need_library
+from coulee.server.recording import Records
+from coulee.server.redaction import Redaction
+from coulee.server.replaying import replay
 from coulee.server.systemd import SYSTEMD, Service, listen_at
 
 DEMO_BACKENDS: Final = ("asyncio", "uvloop")  # the demo's own client and clock are asyncio's
@@ -62,6 +65,11 @@ def _shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--worker-timeout", "silence_max_s", type=click.FloatRange(min=0), default=60.0, show_default=True,
                      metavar="SECONDS", help="Kill a worker whose loop does not turn for so long, or that is not ready "
                      "so long after its start; 0 never."),
+        click.option("--record", metavar="FILE", help="Write down all that the proxy is told, for coulee replay."),
+        click.option("--record-ring", "ring_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+                     help="Record the last SECONDS in memory, and write FILE when a filter, or coulee itself, fails."),
+        click.option("--record-redact", "redact", metavar="WORD,...", help="Do not record bodies, query, credentials, "
+                     "fields (all but those that frame), or a field of this name."),
     ):  # fmt: skip
         function = option(function)
     return function
@@ -97,7 +105,7 @@ def serve(listen: str, urls: tuple[str, ...], **options: Any) -> None:
     except ValueError as error:
         raise click.UsageError(f"--to: {error}") from None
     command = f"coulee {listen} {' '.join(f'--to {url}' for url in urls)}"
-    _run(lambda: Proxy(cluster), addresses, command, **options)
+    _run(lambda: Proxy(cluster), addresses, command, {"origins": list(urls)}, **options)
 
 
 @main.command()
@@ -107,7 +115,8 @@ def serve(listen: str, urls: tuple[str, ...], **options: Any) -> None:
 @_shared_options
 def run(target: str, listen: str, **options: Any) -> None:
     """Run the Proxy that a Python file or module makes."""
-    _run(lambda: load_proxy(target), _addresses(listen), f"coulee run {target} --listen {listen}", **options)
+    command = f"coulee run {target} --listen {listen}"
+    _run(lambda: load_proxy(target), _addresses(listen), command, {"program": target}, **options)
 
 
 main.add_command(reload)
@@ -148,6 +157,7 @@ def _run(
     make: Callable[[], Proxy],
     listen: list[Address],
     command: str,
+    about: dict[str, Any],
     *,
     backend: str,
     http1_codec: Codec | None,
@@ -156,6 +166,9 @@ def _run(
     grace_s: float,
     workers: int | None,
     silence_max_s: float,
+    record: str | None,
+    ring_s: float | None,
+    redact: str | None,
 ) -> None:
     """Run a program until it is told to stop; leave with the right code."""
 
@@ -165,7 +178,8 @@ def _run(
         return proxy
 
     form = "none" if quiet else form or ("short" if sys.stdout.isatty() else "json")
-    program = Program(chosen, listen, backend, form, grace_s, command)
+    records = _records(record, ring_s, redact, {**about, "backend": backend})
+    program = Program(chosen, listen, backend, form, grace_s, command, records)
     try:
         need_library(backend)
         if workers is None:
@@ -176,6 +190,18 @@ def _run(
         _stop(str(error), 2)
     except Failure as failure:
         _stop(str(failure), failure.code)
+
+
+def _records(path: str | None, ring_s: float | None, redact: str | None, about: dict[str, Any]) -> Records | None:
+    """What is to be recorded."""
+    if path is None:
+        if ring_s is not None or redact is not None:
+            raise click.UsageError("there is nothing to record without --record FILE")
+        return None
+    try:
+        return Records(path, ring_s, None if redact is None else Redaction(redact.split(",")), about)
+    except ValueError as error:
+        raise click.UsageError(f"--record-redact: {error}") from None
 
 
 def _choose_codec(proxy: Proxy, http1_codec: Codec | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from coulee.core import Proxy
 from coulee.core.seam import Address
 from coulee.server.console import Console
 from coulee.server.holder import holder_of
+from coulee.server.recording import NotWritable, Records
 
 CANNOT_LISTEN: Final = 3  # the exit code
 
@@ -56,6 +58,7 @@ class Program:
     form: str  # of the access lines
     grace_s: float
     command: str
+    records: Records | None = None
 
     def run(self, proxy: Proxy, console: Console, on_ready: Callable[[Any], object] | None = None,
             *, is_worker: bool = False) -> None:  # fmt: skip
@@ -63,9 +66,12 @@ class Program:
         chosen = BACKENDS[self.backend]
         options = {**chosen.options, **chosen.worker_options} if is_worker else chosen.options
         try:
-            importlib.import_module(chosen.module).run(
-                proxy, self.listen, reporter=console, grace_s=self.grace_s, on_ready=on_ready, **options
-            )
+            with nullcontext(proxy) if self.records is None else self.records.around(proxy, is_worker) as definition:
+                importlib.import_module(chosen.module).run(
+                    definition, self.listen, reporter=console, grace_s=self.grace_s, on_ready=on_ready, **options
+                )
+        except NotWritable as error:
+            raise Failure(str(error), 2) from error
         except OSError as error:
             if console.listen_failed is None:
                 raise Failure(str(error), 1) from error

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from coulee.backends.recorder import Recorder
+from coulee.backends.recorder import Recorder, open_private
 from coulee.backends.recording import Header
 from coulee.backends.ring import Ring
 from coulee.core import Access, Config, Event, Proxy
+from coulee.core.seam import Machine
 from coulee.lb import Cluster
 from coulee.server.load import load_proxy
 from coulee.server.redaction import Redaction
+
+
+class NotWritable(Exception):
+    """A place where no recording can be written: one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +34,36 @@ class Records:
     redaction: Redaction | None = None
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def wrap(self, proxy: Proxy, say: Callable[[str], object], *, is_worker: bool = False) -> Recorder | Ring:
-        """The proxy, recorded. `say` is called with a line for the user. Raises OSError where nothing can be written
-        there."""
-        path = f"{self.path}.{os.getpid()}" if is_worker else self.path
+    @contextmanager
+    def around(self, proxy: Proxy, is_worker: bool) -> Generator[Machine, None, None]:
+        """The proxy, recorded as long as the block lasts; each of several workers has a file of its own. Raises
+        `NotWritable`."""
+        path = Path(f"{self.path}.{os.getpid()}" if is_worker else self.path)
+        try:
+            if self.ring_s is None:
+                open_private(path).close()
+            elif not os.access(path.parent, os.W_OK):
+                raise NotADirectoryError(0, "there is no such folder, or nothing can be written in it")
+        except OSError as error:
+            raise NotWritable(f"--record {path}: {error.strerror}") from error
+        recorder = self._recorder(proxy, str(path))
+        failure: BaseException | None = None
+        try:
+            yield recorder
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            recorder.close(None if isinstance(failure, KeyboardInterrupt) else failure)
+
+    def _recorder(self, proxy: Proxy, path: str) -> Recorder | Ring:
         redactor = self.redaction.redactor if self.redaction is not None else None
         hidden = ", ".join(self.redaction.names) if self.redaction is not None else ""
         secrets = f"without {hidden}" if hidden else "with all that is said; --record-redact credentials,bodies hides"
         if self.ring_s is None:
-            say(f"recording to {path}, {secrets}")
-            return Recorder(proxy, path, about=self.about, redactor=redactor, on_trouble=say)
-        say(f"recording the last {self.ring_s:g} s in memory, for {path}, {secrets}")
+            _say(f"recording to {path}, {secrets}")
+            return Recorder(proxy, path, about=self.about, redactor=redactor, on_trouble=_say)
+        _say(f"recording the last {self.ring_s:g} s in memory, for {path}, {secrets}")
         return Ring(
             proxy,
             path,
@@ -44,9 +71,13 @@ class Records:
             is_failure,
             about=self.about,
             redactor=redactor,
-            on_dump=lambda dumped: say(f"recorded: {dumped} (coulee replay {dumped})"),
-            on_trouble=say,
+            on_dump=lambda dumped: _say(f"recorded: {dumped} (coulee replay {dumped})"),
+            on_trouble=_say,
         )
+
+
+def _say(line: str) -> None:
+    print(f"coulee: {line}", file=sys.stderr, flush=True)
 
 
 def is_failure(record: object) -> bool:
