@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -13,6 +14,7 @@ import pytest
 
 from coulee.backends.asyncio import AsyncioDriver, serve
 from coulee.backends.driver import Driver
+from coulee.backends.hosting import make_machine
 from coulee.backends.loop import Loop, Poller
 from coulee.backends.network import BLACK_HOLE_S, Attempt
 from coulee.backends.pipes import Owner
@@ -111,7 +113,8 @@ class ThreadsHarness(SocketHarness):
 
     def start(self, machine: Machine) -> None:
         running = self._running
-        self.driver = driver = ThreadsDriver(machine, None, running, loop=self._loop)
+        fresh = make_machine(machine, (), None, time.monotonic)
+        self.driver = driver = ThreadsDriver(fresh, None, running, loop=self._loop)
         running.drivers.append(driver)
         driver.open()
 
