@@ -22,10 +22,12 @@ from pathlib import Path
 import pytest
 
 from coulee.backends import inherited, sockets
-from coulee.backends.loop import EXCLUSIVE, READABLE, Loop, Selector
+from coulee.backends.loop import EXCLUSIVE, READABLE, Loop, Selector, new_poller
 from coulee.core import Exchange, Filter, Peer, Proxy, Response, respond
-from coulee.core.seam import Address
+from coulee.core.seam import Accept, Accepted, Address, Close, Closed, Listen, Listening
 from coulee.lb import Cluster
+from tests.conformance.bench import Bench
+from tests.conformance.harness import ThreadsHarness
 
 WITHIN_S = 10.0
 ASKED: Address = ("127.0.0.1", 0)
@@ -317,6 +319,53 @@ def test_one_connection_wakes_one_of_the_loops_that_sleep() -> None:
         loop.close()
     door.close()
     assert sorted(heard) == [0, 0, 0, 1]
+
+
+class Watched:
+    """A poller that writes down what is put into it."""
+
+    def __init__(self) -> None:
+        self.poller = new_poller()
+        self.registered: list[int] = []
+        self.modify, self.unregister = self.poller.modify, self.poller.unregister
+        self.fileno, self.poll, self.close = self.poller.fileno, self.poller.poll, self.poller.close
+
+    def register(self, fd: int, mask: int, /) -> None:
+        self.registered.append(mask)
+        self.poller.register(fd, mask)
+
+
+def test_a_listener_that_is_closed_hears_no_more_of_a_socket_that_lives_on() -> None:
+    """close() alone leaves it in epoll, for the process has another descriptor of it: then the loop would spin."""
+    address, poller = given(), Watched()
+    harness = ThreadsHarness(poller)
+    bench = Bench(harness)
+    listener, conn = bench.number(), bench.number()
+    bench.do(Listen(listener, ASKED), Accept(conn, listener))
+    bench.wait(Listening, listener)
+    assert poller.registered[-1] == READABLE | EXCLUSIVE
+    bench.do(Close(listener))
+    with dial(address):
+        assert poller.poll(0.0, 8) == []
+    bench.end()
+    harness.end()
+
+
+def test_who_has_come_is_let_in_before_the_machine_is_told_to_stop() -> None:
+    """Whoever has woken this process has perhaps woken no other."""
+    address = given()
+    harness = ThreadsHarness()
+    bench = Bench(harness)
+    listener, conn = bench.number(), bench.number()
+    bench.do(Listen(listener, ASKED), Accept(conn, listener))
+    bench.wait(Listening, listener)
+    with dial(address):
+        harness.driver.drain(1.0)
+        assert bench.heard(Accepted, conn)
+        bench.do(Close(listener), Close(conn))
+        bench.wait(Closed, conn)
+    bench.end()
+    harness.end()
 
 
 def until_it_sleeps(thread: threading.Thread) -> None:

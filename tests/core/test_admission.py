@@ -236,14 +236,19 @@ def test_who_is_to_be_refused_and_is_accepted_while_it_drains_is_told_or_ended_s
     world.receives(held, GET[:5])
     proxy = world.machine
     proxy.draining = True
-    silent = world.client()
-    world.receives(silent, b"\r\n")
-    world.wait(0.051)
-    assert world.closing == {silent: False}
-    proxy.draining = False
-    proxy.ask_to_accept(world.listeners[0])
-    world.gives()
-    proxy.draining = True
     late = world.client()
-    world.receives(late, GET)
+    world.receives(late, GET[:5])
+    for says in (b"", b"\r\n"):
+        proxy.draining = False
+        proxy.ask_to_accept(world.listeners[0])
+        world.gives()
+        proxy.draining = True
+        silent = world.client()
+        if says:
+            world.receives(silent, says)
+        world.wait(0.04)
+        assert silent not in world.closing
+        world.wait(0.011)
+        assert world.closing[silent] is False
+    world.receives(late, GET[5:])
     is_last(world, late, world.sent(late), 503, "too_many_connections")

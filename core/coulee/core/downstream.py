@@ -245,7 +245,6 @@ class Downstream(Connection):
             if isinstance(part, Data):
                 self.drained += len(part.data)
             if isinstance(part, Trailers) or (isinstance(part, Data) and part.ended):
-                self.all_read = True
                 self.after_request()
                 return
         self.linger()
@@ -392,10 +391,8 @@ class OverCap(Downstream):
             self.limit_read(proxy.config.timeouts.head_timeout_s)
 
     def wait_for_head(self) -> None:
-        if self.codec.idle and self.half_closed:
-            self.linger()
-        elif self.codec.idle and self.proxy.draining:
-            self.hurry()
+        if self.half_closed or self.proxy.draining:
+            super().wait_for_head()
         else:
             self.head_begun = not self.codec.idle  # the time for it runs since the beginning
 
