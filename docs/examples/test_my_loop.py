@@ -35,6 +35,7 @@ class MyHarness(SocketHarness):
     def end(self) -> None:
         super().end()
         self.task.cancel()
+        self.loop.call_later(10.0, self.task.cancel)  # again, where the machine does not finish
         with suppress(asyncio.CancelledError):
             self.loop.run_until_complete(self.task)
         self.loop.run_until_complete(self.loop.shutdown_default_executor())

@@ -90,6 +90,7 @@ class AsyncioHarness(SocketHarness):
         try:
             if self._task is not None and not self._task.done():
                 self._task.cancel()
+                self.loop.call_later(LIMIT_S, self._task.cancel)  # again, where the machine does not finish
                 with suppress(asyncio.CancelledError):
                     self.loop.run_until_complete(self._task)
         finally:

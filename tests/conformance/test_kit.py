@@ -75,6 +75,8 @@ def test_a_bug_is_found_by_name(tmp_path: Path, bug: str, found_by: set[str], te
     """And by none of the tests that are there for the other bugs."""
     said = run(tmp_path, *(f"test_my_backend.py::TestMyBackend::test_{name}" for name in sorted(TESTS)), bug=bug)
     assert names_in(said.rpartition("short test summary")[2]) == found_by, said
+    assert f"{len(found_by)} failed" in said
+    assert "error" not in said.splitlines()[-1], "a test that fails says so once"
     assert text in said
 
 

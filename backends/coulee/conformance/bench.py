@@ -287,8 +287,13 @@ class Chapter:
     """A part of the suite: tests that take the fixture `bench`, which takes your fixture `harness`."""
 
     @pytest.fixture
-    def bench(self, harness: Harness) -> Iterator[Bench]:
+    def bench(self, harness: Harness, request: pytest.FixtureRequest) -> Iterator[Bench]:
         """A bench whose machine must finish in order."""
         bench = Bench(harness)
+        failed_before = request.session.testsfailed
         yield bench
-        bench.end()
+        try:
+            bench.end()
+        except Exception:
+            if request.session.testsfailed == failed_before:
+                raise  # else the test has failed, and has said why
