@@ -66,12 +66,12 @@ class MyListener(NonblockingListener):
 
     __slots__ = ()
 
-    def accept(self, listening: socket.socket) -> None:
+    def accept(self, listening: socket.socket, accepts_max: int = sockets.ACCEPTS_MAX) -> None:
         if BUG == "accepts without a credit" and not self.credits:
             sock, _ = listening.accept()
             sock.close()
         else:
-            super().accept(listening)
+            super().accept(listening, accepts_max)
 
     def _look_for(self, mask: int) -> None:
         super()._look_for(1 if BUG == "accepts without a credit" else mask)
