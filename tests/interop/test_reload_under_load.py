@@ -71,8 +71,8 @@ def wrk(port: int) -> Generator[list[Wrk], None, None]:
     assert total is not None, text
     errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     others = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
-    counts = map(int, errors.groups()) if errors else (0, 0, 0, 0)
-    found.append(Wrk(int(total[1]), *counts, other_statuses=int(others[1]) if others else 0))
+    connect, read, write, timeout = map(int, errors.groups()) if errors else (0, 0, 0, 0)
+    found.append(Wrk(int(total[1]), connect, read, write, timeout, int(others[1]) if others else 0))
 
 
 @dataclass

@@ -10,16 +10,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
+from coulee.backends.sockets import Lent
 from coulee.core.seam import Address
 
 VARIABLE: Final = "COULEE_HANDOVER"
-ENDING_S: Final = 5.0
 
 Sockets = Mapping[Address, list[socket.socket]]
 
@@ -27,15 +26,20 @@ Sockets = Mapping[Address, list[socket.socket]]
 class Successor:
     """The new program, as the old one sees it. `fileno` is readable when there is news."""
 
-    def __init__(self, sockets: Sockets, folder: str) -> None:
+    def __init__(self, listening: Sockets, folder: str) -> None:
         """Start it. Raises OSError."""
+        import subprocess  # here, for every start of coulee would pay for it
+
         self._link, theirs = os.pipe()
         offer = {
-            "sockets": [[address, [sock.fileno() for sock in group]] for address, group in sockets.items()],
+            "sockets": [
+                [address, [sock.fileno() for sock in group], isinstance(group[0], Lent)]
+                for address, group in listening.items()
+            ],
             "link": theirs,
             "pid": os.getpid(),
         }
-        descriptors = [theirs, *(sock.fileno() for group in sockets.values() for sock in group)]
+        descriptors = [theirs, *(sock.fileno() for group in listening.values() for sock in group)]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - what the user wrote, again
                 # The interpreter by its own path, for the first word may be a name that was looked up.
@@ -60,11 +64,7 @@ class Successor:
         os.close(self._link)
         if ready:
             return ""
-        try:
-            code = self._process.wait(ENDING_S)  # it has closed its end, so it is ending
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
+        code = self._process.wait()  # nothing but its end has closed the other end
         return f"it was killed by signal {-code}" if code < 0 else f"it ended with code {code}"
 
     def end(self) -> None:
@@ -86,24 +86,13 @@ class Predecessor:
         self._link: int = said["link"]
         os.set_inheritable(self._link, False)
         self.sockets: dict[Address, list[socket.socket]] = {}
-        for address, descriptors in said["sockets"]:
-            key: Address = address if isinstance(address, str) else (address[0], address[1])
-            self.sockets[key] = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        for group in self.sockets.values():
+        for address, descriptors, is_lent in said["sockets"]:
+            kind = Lent if is_lent else socket.socket
+            group = [kind(fileno=descriptor) for descriptor in descriptors]
             for sock in group:
                 sock.setblocking(False)
                 sock.set_inheritable(False)
-
-    def take(self, address: Address) -> list[socket.socket] | None:
-        """The sockets for one address."""
-        return self.sockets.pop(address, None)
-
-    def refuse_rest(self) -> None:
-        """What the new program has no use for."""
-        for group in self.sockets.values():
-            for sock in group:
-                sock.close()
-        self.sockets.clear()
+            self.sockets[_plain(address)] = group
 
     def tell_ready(self) -> None:
         with suppress(OSError):
@@ -111,10 +100,16 @@ class Predecessor:
         self.leave()
 
     def leave(self) -> None:
-        """In a worker, where it means nothing; and when all is said."""
+        """When all is said; and in a worker, which would keep the pipe open."""
         if self._link >= 0:
             os.close(self._link)
             self._link = -1
+
+
+def offered() -> list[Address]:
+    """The addresses that are handed over to this process: those that the same command line meant before."""
+    offer = os.environ.get(VARIABLE)
+    return [_plain(address) for address, *_ in json.loads(offer)["sockets"]] if offer else []
 
 
 def predecessor() -> Predecessor | None:
@@ -126,3 +121,8 @@ def predecessor() -> Predecessor | None:
     if os.environ.get("WATCHDOG_PID") == str(found.pid):  # the service manager's watchdog is ours now
         os.environ["WATCHDOG_PID"] = str(os.getpid())
     return found
+
+
+def _plain(address: str | list[Any]) -> Address:
+    """An address that has been JSON."""
+    return address if isinstance(address, str) else (address[0], address[1])

@@ -30,7 +30,7 @@ from typing import Any, Final, cast
 
 from coulee.backends import sockets
 from coulee.backends.addresses import describe
-from coulee.backends.inherited import open_all
+from coulee.backends.inherited import given, open_all, take_back
 from coulee.core.seam import Address, show_address
 from coulee.server import supervisor as decisions
 from coulee.server import systemd
@@ -51,7 +51,7 @@ def supervise(program: Program, workers: int, silence_max_s: float) -> int | Pos
     """Run a program in worker processes: the exit code. In a worker: its post. Raises `Failure`."""
     importlib.import_module(BACKENDS[program.backend].module)  # once, and not in each worker
     before = predecessor()
-    listening = _opened(program, before)
+    listening = _opened(program) if before is None else before.sockets
     shell = _Shell(program, workers, silence_max_s, listening, before)
     try:
         code = shell.run()
@@ -65,25 +65,21 @@ def supervise(program: Program, workers: int, silence_max_s: float) -> int | Pos
     return code
 
 
-def _opened(program: Program, before: Predecessor | None) -> dict[Address, list[socket.socket]]:
-    """The listening sockets: those of a predecessor, or new ones. Raises `Failure`."""
+def _opened(program: Program) -> dict[Address, list[socket.socket]]:
+    """The listening sockets: those that this process was given, and new ones. Raises `Failure`."""
     found: dict[Address, list[socket.socket]] = {}
-    try:
-        for address in program.listen:
-            taken = before.take(address) if before is not None else None
-            try:
-                found[address] = taken if taken is not None else open_all(address)
-            except (OSError, UnicodeError) as error:
-                why = describe(error)[1] if isinstance(error, OSError) else str(error)
-                raise cannot_listen(address, why, program.command) from error
-    except Failure:
-        if before is None:
+    for address in program.listen:
+        try:
+            found[address] = given(address) or open_all(address)
+        except (OSError, UnicodeError) as error:
             for group in found.values():
                 for sock in group:
                     sockets.stop_listening(sock)
-        raise
-    if before is not None:
-        before.refuse_rest()
+            why = describe(error)[1] if isinstance(error, OSError) else str(error)
+            raise cannot_listen(address, why, program.command) from error
+    for originals in take_back().values():
+        for sock in originals:
+            sock.close()
     return found
 
 
@@ -183,6 +179,8 @@ class _Shell:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
         self.control.abandon()
         self._forget_all()
+        if self.before is not None:
+            self.before.leave()
         with open(os.devnull) as nothing:
             os.dup2(nothing.fileno(), 0)  # who reads from the terminal in a group in the background is stopped
 
@@ -192,8 +190,6 @@ class _Shell:
         self.ear.close()
         self.waker.close()
         self.selector.close()
-        if self.before is not None:
-            self.before.leave()
         if self.successor is not None:
             self.successor.abandon()
 

@@ -7,8 +7,8 @@ Rules:
   bytecode: a `.pyc` does not tell two versions apart that are of one second and one length.
 - What it tells are JSON lines: that it is ready, why it cannot start, and that its loop turns. It is told nothing but
   by signals, which every backend heeds already.
+- It is the loop that serves which tells that it turns, by a timer of its own: one that hangs is silent.
 - A thread waits for the end of that link, which is the death of the supervisor; then the worker drains as on a signal.
-  The same thread prods the loop now and then. It is the loop that tells the supervisor so: one that hangs is silent.
 - Once its listeners are open it keeps no listening socket but theirs, so that when it drains none is left open.
 """
 
@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from coulee.backends import inherited
@@ -57,11 +57,9 @@ class _Worker:
         self.program = program
         self.post = post
         self.console = _Console(program.form)
-        self._loop_call: Callable[[Callable[[], None]], object] | None = None  # for any thread; once it is ready
-        self._beats = False  # the loop has been prodded, and has not answered yet
 
     def run(self) -> int:
-        threading.Thread(target=self._mind_the_link, name="coulee-link", daemon=True).start()
+        threading.Thread(target=self._heed_the_end, name="coulee-link", daemon=True).start()
         for address, listening in self.post.given:
             inherited.give(address, listening)
         sys.dont_write_bytecode = True
@@ -78,31 +76,26 @@ class _Worker:
         for listening in inherited.take_back().values():
             for sock in listening:
                 sock.close()
-        loop = getattr(driver, "drivers", [driver])[0].loop
-        self._loop_call = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.call
         self._tell({"ready": True})
         if self.post.looks:
             say_what_is_down(proxy, self.console.errors)
+        self._beat(getattr(driver, "drivers", [driver])[0].loop)
+
+    def _beat(self, loop: Any) -> None:
+        loop.call_later(self.post.beat_s, partial(self._beat, loop))
+        self._tell({"beat": True})
 
     def _tell(self, message: dict[str, object]) -> None:
         """Never waits: a supervisor that is stopped, in a debugger perhaps, does not stop its workers."""
         with suppress(OSError):
             self.post.link.send(json.dumps(message).encode() + b"\n", socket.MSG_DONTWAIT)
 
-    def _mind_the_link(self) -> None:
-        """In a thread of its own, which sleeps almost always; so it is the same on every backend."""
-        link = self.post.link
-        while not select.select([link], [], [], self.post.beat_s)[0]:
-            if self._loop_call is not None and not self._beats:
-                self._beats = True
-                with suppress(RuntimeError):  # the loop has ended
-                    self._loop_call(self._beat)
+    def _heed_the_end(self) -> None:
+        """In a thread of its own, which sleeps until then; so it is the same on every backend."""
+        with suppress(OSError):
+            self.post.link.recv(1)
         if not self.console.draining:  # a second signal would end what the first has let finish
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def _beat(self) -> None:
-        self._beats = False
-        self._tell({"beat": True})
 
 
 class _Console(Console):
