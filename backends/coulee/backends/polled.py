@@ -7,6 +7,9 @@ its own needs to wait for one thing, in one task, whatever the number of connect
         ...                      # begin and stop the work in `driver.take()`; wait until `driver.loop` is readable,
         driver.turn()            # or until the time `driver.due`; then
 
+That is `Polling`. Where the host has coroutines, `PolledDriver` goes round this loop; where it calls back, the driver
+of `coulee.backends.callbacks` does one round for each call.
+
 A connection costs no task and no turn of the host's loop, and what is ready together is carried out together. The
 connections themselves are those of `nonblocking`. Rules:
 
@@ -27,6 +30,7 @@ from functools import partial
 from typing import Any, Literal
 
 from coulee.backends import sockets
+from coulee.backends.listener import Listener
 from coulee.backends.loop import Loop
 from coulee.backends.nonblocking import Found, NonblockingDriver
 from coulee.core.seam import Machine
@@ -55,7 +59,7 @@ class Work:
         self.done(None, CancelledError("the job was cancelled"))
 
 
-class PolledDriver(NonblockingDriver):
+class Polling(NonblockingDriver):
     """A driver whose host waits for `loop`, and calls `turn`."""
 
     def __init__(
@@ -69,6 +73,7 @@ class PolledDriver(NonblockingDriver):
         self.grace_s = grace_s
         self.loop.on_timer = self.wake
         self._awake = True  # `turn` runs, or will without being asked to; or the poller has been made readable
+        self._opening: list[Listener] = []
         self._to_begin: list[Work] = []
         self._to_stop: list[Work] = []
         self._signals: dict[int, Any] = {}  # and what handled them before
@@ -78,6 +83,15 @@ class PolledDriver(NonblockingDriver):
     def stop(self) -> None:
         """Ask the machine to finish within `grace_s` seconds; asked again, at once."""
         self.drain(0.0 if self.draining else self.grace_s)
+
+    def start(self) -> None:
+        super().start()
+        self._opening = list(self.listeners.values())
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether one of the first listeners is not open yet, and may still come to be."""
+        return not self.over and not all(listener.is_open or listener.gone for listener in self._opening)
 
     @property
     def due(self) -> float:
@@ -106,31 +120,6 @@ class PolledDriver(NonblockingDriver):
         if not self._awake:
             self._awake = True
             self.loop.nudge()
-
-    async def drive(self, on_ready: Callable[[Any], object] | None) -> None:
-        """Run the machine to its end. Raises OSError where one of the first listeners cannot be opened."""
-        self.start()
-        opening = list(self.listeners.values())
-        while not self.over and not all(listener.is_open or listener.gone for listener in opening):
-            await self.pause()
-        if self.failure is None:
-            if self.unopened:
-                self.drain(0.0)
-                raise OSError(self.unopened[0])
-            if on_ready is not None:
-                on_ready(self)
-        await self.last()
-
-    async def last(self) -> None:
-        """Until the machine has finished. Raises what it raised."""
-        while not self.over:
-            await self.pause()
-        if self.failure is not None:
-            raise self.failure
-
-    @abstractmethod
-    async def pause(self) -> None:
-        """Do what `take` says, wait for the poller or for what is due, and `turn`."""
 
     def shut(self) -> None:
         self.ignore_signals()
@@ -200,3 +189,31 @@ class PolledDriver(NonblockingDriver):
     def on_failure(self, error: BaseException) -> None:
         super().on_failure(error)
         self.wake()
+
+
+class PolledDriver(Polling):
+    """Goes round in a task of the host's."""
+
+    async def drive(self, on_ready: Callable[[Any], object] | None) -> None:
+        """Run the machine to its end. Raises OSError where one of the first listeners cannot be opened."""
+        self.start()
+        while self.is_opening:
+            await self.pause()
+        if self.failure is None:
+            if self.unopened:
+                self.drain(0.0)
+                raise OSError(self.unopened[0])
+            if on_ready is not None:
+                on_ready(self)
+        await self.last()
+
+    async def last(self) -> None:
+        """Until the machine has finished. Raises what it raised."""
+        while not self.over:
+            await self.pause()
+        if self.failure is not None:
+            raise self.failure
+
+    @abstractmethod
+    async def pause(self) -> None:
+        """Do what `take` says, wait for the poller or for what is due, and `turn`."""
