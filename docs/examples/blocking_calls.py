@@ -15,11 +15,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from coulee.core.seam import Address, ErrorKind
 
 HEAD_START_S = 0.25  # of one address of a name over the next (RFC 8305, section 5)
+Outcome: TypeAlias = tuple[Any, BaseException | None]
 KINDS: dict[ErrorKind, str] = {
     "refused": "ECONNREFUSED ENOENT",
     "unreachable": "ENETUNREACH EHOSTUNREACH EACCES EPERM EAFNOSUPPORT",
@@ -29,8 +30,8 @@ KINDS: dict[ErrorKind, str] = {
 }
 
 
-def connected(address: Address, is_wanted: Callable[[], bool]) -> socket.socket:
-    """A socket that is connected. Each address of a name has a head start on the next; gives up when it is told to."""
+def connected(address: Address, is_wanted: Callable[[], bool]) -> list[socket.socket]:
+    """One socket, which is connected. Each address of a name has a head start on the next. Gives up when told to."""
     places = _places(address)
     trying: list[socket.socket] = []
     trouble = OSError("nobody waits for it any more")
@@ -53,7 +54,7 @@ def connected(address: Address, is_wanted: Callable[[], bool]) -> socket.socket:
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if not code:
                 close(trying)
-                return sock
+                return [sock]
             trouble = OSError(code, os.strerror(code))
             sock.close()
     close(trying)
@@ -87,9 +88,9 @@ def _places(address: Address) -> deque[tuple[int, Any]]:
     return deque((info[0], info[4]) for info in infos)
 
 
-def close(socks: list[socket.socket]) -> None:
-    """Close sockets, and remove the paths that they listened at."""
-    for sock in socks:
+def close(outcome: Any) -> None:
+    """Close sockets, and remove the paths that they listened at. The outcome of a job has none."""
+    for sock in outcome if isinstance(outcome, list) else ():
         with suppress(OSError):
             name = sock.getsockname()
             if isinstance(name, str) and name and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -124,9 +125,9 @@ class Threads:
         self._thread.start()
 
     def run(self, mode: str, call: Callable[[], Any]) -> Future[Any]:
-        """Run a job."""
+        """Run a job; the future has what it returned or raised, as an `Outcome`."""
         if mode == "blocking":
-            return self.jobs.submit(call)
+            return self.jobs.submit(_called, call)
         return asyncio.run_coroutine_threadsafe(_awaited(call), self._runner.get_loop())
 
     def shut(self) -> None:
@@ -138,8 +139,15 @@ class Threads:
         self._runner.close()
 
 
-async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
+def _called(call: Callable[[], Any]) -> Outcome:
     try:
-        return await call()
-    except (KeyboardInterrupt, SystemExit) as error:  # which would end the loop, and with it all other jobs
-        raise RuntimeError(f"a job raised {error!r}") from error
+        return call(), None
+    except BaseException as error:  # whatever it is, the one who asked is told
+        return None, error
+
+
+async def _awaited(call: Callable[[], Awaitable[Any]]) -> Outcome:
+    try:
+        return await call(), None
+    except BaseException as error:  # a SystemExit would end the loop, and with it all other jobs
+        return None, error

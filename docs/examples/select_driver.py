@@ -21,7 +21,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from blocking_calls import Threads, close, connected, describe, listening, plain
+from blocking_calls import Outcome, Threads, close, connected, describe, listening, plain
 
 from coulee.core import Proxy, seam
 from coulee.lb import Cluster
@@ -47,7 +47,8 @@ class SelectDriver:
     def __init__(self, machine: seam.Machine, report: Callable[[object], object] = print) -> None:
         self.machine = machine
         self.report = report
-        self.now = time.monotonic()
+        self.clock = time.monotonic
+        self.now = self.clock()
         self.queue: deque[seam.Completion | None] = deque()
         self.busy = False
         self.readers: dict[socket.socket, Callable[[], object]] = {}
@@ -76,14 +77,20 @@ class SelectDriver:
     def turn(self, patience_s: float = 3600.0) -> None:
         """Wait for something to do, and do it."""
         deadline = self.machine.deadline
-        wait_s = patience_s if deadline is None else max(0.0, min(patience_s, deadline - time.monotonic()))
+        wait_s = patience_s if deadline is None else max(0.0, min(patience_s, deadline - self.clock()))
         readable, writable, _ = select.select(list(self.readers), list(self.writers), [], wait_s)
         for watched, ready in ((self.readers, readable), (self.writers, writable)):
             for sock in ready:
                 if sock in watched:  # an earlier one of this turn may have had it held or closed
                     watched[sock]()
         deadline = self.machine.deadline
-        if deadline is not None and deadline <= time.monotonic():
+        if deadline is not None and deadline <= self.clock():
+            self.ring()
+
+    def ring(self) -> None:
+        """It is time. Should it be too early by the clock, the machine is told the time that it has asked for."""
+        if self.machine.deadline is not None:
+            self.now = max(self.now, self.machine.deadline)
             self.post(None)
 
     def post(self, completion: seam.Completion | None) -> None:
@@ -93,7 +100,7 @@ class SelectDriver:
             return
         self.busy = True
         while self.queue:
-            self.now = max(self.now, time.monotonic())
+            self.now = max(self.now, self.clock())
             for operation in self.machine.handle(self.queue.popleft(), self.now):
                 self.perform(operation)
         self.busy = False
@@ -151,7 +158,7 @@ class SelectDriver:
                 self.begin(job, self.finish, self.threads.run, mode, call)
             case seam.Cancel(job) if job in self.pending:
                 self.pending.pop(job).cancel()  # what a thread is at goes on, and its result is dropped
-                self.finish(job, None, CancelledError("the job was cancelled"))
+                self.finish(job, (None, CancelledError("the job was cancelled")))
             case seam.Report(record):
                 with suppress(OSError):
                     self.report(record)
@@ -165,18 +172,19 @@ class SelectDriver:
         self.pending[number].add_done_callback(lambda future: self.later(partial(self.settle, number, future, then)))
 
     def settle(self, number: int, future: Future[Any], then: Callable[..., None]) -> None:
-        error = CancelledError() if future.cancelled() else future.exception()
-        value = None if error else future.result()
-        if self.pending.pop(number, None) is not None:
-            if error is None or then == self.finish:
-                then(number, value, error)
-            else:
-                self.end(number, *describe(error))
-        elif isinstance(value, socket.socket | list):
-            close(value if isinstance(value, list) else [value])  # it comes too late
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None and number in self.pending:
+            del self.pending[number]
+            then(number, future.result())
+        elif error is None:
+            close(future.result())  # it comes too late
+        elif number in self.pending:
+            self.end(number, *describe(error))
 
-    def finish(self, job: int, value: object, error: BaseException | None) -> None:
-        self.post(seam.Finished(job, value, error))
+    def finish(self, job: int, outcome: Outcome) -> None:
+        self.post(seam.Finished(job, *outcome))
 
     def close(self, number: int, abort: bool) -> None:
         """End whatever has this number. Behind this, nothing may be heard of it but `Closed`."""
@@ -213,7 +221,7 @@ class SelectDriver:
 
     # ------------------------------------------------------------------------------- listeners, connections
 
-    def open(self, number: int, socks: list[socket.socket], _: None) -> None:
+    def open(self, number: int, socks: list[socket.socket]) -> None:
         self.listeners[number] = socks
         self.post(seam.Listening(number, plain(socks[0].getsockname())))
         self.watch(number)
@@ -240,9 +248,10 @@ class SelectDriver:
         number = next(number for number, its_listener in self.credits.items() if its_listener == listener)
         del self.credits[number]
         self.watch(listener)
-        self.stand(number, sock, None, seam.Accepted, peer)
+        self.stand(number, [sock], seam.Accepted, peer)
 
-    def stand(self, number: int, sock: socket.socket, _: None, kind: Any = seam.Connected, peer: Any = None) -> None:
+    def stand(self, number: int, socks: list[socket.socket], kind: Any = seam.Connected, peer: Any = None) -> None:
+        [sock] = socks
         self.conns[number] = Conn(number, sock)
         try:
             sock.setblocking(False)

@@ -1,5 +1,6 @@
 """The driver passes the conformance suite, and the program runs."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -18,12 +19,13 @@ class Face(SelectDriver):
 
     @property
     def outstanding(self) -> dict[str, int]:
-        kinds = ("listeners", "credits", "conns", "pending", "queue", "writers")
-        return {kind: len(getattr(self, kind)) for kind in kinds}
+        kinds = ("listeners", "credits", "pending", "queue", "writers")
+        return {"connections": len(self.conns), **{kind: len(getattr(self, kind)) for kind in kinds}}
 
 
 class SelectHarness(SocketHarness):
     driver: Face  # type: ignore[assignment]
+    sleep = staticmethod(asyncio.sleep)
 
     @property
     def done(self) -> bool:  # type: ignore[override]
@@ -42,6 +44,9 @@ class SelectHarness(SocketHarness):
 
 
 class TestSelectDriver(Suite):
+    one_after_another = 2_000
+    at_once = 200  # select(2) takes no descriptor beyond 1023
+
     @pytest.fixture
     def harness(self) -> Iterator[SelectHarness]:
         made = SelectHarness()

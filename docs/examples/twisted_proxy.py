@@ -7,10 +7,12 @@
 
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineOnlyReceiver
 
@@ -40,8 +42,8 @@ class TwistedDriver(CallbackDriver):
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Callable[[], object]:
-        return ensureDeferred(coroutine).cancel
+    def spawn(self, job: Callable[[], Coroutine[Any, Any, Any]]) -> Callable[[], object]:
+        return ensureDeferred(job()).cancel
 
     def doRead(self) -> None:  # noqa: N802 - Twisted's names
         self.tick()
@@ -83,39 +85,49 @@ class Console(LineOnlyReceiver):
 
     delimiter = b"\n"
 
-    def __init__(self, driver: CallbackDriver, gate: Gate, served: list[int]) -> None:
-        self.driver, self.gate, self.served = driver, gate, served
+    def __init__(self, gate: Gate, served: list[int], drain: Callable[[], object]) -> None:
+        self.gate = gate
+        self.served = served
+        self.drain = drain
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802
-        match line.strip():
+        self.sendLine(self.obey(line.strip()))  # type: ignore[no-untyped-call]
+
+    def obey(self, order: bytes) -> bytes:
+        match order:
             case b"status":
-                self.sendLine(b"%d served, %d waiting" % (sum(self.served), len(self.gate.waiting)))
+                return b"%d served, %d waiting" % (len(self.served), len(self.gate.waiting))
             case b"hold":
                 self.gate.is_shut = True
-                self.sendLine(b"held")
             case b"go":
                 self.gate.open()
-                self.sendLine(b"open")
             case b"drain":
-                self.gate.open()
-                self.driver.stop()
-                self.sendLine(b"draining")
+                self.drain()
             case _:
-                self.sendLine(b"status, hold, go, or drain?")
+                return b"status, hold, go, or drain?"
+        return order
 
 
 def main(origin: str, listen: str, console: str) -> None:
-    ends: list[BaseException | None] = []
-    served = [0]
     gate = Gate()
+    served: list[int] = []  # statuses
+    ended: Deferred[BaseException | None] = Deferred()
+    errors: list[BaseException] = []
 
     def report(record: object) -> None:
         if isinstance(record, Access):
-            served[0] += 1
+            served.append(record.status)
+
+    def drain() -> Deferred[BaseException | None]:
+        gate.open()
+        driver.stop()
+        return ended
 
     def end(error: BaseException | None) -> None:
-        ends.append(error)
-        reactor.stop()
+        if error is not None:
+            errors.append(error)
+        with suppress(ReactorNotRunning):  # it is what asked for the end
+            reactor.stop()
 
     driver = TwistedDriver(
         Proxy(Cluster(origin), [gate]),
@@ -123,15 +135,18 @@ def main(origin: str, listen: str, console: str) -> None:
         reporter=report,
         clock=reactor.seconds,
         on_ready=lambda driver: print("listening on", driver.addresses[0][1], flush=True),
-        on_end=end,
+        on_end=ended.callback,
     )
-    factory = Factory.forProtocol(lambda: Console(driver, gate, served))
+    ended.addCallback(end)
+    place = reactor.listenTCP(
+        int(console), Factory.forProtocol(lambda: Console(gate, served, drain)), interface="127.0.0.1"
+    )
+    print("console on", place.getHost().port, flush=True)
+    reactor.addSystemEventTrigger("before", "shutdown", drain)  # a signal: the reactor waits for what this returns
     reactor.callWhenRunning(driver.open)
-    print("console on", reactor.listenTCP(int(console), factory, interface="127.0.0.1").getHost().port, flush=True)
-    reactor.addSystemEventTrigger("before", "shutdown", driver.shut)
     reactor.run()
-    if ends and ends[0] is not None:
-        raise SystemExit(f"twisted_proxy: {ends[0]}")
+    if errors:
+        raise SystemExit(f"twisted_proxy: {errors[0]}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 import threading
@@ -65,6 +66,7 @@ class Host(CallbackDriver):
 
 class CallbackHarness(SocketHarness):
     driver: Host
+    sleep = staticmethod(asyncio.sleep)
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,6 +91,8 @@ class CallbackHarness(SocketHarness):
 
 
 class TestConformance(Suite):
+    one_after_another = 2_000
+
     @pytest.fixture
     def harness(self) -> Iterator[CallbackHarness]:
         made = CallbackHarness()
@@ -240,8 +244,8 @@ def test_native_jobs_are_spawned_on_the_loop_of_the_host(made: list[Host]) -> No
     cancelled: list[int] = []
 
     class WithCoroutines(Host):
-        def spawn(self, coroutine: Any) -> Callable[[], object]:
-            spawned.append(coroutine)
+        def spawn(self, job: Callable[[], Any]) -> Callable[[], object]:
+            spawned.append(job())
             return lambda: cancelled.append(len(spawned))
 
     async def answer() -> int:

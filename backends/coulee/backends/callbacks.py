@@ -6,7 +6,7 @@ Such a host can call something when a descriptor is readable, and when some time
         def watch(self): ...               # call `self.tick` whenever `self.fileno()` is readable, level-triggered
         def set_timer(self, delay_s): ...  # call `self.tick` in so many seconds, in place of when it was due before
         def unwatch(self): ...             # neither, from now on
-        def spawn(self, coroutine): ...    # where the host runs coroutines: run this one, and return what cancels it
+        def spawn(self, job): ...          # where the host runs coroutines: run `job()`, and return what cancels it
 
     driver = MyDriver(proxy, "127.0.0.1:8000", on_end=...)
     driver.open()
@@ -29,7 +29,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from coulee.backends.hosting import BLOCKING_JOBS_MAX, Outcome, Where, awaited, called, make_machine
+from coulee.backends.hosting import BLOCKING_JOBS_MAX, Outcome, Where, called, make_machine
 from coulee.backends.polled import Polling, Work
 from coulee.backends.threads import NativeLoop
 from coulee.core.seam import Machine
@@ -82,9 +82,10 @@ class CallbackDriver(Polling):
     def unwatch(self) -> None:
         """Call `tick` no more, neither for the descriptor nor for the timer. The descriptor is about to be closed."""
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Callable[[], object]:
-        """Run a coroutine on the host's loop, and return what cancels it. It raises nothing but the cancelling."""
-        return self._native.submit(coroutine).cancel
+    def spawn(self, job: Callable[[], Coroutine[Any, Any, Any]]) -> Callable[[], object]:
+        """Run the coroutine `job()` on the host's loop, and return what cancels it. It raises nothing but
+        KeyboardInterrupt."""
+        return self._native.submit(job).cancel
 
     # -- for the host
 
@@ -151,7 +152,7 @@ class CallbackDriver(Polling):
     def _begin_here(self, work: Work) -> None:
         self._works.add(work)
         if work.mode == "native":
-            work.handle = self.spawn(self._natively(work))
+            work.handle = self.spawn(partial(self._natively, work))
         else:
             pool = self._jobs_pool if work.mode == "blocking" else self._names_pool
             future = pool.submit(called, work.call)
@@ -161,7 +162,11 @@ class CallbackDriver(Polling):
     async def _natively(self, work: Work) -> Outcome:
         outcome: Outcome = None, CancelledError("the job was cancelled")
         try:
-            outcome = await awaited(work.call)
+            outcome = await work.call(), None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as in `called`; and whatever the host cancels with, it has had its effect
+            outcome = None, CancelledError("the job was cancelled") if work.stopped else error
         finally:
             self.loop.call(partial(self._settle, work, *outcome))
         return outcome
