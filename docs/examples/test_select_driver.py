@@ -3,10 +3,11 @@
 import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
@@ -15,9 +16,24 @@ from random import Random
 import pytest
 from select_driver import SelectDriver
 
-from coulee.conformance import SocketHarness, Suite
+from coulee.conformance import Puppet, SocketHarness, Suite
 from coulee.core import Proxy
-from coulee.core.seam import Address, Machine
+from coulee.core.seam import (
+    Accept,
+    Accepted,
+    Address,
+    Blocked,
+    Close,
+    Closed,
+    Completion,
+    Hold,
+    Listen,
+    Machine,
+    Operation,
+    Receive,
+    Received,
+    Send,
+)
 from coulee.lb import Cluster
 from tests.docs import trial
 
@@ -69,6 +85,74 @@ class TestSelectDriver(Suite):
         made = SelectHarness()
         yield made
         made.end()
+
+
+# ------------------------------------------------------------------------- what only shows turn by turn
+
+MUCH = bytes(10_000_000)
+
+
+@pytest.fixture
+def driver() -> Iterator[Face]:
+    made = Face(Puppet())
+    yield made
+    made.shut()
+
+
+def heard(driver: Face, *kinds: type) -> list[Completion]:
+    assert isinstance(driver.machine, Puppet)
+    return [each for each in driver.machine.heard if isinstance(each, kinds)]
+
+
+def do(driver: Face, *operations: Operation) -> None:
+    assert isinstance(driver.machine, Puppet)
+    driver.machine.outbox.extend(operations)
+    driver.post(None)
+
+
+@contextmanager
+def two_clients(driver: Face) -> Iterator[list[socket.socket]]:
+    """The connections 2 and 3, from the other side."""
+    do(driver, Listen(1, ("127.0.0.1", 0)), Accept(2, 1), Accept(3, 1))
+    address = driver.wait_to_listen()
+    with socket.create_connection(address) as one, socket.create_connection(address) as two:  # type: ignore[arg-type]
+        while len(heard(driver, Accepted)) < 2:
+            driver.turn()
+        yield [one, two]
+
+
+@pytest.mark.parametrize("ending", [Hold, Close, partial(Close, abort=True)])
+def test_what_an_earlier_event_of_the_turn_has_ended_is_not_heard(
+    driver: Face, ending: Callable[[int], Operation]
+) -> None:
+    """Both connections have bytes. Whichever is read first, the machine then wants no more of the other."""
+    assert isinstance(driver.machine, Puppet)
+    driver.machine.react = lambda completion: (
+        [ending(5 - completion.conn)] if isinstance(completion, Received) and len(heard(driver, Received)) == 1 else []
+    )
+    with two_clients(driver) as clients:
+        do(driver, Receive(2), Receive(3))
+        for client in clients:
+            client.sendall(b"x")
+        while not heard(driver, Received):
+            driver.turn()
+        driver.turn(0.0)
+    assert len(heard(driver, Received)) == 1
+
+
+def test_blocked_is_heard_first_and_not_behind_a_close(driver: Face) -> None:
+    assert isinstance(driver.machine, Puppet)
+    driver.machine.react = lambda completion: [Close(5 - completion.conn)] if isinstance(completion, Blocked) else []
+    with two_clients(driver):
+        do(driver, Accept(4, 1))
+        before = len(driver.machine.heard)
+        do(driver, Close(4), Send(2, MUCH), Send(3, MUCH))
+        first, *others = driver.machine.heard[before:]
+        assert isinstance(first, Blocked)
+        assert others == [Closed(4)]
+
+
+# ------------------------------------------------------------------------------------------------- whole proxies
 
 
 def test_a_proxy_on_it() -> None:
