@@ -56,7 +56,7 @@ class TwistedDriver(CallbackDriver):
 
 
 class Gate(Filter):
-    """Before it requests wait while the operator holds them, each for a Deferred of Twisted's."""
+    """Requests wait here while the operator holds them, each for a Deferred of Twisted's."""
 
     def __init__(self) -> None:
         self.is_shut = False
