@@ -727,11 +727,9 @@ def test_an_alarm_that_rings_while_gathering_is_told_behind_what_is_gathered(wor
 )
 def test_a_large_read_and_many_small_ones_are_delivered_at_once(world: World, size: int, count: int) -> None:
     first, _ = two_that_are_read(world)
-    world.driver.gather()
-    for _ in range(count):
+    for number in range(count):
         assert world.heard() == []
-        first.received(bytes(size))
-        world.driver.weigh(bytes(size))
+        assert world.driver.gather_read(first, bytes(size)) is (number == 0), "it begins once"
     assert world.heard() == [Received(1, bytes(size))] * count
 
 

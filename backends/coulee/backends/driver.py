@@ -377,12 +377,21 @@ class Driver(ABC):
         self._running = self._gathering = True
         return True
 
-    def weigh(self, data: bytes) -> None:
-        """So much was read while gathering. Deliver where it has become much, so that who feeds us is held back in
-        time."""
-        self._gathered_bytes += len(data)
-        if self._gathered_bytes >= GATHERED_BYTES_MAX or len(data) >= LARGE_READ_BYTES:
+    def gather_read(self, wire: Wire, data: bytes) -> bool:
+        """`received` of a wire, and `gather` before it, whose answer this gives: one call, for it is made for every
+        read. Delivers where it has become much, so that who feeds us is held back in time."""
+        begins = not self._running
+        if begins:
+            self._running = self._gathering = True
+        if wire.reading and data:
+            self._queue.append(Received(wire.conn, data))
+        else:
+            wire.received(data)
+        size = len(data)
+        self._gathered_bytes = gathered = self._gathered_bytes + size
+        if gathered >= GATHERED_BYTES_MAX or size >= LARGE_READ_BYTES:
             self.deliver()
+        return begins
 
     def deliver(self) -> None:
         """See `gather`. Does nothing where nothing is being gathered."""

@@ -166,10 +166,7 @@ class NonblockingWire(Wire):
             return
         if len(data) == self._read_bytes:
             self._read_bytes = LARGE_READ_BYTES
-        driver = self.driver
-        driver.gather()  # what else is read in this turn of the loop goes with it
-        self.received(data)
-        driver.weigh(data)
+        self.driver.gather_read(self, data)  # what else is read in this turn of the loop goes with it
 
     def pause(self) -> None:
         """`ready` sees to it, when there is something to read."""

@@ -195,9 +195,10 @@ class Connection(Alarm):
             self._queue(data)
             return
         machine = self.machine
-        send = machine.sends.get(self.number)
+        number = self.number
+        send = machine.sends.get(number)
         if send is None:
-            machine.sends[self.number] = send = Send(self.number, data)
+            machine.sends[number] = send = Send(number, data)
             machine.operations.append(send)
             if isinstance(data, bytes):
                 self.sending = len(data)  # so it nearly always is

@@ -111,8 +111,10 @@ class Exchange:
         self.history: list[Attempt] = []
         self.tried: list[str] = []
         # the request's body
-        self.replay: list[bytes] = [request.data] if request.data else []
-        self.replay_bytes = len(request.data)
+        data = request.data
+        size = len(data)
+        self.replay: list[bytes] = [data] if data else []
+        self.replay_bytes = size
         self.spent = False  # more of the body was taken from the client than the replay buffer holds
         self.body_ended = request.ended
         self.trailers: Trailers | None = None
@@ -125,7 +127,7 @@ class Exchange:
         self.recorded = False
         self.started = proxy.kernel.now
         self.first_byte = -1.0
-        self.bytes_in = len(request.data)
+        self.bytes_in = size
         self.bytes_out = 0
 
     # -- for filters
@@ -164,9 +166,11 @@ class Exchange:
 
     def start(self, body: AnyCoroutine, on_done: Callable[[Task], None]) -> None:
         """Begin, up to the first wait."""
-        self.proxy.counters.requests += 1
-        self.task = task = Task(self.proxy.kernel, body, on_done)
-        self.proxy.kernel.step(task, None, None)
+        proxy = self.proxy
+        proxy.counters.requests += 1
+        kernel = proxy.kernel
+        self.task = task = Task(kernel, body, on_done)
+        kernel.step(task, None, None)
 
     def cancel(self, error: ExchangeError) -> None:
         """End it now; `error` says why. What it waits for is cancelled with it."""
@@ -291,18 +295,18 @@ class Exchange:
     def _reuse(self, peer: Peer) -> Stream | None:
         """Begin an attempt: a stream to the peer on a connection that lies idle, if there is one."""
         proxy = self.proxy
-        again = self.history[-1] if self.history else None
+        counters = proxy.counters
         self.peer = peer
         self.reused = False
         self.upstream_ended = False
         self.attempts += 1
-        proxy.counters.attempts += 1
-        if again is not None and again.reused:
+        counters.attempts += 1
+        if self.history and self.history[-1].reused:
             return None  # what died under us once was idle for too long: now a fresh one
         stream = proxy.pool.take(peer)
         if stream is not None:
             self.reused = True
-            proxy.counters.reuses += 1
+            counters.reuses += 1
         return stream
 
     # -- the request's body
@@ -418,7 +422,8 @@ class Exchange:
             downstream.connection.codec.close_after()  # the client may or may not send its body now
         downstream.write(response)
         self.head_sent = True
-        self.replay = []
+        if self.replay:
+            self.replay = []
         self.bytes_out += len(response.data)
         self.first_byte = self.proxy.kernel.now
         self.answered = response.ended

@@ -79,6 +79,9 @@ def joined(found: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return marks
 
 
+_new = object.__new__
+
+
 class Headers:
     """An ordered multi-map of header fields.
 
@@ -101,7 +104,7 @@ class Headers:
     @classmethod
     def from_block(cls, block: bytes, lower: bytes | None = None, marks: dict[bytes, bytes] | None = None) -> Headers:
         """For codecs: fields that were validated already, each preceded by CRLF; and what is known of them already."""
-        headers = cls.__new__(cls)
+        headers = _new(cls)
         headers._block = block
         headers._lower = lower
         headers._marks = marks

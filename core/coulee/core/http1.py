@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
 from coulee.core.config import Limits
@@ -62,6 +62,7 @@ from coulee.core.http1_grammar import (
     text_of,
     trailers_of,
     with_framing,
+    with_length,
 )
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
@@ -99,6 +100,8 @@ _COUNTED: Final = Writing.LENGTH
 _VERSION_1_1: Final = (1, 1)
 _VERSION_1_0: Final = (1, 0)
 _BODILESS: Final = frozenset({204, 304})
+_find_marks: Final = MARKS.findall  # a method of a name that is imported is looked up anew by each call
+_headers_from: Final = Headers.from_block
 
 
 class Http1Codec:
@@ -143,7 +146,7 @@ class Http1Codec:
         """See `Codec`. Bytes that an origin sends behind its answer spoil the connection."""
         if self._last or self._error is not None or not self._keep:
             return False
-        return self._server or self._reading is not Reading.DONE or not (self._eof or self._data)
+        return self._server or self._reading is not _DONE or not (self._eof or self._data)
 
     @property
     def idle(self) -> bool:
@@ -222,23 +225,25 @@ class Http1Codec:
     def _head(self) -> Part | None:
         """The next head with what is there of its body."""
         match = None if self._scanned else self._whole_head.match(self._data)
+        odd = False
         if match is None:  # not whole, or broken, or an empty line is before it
             match = self._difficult_head()
             if match is None:
                 return None
+            odd = match.re is self._heads.odd_request
         one, two, three, block = match.groups()
         end = match.end()
         if end > self._easy:
             check_limits(block, end, self._limits)
         self._data = self._data[end:]
         lower = block.lower()
-        found = MARKS.findall(lower)
+        found = _find_marks(lower)
         marks = dict(found)
         if len(marks) != len(found):
             marks = joined_once(found, ONCE_IN_REQUEST if self._server else ONCE_IN_ANSWER)
-        headers = Headers.from_block(block, lower, marks)
+        headers = _headers_from(block, lower, marks)
         if self._server:
-            if match.re is self._heads.odd_request:
+            if odd:
                 marks[UNDERSCORE] = b""
             return self._request(one, two, three == b"0", headers, marks)
         return self._answer(int(two), text_of(three) if three else "", one == b"0", headers, marks)
@@ -504,7 +509,7 @@ class Http1Codec:
 
     def write(self, stream: int, part: Part) -> Bytes:
         """See `Codec`."""
-        return self._write[type(part)](self, part)
+        return _WRITERS[type(part)](self, part)
 
     def _write_interim(self, part: Interim) -> bytes:
         if not 100 <= part.status <= 199 or part.status == 101:
@@ -522,7 +527,8 @@ class Http1Codec:
         if not is_target(target):
             raise ProtocolError(f"{target!r} is no target")
         headers = part.headers
-        if b"host" not in (headers._marks or headers.marks):
+        marks = headers._marks or headers.marks
+        if b"host" not in marks:
             raise ProtocolError("a request needs a Host field (RFC 9112 section 3.2)")
         data = part.data
         ended = part.ended
@@ -530,7 +536,9 @@ class Http1Codec:
         if length == 0 and ended and not (data or method in BODY_EXPECTED or self._last or part.upgrade):
             self._asked = method  # the usual request
             self._writing = _WRITTEN
-            return b"%s%s HTTP/1.1%s\r\n\r\n" % (start, target.encode("latin-1"), with_framing(headers, b""))
+            framed = b"content-length" in marks or b"transfer-encoding" in marks
+            block = with_framing(headers, b"") if framed else headers._block
+            return b"".join((start, target.encode("latin-1"), b" HTTP/1.1", block, b"\r\n\r\n"))
         check_length(data, length, ended)
         if length:
             framing = b"\r\nContent-Length: %d" % length
@@ -570,7 +578,7 @@ class Http1Codec:
             and not (closing or status in _BODILESS or self._asked == "HEAD" or b"connection" in marks)
         ):
             self._writing = _WRITTEN  # the usual answer
-            return b"%s%s\r\n\r\n%s" % (start, with_framing(headers, b"\r\nContent-Length: %d" % length), data)
+            return b"".join((start, with_length(headers, length), b"\r\n\r\n", data))
         writing = _COUNTED
         if status in _BODILESS or self._asked == "HEAD":
             framing = b"" if length is None or status == 204 else b"\r\nContent-Length: %d" % length
@@ -637,10 +645,11 @@ class Http1Codec:
         self._writing = _WRITTEN
         return b"0%s\r\n\r\n" % NOT_IN_TRAILERS.sub(b"", part.headers.block)
 
-    _write: ClassVar[dict[type, Callable[[Any, Any], Bytes]]] = {
-        Response: _write_response,
-        Request: _write_request,
-        Data: _write_data,
-        Trailers: _write_trailers,
-        Interim: _write_interim,
-    }
+
+_WRITERS: Final[dict[type, Callable[[Http1Codec, Any], Bytes]]] = {
+    Response: Http1Codec._write_response,
+    Request: Http1Codec._write_request,
+    Data: Http1Codec._write_data,
+    Trailers: Http1Codec._write_trailers,
+    Interim: Http1Codec._write_interim,
+}

@@ -300,6 +300,15 @@ def with_framing(headers: Headers, framing: bytes) -> bytes:
     return FRAMING.sub(b"", headers.block) + framing
 
 
+def with_length(headers: Headers, length: int) -> bytes:
+    """The same with a Content-Length, which an answer that is passed on nearly always has."""
+    digits = b"%d" % length
+    marks = headers._marks or headers.marks
+    if marks.get(b"content-length") == digits and b"transfer-encoding" not in marks:
+        return headers._block
+    return with_framing(headers, b"\r\nContent-Length: " + digits)
+
+
 _BEFORE_LENGTH: Final = len("\r\nContent-Length: ")
 
 

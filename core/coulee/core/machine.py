@@ -36,6 +36,7 @@ from coulee.core.seam import (
 if TYPE_CHECKING:
     from coulee.core.connection import Connection
 
+_kernel_outside = current_kernel.get  # a method of a name that is imported is looked up anew by each call
 
 _JOIN_MAX: Final = 16384
 """Up to this many bytes, what a connection sends in a turn is joined; beyond, copying costs more than a list."""
@@ -59,7 +60,6 @@ class KernelMachine:
         self.lists: list[Send] = []  # those of them that have more than one piece
         self.numbers = 0
         self.draining = False
-        self.deadline: float | None = None  # see `seam.Machine`
         self._started = False
         self._busy = False
 
@@ -99,7 +99,7 @@ class KernelMachine:
         self._busy = True
         kernel = self.kernel
         kernel.now = now
-        outer = current_kernel.get(None)
+        outer = _kernel_outside(None)
         if outer is not kernel:
             current_kernel.set(kernel)
         try:
@@ -123,11 +123,14 @@ class KernelMachine:
             if outer is not kernel and outer is not None:
                 current_kernel.set(outer)  # one machine runs inside a filter of another
             self._busy = False
-        heap = kernel.heap
-        self.deadline = heap[0][0] if heap and heap[0][2] is not None else kernel.next_alarm()
         operations = self.operations
         self.operations = []
         return operations
+
+    @property
+    def deadline(self) -> float | None:
+        """See `seam.Machine`."""
+        return self.kernel.next_alarm()
 
     @property
     def finished(self) -> bool:

@@ -227,7 +227,7 @@ class Pool:
             desk.idle.append(connection)
             self.idle[connection] = None
             connection.limit_read(connection.timeouts.upstream_keep_alive_idle_s)
-            if len(self.idle) > self.proxy.config.limits.idle_connections_max:
+            if len(self.idle) > connection.limits.idle_connections_max:
                 self.retire(next(iter(self.idle)))
 
     def retire(self, connection: Upstream) -> None:

@@ -36,6 +36,7 @@ _HOP_BY_HOP: Final = (
 )
 _FORWARDING: Final = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "forwarded")
 _VERSION: Final = (1, 1)
+_headers_from: Final = Headers.from_block  # a method of a name that is imported is looked up anew by each call
 _NEVER_NAMED_AWAY: Final = frozenset(
     {*_FORWARDING, "upgrade", "host", "authorization", "cookie", "via", "date", "expect", "max-forwards", "set-cookie"}
 )
@@ -88,9 +89,9 @@ def request_for_upstream(request: Request, client: Address, trusted: bool, confi
         out = _forwarded_by_trusted(headers, block, request, client, config)
     else:
         fresh = _fresh_forwarding(
-            client, request.scheme, request.authority, forwarding.x_forwarded, forwarding.forwarded
+            host_of(client), request.scheme, request.authority, forwarding.x_forwarded, forwarding.forwarded
         )
-        out = Headers.from_block(block + fresh, None, marks)
+        out = _headers_from(block + fresh, None, marks)
     if forwarding.via:
         out.set("Via", _appended(headers.get("via"), _via_element(request.version, config)))
     if request.method == "OPTIONS":
@@ -202,9 +203,8 @@ def _forwarded_by_trusted(headers: Headers, block: bytes, request: Request, clie
 
 
 @lru_cache(maxsize=1024)
-def _fresh_forwarding(client: Address, scheme: str, authority: str, x_forwarded: bool, forwarded: bool) -> bytes:
-    """All of them, for a client whose own do not count. The same for all requests of a connection, hence the cache."""
-    host = host_of(client)
+def _fresh_forwarding(host: str, scheme: str, authority: str, x_forwarded: bool, forwarded: bool) -> bytes:
+    """All of them, for a client whose own do not count. The same for all requests of a client, hence the cache."""
     block = b""
     if x_forwarded:
         block += encode_field("X-Forwarded-For", host) + encode_field("X-Forwarded-Proto", scheme)
