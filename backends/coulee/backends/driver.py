@@ -409,22 +409,25 @@ class Driver(ABC):
         else:
             self.now = now
         perform = self._perform
+        handle = self._handle
+        queue = self._queue
         finished = False
         try:
             while True:
                 self._turn += 1
-                for operation in self._handle(completion, now):
+                for operation in handle(completion, now):
                     perform[type(operation)](operation)
-                if self._outgoing and not (together and self._queue):
+                if not (together and queue) and self._outgoing:
                     self._write_all()
-                completion = self._next_due() if self._queue else None
-                if completion is None and self._outgoing:  # what was queued has been overtaken, all of it
-                    self._write_all()
-                    completion = self._next_due()
+                completion = self._next_due() if queue else None
                 if completion is None:
-                    if not self._rung:
-                        break
-                    self._rung = False
+                    if self._outgoing:  # what was queued has been overtaken, all of it
+                        self._write_all()
+                        completion = self._next_due()
+                    if completion is None:
+                        if not self._rung:
+                            break
+                        self._rung = False
             deadline = self.machine.deadline
             if deadline is not None and deadline < self._alarm_at:
                 self._alarm_at = deadline

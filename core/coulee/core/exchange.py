@@ -373,10 +373,10 @@ class Exchange:
         proxy = self.proxy
         chains = proxy.chains
         response = await upstream.receive()
-        while isinstance(response, Interim):
+        while not isinstance(response, Response):
+            assert isinstance(response, Interim)
             await self._relay_interim(response)
             response = await upstream.receive()
-        assert isinstance(response, Response)
         upstream.patience_s = proxy.config.timeouts.upstream_idle_timeout_s
         self._settle("")
         switches = response.status == 101

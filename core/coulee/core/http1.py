@@ -173,8 +173,10 @@ class Http1Codec:
 
     def feed(self, data: bytes) -> None:
         """See `Codec`."""
-        self._data = self._data + data if self._data else data
-        self.buffered = len(self._data)
+        if self._data:
+            data = self._data + data
+        self._data = data
+        self.buffered = len(data)
 
     def feed_eof(self) -> None:
         """See `Codec`."""
