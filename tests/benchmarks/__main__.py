@@ -1,10 +1,11 @@
-"""`make bench`: what coulee costs, in one run: its codec alone beside h11, and the whole proxy beside nginx, a blind
-relay and other proxies, in CPU time per request and in memory per idle connection.
+"""`make bench`: what coulee costs, in one run: its codec alone beside h11, and the whole proxy beside nginx, blind
+relays and other proxies, in CPU time per request and in memory per idle connection; then how each backend bears ten
+thousand connections and those who stop reading, and what a second worker brings.
 
 Rules: the proxies share one core, the load generator and the origin another; a figure is the proxy process's own user
 and system time in a window divided by what was answered in it; every peer is warmed up with every scenario first;
 rounds are interleaved, each running every peer once per scenario, so that a slow minute of the machine falls on all of
-them.
+them. `--only` and `--peers` leave out what is not wanted.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
-from tests.benchmarks import codecs, idle
+from tests.benchmarks import codecs, idle, many, stopped, workers
 from tests.benchmarks.load import Generator
 from tests.benchmarks.nginx import Nginx
-from tests.benchmarks.peers import PEERS, Peer, Peers, check
+from tests.benchmarks.peers import CROWDED, PEERS, RELAYS, Peer, Peers, check, need_workers
 from tests.benchmarks.processes import BenchError, child, cpu_ns, free_port, wait_ready
 from tests.benchmarks.report import Results
 from tests.benchmarks.scenarios import SCENARIOS, Column, Scenario
@@ -32,7 +35,9 @@ from tests.benchmarks.scenarios import SCENARIOS, Column, Scenario
 WARM_UP = 1  # seconds
 CODEC = "codec"
 IDLE = Column("idle", "KiB PSS/connection", 2)
-PARTS = [CODEC, *SCENARIOS, IDLE.name]
+MANY, STOPPED, WORKERS = "many", "stopped", "workers"
+PARTS = [CODEC, *SCENARIOS, IDLE.name, MANY, STOPPED, WORKERS]
+COULEE = list(RELAYS)
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -59,10 +64,11 @@ def positive(text: str) -> int:
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description="What coulee and its peers cost.")
     parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="rounds; the median counts (3)")
-    parser.add_argument("--seconds", type=positive, default=2, metavar="N", help="length of a window (2)")
+    parser.add_argument("--seconds", type=positive, default=1, metavar="N", help="length of a window (1)")
     parser.add_argument("--only", type=some_of(PARTS), default=PARTS, metavar="PART,...", help=", ".join(PARTS))
     parser.add_argument("--peers", type=some_of(PEERS), default=list(PEERS), metavar="PEER,...", help=", ".join(PEERS))
     parser.add_argument("--idle", type=positive, default=idle.CONNECTIONS, metavar="N", help="idle connections (5000)")
+    parser.add_argument("--many", type=positive, default=many.CONNECTIONS, metavar="N", help="open ones (10000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
     return parser.parse_args(arguments)
 
@@ -82,10 +88,11 @@ def machine(nginx: Nginx, generator: Generator, proxy_core: int, load_core: int)
     return f"{python}, {uvloop}, {nginx.version}, {generator.name}, {platform.system()} {platform.release()}, {cores}"
 
 
-def bench(asked: argparse.Namespace) -> tuple[str, Results]:
+def bench(asked: argparse.Namespace) -> tuple[str, list[Results]]:
     """The whole proxies: start what they need, measure them, end everything. Also says on what machine."""
     cores = sorted(os.sched_getaffinity(0))
     load_core, proxy_core = cores[0], cores[-1]
+    os.sched_setaffinity(0, {load_core})  # some of the load is made here
     if load_core == proxy_core:
         say("bench: only one core, so the peers share it with the load and the figures are rough")
     scenarios = [SCENARIOS[name] for name in asked.only if name in SCENARIOS]
@@ -94,7 +101,9 @@ def bench(asked: argparse.Namespace) -> tuple[str, Results]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coulee-bench-")))
         nginx, generator = Nginx(folder), Generator(load_core, folder)
         origin = free_port()
-        idling = IDLE.name in asked.only and may_idle(asked.idle)  # before the origin starts, which needs files too
+        # before the origin starts, which needs files too
+        idling = IDLE.name in asked.only and may_open(IDLE.name, idle.files_needed(asked.idle))
+        crowded = MANY in asked.only and may_open(MANY, asked.many + many.SPARE_FILES)
         wait_ready(stack.enter_context(child("origin", nginx.origin(origin), load_core, folder)), origin)
         for scenario in scenarios:
             check("origin", origin, scenario)
@@ -103,15 +112,24 @@ def bench(asked: argparse.Namespace) -> tuple[str, Results]:
             measure_cpu(asked, scenarios, peers, generator, results)
         if idling:
             measure_idle(asked.idle, peers, results)
-        return machine(nginx, generator, proxy_core, load_core), results
+        tables = [results]
+        ours = [name for name in asked.peers if name in COULEE]
+        if crowded:
+            base = [name for name in asked.peers if name == "nginx"]
+            tables.append(each_alone(MANY, [*base, *ours], many.COLUMNS, lambda name: crowd_of(peers, name, asked)))
+        if STOPPED in asked.only:
+            tables.append(each_alone(STOPPED, ours, stopped.COLUMNS, lambda name: beside_stopped(peers, name, asked)))
+        if WORKERS in asked.only:
+            tables.append(each_alone(WORKERS, ours, workers.COLUMNS, lambda name: workers_of(peers, name)))
+        return machine(nginx, generator, proxy_core, load_core), tables
 
 
-def may_idle(connections: int) -> bool:
-    """Whether so many connections can be had; where not, it is said."""
+def may_open(part: str, files: int) -> bool:
+    """Whether so many files can be had; where not, it is said."""
     try:
-        idle.allow_files(idle.files_needed(connections))
+        idle.allow_files(files)
     except BenchError as error:
-        say(f"bench: idle is left out: {error}")
+        say(f"bench: {part} is left out: {error}")
         return False
     return True
 
@@ -152,13 +170,55 @@ def measure_idle(connections: int, peers: Peers, results: Results) -> None:
     results.columns = [*results.columns, IDLE]
     for name in results.peers:
         try:
-            with peers.running(name, [SCENARIOS["small"]], crowd=True) as peer:
+            with peers.running(name, [SCENARIOS["small"]], app=CROWDED) as peer:
                 figure = idle.idle_kib(peer, connections)
         except BenchError as error:
             say(f"bench: idle {name}: {error}")
         else:
             results.add(name, IDLE, 1, figure)
             say(f"idle {name}: {figure:,.2f} ({connections:,} connections)")
+
+
+def each_alone(
+    part: str, names: Sequence[str], columns: Sequence[Column], measure: Callable[[str], Mapping[Column, float]]
+) -> Results:
+    """What is not measured in rounds: every peer with a fresh process, one after the other."""
+    results = Results(list(names), list(columns))
+    for name in names:
+        try:
+            figures = measure(name)
+        except BenchError as error:
+            say(f"bench: {part} {name}: {error}")
+            continue
+        for column, figure in figures.items():
+            results.add(name, column, 1, figure)
+        say(f"{part} {name}: " + ", ".join(f"{column.name} {figure:,.2f}" for column, figure in figures.items()))
+    return results
+
+
+def crowd_of(peers: Peers, name: str, asked: argparse.Namespace) -> Mapping[Column, float]:
+    with peers.running(name, [SCENARIOS["small"]], app=CROWDED) as peer:
+        return many.measure(peer, asked.many, max(asked.seconds, 2)).figures
+
+
+def beside_stopped(peers: Peers, name: str, asked: argparse.Namespace) -> Mapping[Column, float]:
+    at_once = ["--grace", "0"]  # what is stuck would last
+    with (
+        stopped.origin_that_does_not_read() as stuck,
+        peers.running(name, [SCENARIOS["small"]], app=stopped.APP.format(port=stuck), options=at_once) as peer,
+    ):
+        return stopped.measure(peer, asked.seconds)
+
+
+def workers_of(peers: Peers, name: str) -> Mapping[Column, float]:
+    need_workers()
+    everywhere = replace(peers, core=None)
+
+    def running(count: int) -> AbstractContextManager[Peer]:
+        options = ["--workers", str(count)]
+        return everywhere.running(name, [SCENARIOS["small"]], app=workers.APP, options=options)
+
+    return workers.measure(running)
 
 
 def stop(number: int, _: object) -> None:
@@ -181,12 +241,14 @@ def main() -> int:
             print(f"\nCodecs alone, one small exchange; median of {codecs.ROUNDS} rounds\n")
             print(codecs.table(times), end="\n\n", flush=True)
         if asked.only != [CODEC]:
-            about, results = bench(asked)
-            found |= {"machine": about, **results.as_json()}
+            about, tables = bench(asked)
+            found |= {"machine": about, "tables": [each.as_json() for each in tables]}
             print(f"\n{about}")
-            print(f"median of {asked.rounds} rounds of {asked.seconds} s; times nginx (median of the rounds' ratios)\n")
-            print(results.table(), flush=True)
-            if not results.figures:
+            print(f"median of {asked.rounds} rounds of {asked.seconds} s; times nginx, times the relay of that backend")
+            for each in tables:
+                if each.columns:
+                    print(f"\n{each.table()}", flush=True)
+            if not any(each.figures for each in tables):
                 return 1
         if asked.json is not None:
             asked.json.write_text(json.dumps(found, indent=2) + "\n")

@@ -46,17 +46,17 @@ def idle_kib(peer: Peer, connections: int) -> float:
     """KiB of PSS for each idle connection to `peer`, which must be fresh."""
     with contextlib.ExitStack() as stack:
 
-        def connect(count: int) -> list[socket.socket]:
-            return [stack.enter_context(_connect(peer)) for _ in range(count)]
+        def connected(count: int) -> list[socket.socket]:
+            return [stack.enter_context(connect(peer)) for _ in range(count)]
 
-        first = connect(BUSY)
+        first = connected(BUSY)
         for _ in range(WARM_UP_REQUESTS):
-            _ask(first, peer)
+            ask(first, peer)
         before = pss_kib(peer.pid)
         crowd: list[socket.socket] = []
         while left := connections - len(crowd):
-            some = connect(min(left, BUSY))
-            _ask(some, peer)
+            some = connected(min(left, BUSY))
+            ask(some, peer)
             crowd += some
         time.sleep(SETTLED_AFTER_S)
         after = pss_kib(peer.pid)
@@ -78,23 +78,28 @@ def pss_kib(pid: int) -> int:
     return total
 
 
-def _connect(peer: Peer) -> socket.socket:
+def connect(peer: Peer) -> socket.socket:
+    """One more client."""
     try:
         return socket.create_connection((HOST, peer.port), timeout=ANSWER_WITHIN_S)
     except OSError as error:
         raise BenchError(f"a connection failed: {error}") from error
 
 
-def _ask(connections: Sequence[socket.socket], peer: Peer) -> None:
+def ask(connections: Sequence[socket.socket], peer: Peer) -> None:
     """One small request on each, and the whole of its answer."""
-    request = "\r\n".join((f"GET {_SMALL.path} HTTP/1.1", f"Host: {HOST}:{peer.port}", *_SMALL.fields, "", ""))
     try:
         for each in connections:
-            each.sendall(request.encode("ascii"))
+            each.sendall(small_request(peer.port))
         for each in connections:
             _read_answer(each)
     except OSError as error:
         raise BenchError(f"a request was not answered: {error}") from error
+
+
+def small_request(port: int) -> bytes:
+    """The request of the scenario `small`."""
+    return "\r\n".join((f"GET {_SMALL.path} HTTP/1.1", f"Host: {HOST}:{port}", *_SMALL.fields, "", "")).encode("ascii")
 
 
 def _read_answer(connection: socket.socket) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.benchmarks.processes import HOST, BenchError
-from tests.benchmarks.scenarios import ANSWER_FIELDS, FILES, SCENARIOS
+from tests.benchmarks.scenarios import ANSWER_FIELDS, ENDLESS_BYTES, FILES, SCENARIOS
 
 _BESIDE_PATH = ("/usr/sbin", "/usr/local/sbin")  # where packages put it, outside an ordinary user's PATH
 _TEMP_MODULES = ("proxy", "fastcgi", "uwsgi", "scgi")
@@ -102,6 +102,8 @@ class Nginx:
         files.mkdir()
         for name in FILES:
             (files / name).write_bytes(b"0123456789abcdef" * (SCENARIOS[name].size // 16))
+        with (files / "endless").open("wb") as endless:
+            endless.truncate(ENDLESS_BYTES)
         body = _ORIGIN.format(
             host=HOST,
             port=port,

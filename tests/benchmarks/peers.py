@@ -29,17 +29,17 @@ _NODE_MODULES = _HERE.parents[1] / ".bench" / "node_modules"  # where `make benc
 _HELP_WITHIN = 20.0
 _ANSWER_WITHIN = 10.0
 
-PEERS = (
-    "nginx", "relay", "epoll", "aiohttp", "caddy", "node",
-    "coulee-asyncio", "coulee-uvloop", "coulee-trio", "coulee-curio", "coulee-threads",
-)  # fmt: skip
+BACKENDS = ("asyncio", "uvloop", "trio", "curio", "threads")
+RELAYS = {f"coulee-{name}": f"relay-{name}" for name in BACKENDS}
+"""The blind relay of each backend: what its loop and the system cost by themselves."""
+PEERS = ("nginx", *RELAYS.values(), "aiohttp", "caddy", "node", *RELAYS)
 
-_CROWDED = """\
-# Written by the benchmark of idle connections, which all come from one address: no setting but that one is changed.
+CROWDED = """\
+# Written by the benchmark of many connections, which come from one address and ask for much: nothing else is changed.
 from coulee.core import Config, Limits, Proxy
 from coulee.lb import Cluster
 
-config = Config(limits=Limits(connections_per_address_max=0))
+config = Config(limits=Limits(connections_per_address_max=0, requests_per_connection_max=10**9))
 proxy = Proxy(Cluster("http://{host}:{origin}"), config=config)
 """
 
@@ -63,36 +63,36 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """What runs them: nginx, which some of them are, the port of the origin, their core, a folder to write to."""
+    """What runs them: nginx, which some of them are, the port of the origin, their core (None: all that there are), a
+    folder to write to."""
 
     nginx: Nginx
     origin: int
-    core: int
+    core: int | None
     folder: Path
 
     @contextlib.contextmanager
-    def running(self, name: str, asked: Iterable[Scenario], *, crowd: bool = False) -> Generator[Peer, None, None]:
+    def running(
+        self, name: str, asked: Iterable[Scenario], *, app: str = "", options: Sequence[str] = ()
+    ) -> Generator[Peer, None, None]:
         """Run one peer, checked with every scenario, for the length of the `with` block.
 
-        For a `crowd` it takes thousands of connections from one address.
+        Where it is coulee, `app` is the text of the program that it runs, with `{host}` and `{origin}` to fill in, and
+        `options` are more words of its command line.
         """
         port = free_port()
-        command = self._command(name, port, crowd)
-        with child(name, command.words, self.core, self.folder, command.environment) as proxy:
+        command = self._command(name, port, app)
+        with child(name, [*command.words, *options], self.core, self.folder, command.environment) as proxy:
             wait_ready(proxy, port)
             for scenario in asked:
                 check(name, port, scenario)
             yield Peer(name, proxy.process.pid, port)
 
-    def _command(self, name: str, port: int, crowd: bool) -> Command:
+    def _command(self, name: str, port: int, app: str) -> Command:
         """The command that runs a peer; raise when it cannot be run here."""
         ports = [str(port), str(self.origin)]
         if name == "nginx":
             return Command(self.nginx.proxy(port, self.origin))
-        if name == "relay":
-            return Command([sys.executable, str(_HERE / "relay.py"), *ports])
-        if name == "epoll":
-            return Command([sys.executable, str(_HERE / "epoll_relay.py"), *ports])
         if name == "aiohttp":
             _need("aiohttp")
             return Command([sys.executable, str(_HERE / "aiohttp_proxy.py"), *ports])
@@ -100,19 +100,21 @@ class Peers:
             return _caddy(port, self.origin, self.folder)
         if name == "node":
             return _node(ports)
-        backend = name.removeprefix("coulee-")
+        kind, _, backend = name.partition("-")
         if backend not in ("asyncio", "threads"):
             _need(backend)
-        return Command([*self._coulee(port, crowd), "--backend", backend, "--quiet"])
+        if kind == "relay":
+            return _relay(backend, ports)
+        return Command([*self._coulee(port, app), "--backend", backend, "--quiet"])
 
-    def _coulee(self, port: int, crowd: bool) -> Sequence[str]:
+    def _coulee(self, port: int, app: str) -> Sequence[str]:
         coulee = (sys.executable, "-m", "coulee")
         _answers_help(coulee)
-        if not crowd:
+        if not app:
             return [*coulee, f"{HOST}:{port}", "--to", f"http://{HOST}:{self.origin}"]
-        app = self.folder / "crowded.py"
-        app.write_text(_CROWDED.format(host=HOST, origin=self.origin))
-        return [*coulee, "run", str(app), "--listen", f"{HOST}:{port}"]
+        program = self.folder / f"app-{port}.py"
+        program.write_text(app.format(host=HOST, origin=self.origin))
+        return [*coulee, "run", str(program), "--listen", f"{HOST}:{port}"]
 
 
 def check(name: str, port: int, scenario: Scenario) -> None:
@@ -130,6 +132,13 @@ def check(name: str, port: int, scenario: Scenario) -> None:
         raise BenchError(f"{name} answers {scenario.path} with {answer.status} and {len(body)} bytes")
     if name == "origin" and scenario.name == "small" and fields != FIELDS:
         raise BenchError(f"the origin answers {scenario.path} with {fields} fields instead of {FIELDS}")
+
+
+def _relay(backend: str, ports: Sequence[str]) -> Command:
+    """uvloop's is asyncio's on another loop."""
+    if backend in ("asyncio", "uvloop"):
+        return Command([sys.executable, str(_HERE / "relay.py"), *ports, backend])
+    return Command([sys.executable, str(_HERE / f"{backend}_relay.py"), *ports])
 
 
 def _caddy(port: int, origin: int, folder: Path) -> Command:
@@ -177,7 +186,8 @@ def _need(module: str) -> None:
 
 
 @cache
-def _answers_help(program: Sequence[str]) -> None:
+def _answers_help(program: Sequence[str]) -> str:
+    """What it says of itself."""
     try:
         done = subprocess.run([*program, "--help"], capture_output=True, text=True, timeout=_HELP_WITHIN, check=False)
     except subprocess.TimeoutExpired:
@@ -185,3 +195,10 @@ def _answers_help(program: Sequence[str]) -> None:
     if done.returncode != 0:
         words = (done.stderr.strip() or "it printed nothing").splitlines()[-1]
         raise BenchError(f"`python -m coulee --help` fails: {words}")
+    return done.stdout
+
+
+def need_workers() -> None:
+    """Raise where this coulee has one worker only."""
+    if "--workers" not in _answers_help((sys.executable, "-m", "coulee", "run")):
+        raise BenchError("`coulee run` has no option --workers")

@@ -24,6 +24,7 @@ END_WITHIN = 3.0
 _POLL = 0.01
 _PR_SET_PDEATHSIG = 1
 _CPUCLOCK_SCHED = 2  # clock_getcpuclockid(3): the ns a process has run, all its threads, user and system
+_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
 _libc = ctypes.CDLL(None)
 
 
@@ -46,16 +47,17 @@ class Child:
 
 @contextlib.contextmanager
 def child(
-    name: str, command: Sequence[str], core: int, folder: Path, environment: Mapping[str, str] | None = None
+    name: str, command: Sequence[str], core: int | None, folder: Path, environment: Mapping[str, str] | None = None
 ) -> Generator[Child, None, None]:
-    """Run `command` on `core` for the length of the `with` block; `environment` is added to ours."""
+    """Run `command` on `core` (None: on any that we may use) for the length of the `with` block; `environment` is added
+    to ours."""
     parent = os.getpid()
 
     def in_child() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # the parent ended before the request above was made
             os._exit(1)
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, _CORES if core is None else {core})
 
     log = folder / f"{name}.log"
     try:
@@ -104,8 +106,13 @@ def wait_ready(target: Child, port: int) -> None:
 
 def cpu_ns(pid: int) -> int:
     """CPU time, user and system, that a process and its living descendants have used."""
+    return sum(cpu_ns_of_each(pid).values())
+
+
+def cpu_ns_of_each(pid: int) -> dict[int, int]:
+    """The same for each of them."""
     try:
-        return sum(time.clock_gettime_ns((~each << 3) | _CPUCLOCK_SCHED) for each in descendants(pid))
+        return {each: time.clock_gettime_ns((~each << 3) | _CPUCLOCK_SCHED) for each in descendants(pid)}
     except OSError as error:
         raise BenchError(f"process {pid} is gone: {error}") from error
 

@@ -1,12 +1,13 @@
 """The blind byte relay, the floor for any Python proxy: one upstream connection per client connection, no parsing.
 
 Rules: bytes go on as they came; a full socket on one side stops reading on the other; an end on one side ends both (no
-half-close). Runs on uvloop where it is installed, else on asyncio. Usage: relay.py PORT ORIGIN_PORT
+half-close). Runs on asyncio, or on uvloop. Usage: relay.py PORT ORIGIN_PORT asyncio|uvloop
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from typing import cast
 
@@ -83,14 +84,10 @@ async def serve(port: int, origin: int) -> None:
 
 
 def main() -> None:
-    port, origin = int(sys.argv[1]), int(sys.argv[2])
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(serve(port, origin))
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(port, origin))
+    port, origin, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    loop_factory = importlib.import_module("uvloop").new_event_loop if name == "uvloop" else None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve(port, origin))
 
 
 if __name__ == "__main__":

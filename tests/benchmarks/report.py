@@ -1,7 +1,8 @@
 """What was measured, as a table for people and as JSON for programs.
 
-Rules: a figure is the median of its rounds; the ratio in parentheses is to nginx, the only comparison that holds from
-one machine or hour to another, and is the median of each round's own ratio, since the machine drifts between rounds.
+Rules: a figure is the median of its rounds; the first ratio in parentheses is to nginx, the second, where there is one,
+to the blind relay of the same backend. Ratios are all that holds from one machine or hour to another; each is the
+median of the rounds' own ratios, since the machine drifts between rounds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tests.benchmarks.peers import RELAYS
 from tests.benchmarks.scenarios import Column
 
 _BASE = "nginx"
@@ -33,8 +35,8 @@ class Results:
     def median(self, peer: str, column: Column) -> float | None:
         return _median(list(self.rounds(peer, column).values()))
 
-    def ratio(self, peer: str, column: Column) -> float | None:
-        base = self.rounds(_BASE, column)
+    def ratio(self, peer: str, column: Column, to: str | None = _BASE) -> float | None:
+        base = self.rounds(to, column) if to is not None and column.compared else {}
         return _median([figure / base[n] for n, figure in self.rounds(peer, column).items() if n in base])
 
     def table(self) -> str:
@@ -50,16 +52,18 @@ class Results:
         }
 
     def _cell(self, peer: str, column: Column) -> str:
-        figure, ratio = self.median(peer, column), self.ratio(peer, column)
+        figure = self.median(peer, column)
         if figure is None:
             return "failed"
-        shown = f"{figure:,.{column.digits}f}"
-        return shown if ratio is None else f"{shown} ({ratio:.2f}x)"
+        ratios = [self.ratio(peer, column), self.ratio(peer, column, RELAYS.get(peer))]
+        shown = ", ".join(f"{each:.2f}x" for each in ratios if each is not None)
+        return f"{figure:,.{column.digits}f}" + (f" ({shown})" if shown else "")
 
     def _entry(self, peer: str, column: Column) -> dict[str, object]:
         return {
             "median": self.median(peer, column),
             "ratio": self.ratio(peer, column),
+            "ratio_to_relay": self.ratio(peer, column, RELAYS.get(peer)),
             "rounds": self.rounds(peer, column),
         }
 

@@ -44,6 +44,7 @@ class Column:
     name: str
     unit: str
     digits: int  # after the point
+    compared: bool = True  # whether a ratio to another peer's means something
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +94,5 @@ SCENARIOS = {
     )
 }
 FILES = ("64k", "10m")  # what the origin serves from its disk
+ENDLESS_BYTES = 64 * 1024 * 1024
+"""Of the file /endless: more than everybody's buffers hold."""

@@ -1,7 +1,7 @@
 """The blind byte relay once more, on epoll and sockets alone: the floor for the backend that has no event loop.
 
 Rules: those of `relay.py`. One read for each event, written at once; what a socket does not take is kept, and the other
-side is not read until it is gone. Usage: epoll_relay.py PORT ORIGIN_PORT
+side is not read until it is gone. Usage: threads_relay.py PORT ORIGIN_PORT
 """
 
 from __future__ import annotations

@@ -1,0 +1,118 @@
+"""Clients that each ask for one small answer after the other, all in this process, and remember how long each took.
+
+Rules: the first answer of a client is read with its head, and tells how long every answer is; an answer of another
+length shows as one that does not end. An answer that is not a 200, or a connection that ends, is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import socket
+import time
+from collections.abc import Generator, Sequence
+
+HOST = "127.0.0.1"
+ANSWER_WITHIN_S = 15.0
+READ_BYTES = 64 * 1024
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+class ClientError(Exception):
+    """Somebody was not served."""
+
+
+class Clients:
+    """A closed loop on connections that are open, and on which nothing is under way."""
+
+    def __init__(self, connections: Sequence[socket.socket], request: bytes) -> None:
+        self._request = request
+        self._sockets = {each.fileno(): each for each in connections}
+        self._poll = select.epoll()
+        self._size = 0
+        for each in connections:
+            each.settimeout(ANSWER_WITHIN_S)
+            each.sendall(request)
+            self._size = read_answer(each)
+            self._poll.register(each, select.EPOLLIN)
+
+    def run(self, seconds: float) -> list[float]:
+        """Ask for so long, and wait for the answers that are then under way. The seconds that each took, sorted."""
+        took: list[float] = []
+        sent_at: dict[int, float] = {}
+        left = dict.fromkeys(self._sockets, self._size)
+        now = time.monotonic()
+        end = now + seconds
+        for fd, each in self._sockets.items():
+            sent_at[fd] = time.monotonic()
+            each.sendall(self._request)
+        while sent_at:
+            ready = self._poll.poll(ANSWER_WITHIN_S)
+            if not ready:
+                raise ClientError(f"{len(sent_at)} requests were not answered within {ANSWER_WITHIN_S:g} s")
+            for fd, _ in ready:
+                data = self._sockets[fd].recv(READ_BYTES)
+                if not data or (left[fd] == self._size and not data.startswith(b"HTTP/1.1 200 ")):
+                    raise ClientError(f"a request was answered so: {data[:60]!r}")
+                left[fd] -= len(data)
+                if left[fd]:
+                    continue
+                left[fd] = self._size
+                now = time.monotonic()
+                took.append(now - sent_at.pop(fd))
+                if now < end:
+                    sent_at[fd] = now
+                    self._sockets[fd].sendall(self._request)
+        return sorted(took)
+
+    def close(self) -> None:
+        self._poll.close()
+
+
+def read_answer(connection: socket.socket) -> int:
+    """Read one answer, and tell its length with its head. Raises `ClientError` where it is not a 200."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += _more(connection, data)
+    length = _LENGTH.search(data)
+    if length is None or not data.startswith(b"HTTP/1.1 200 "):
+        raise ClientError(f"a request was answered so: {data[:60]!r}")
+    size = data.index(b"\r\n\r\n") + 4 + int(length[1])
+    while len(data) < size:
+        data += _more(connection, data)
+    return size
+
+
+def _more(connection: socket.socket, data: bytes) -> bytes:
+    more = connection.recv(READ_BYTES)
+    if not more:
+        raise ClientError(f"a connection was closed instead of answered: {data[:60]!r}")
+    return more
+
+
+def percentile(took: Sequence[float], percent: float) -> float:
+    """Of seconds that are sorted."""
+    return took[min(len(took) - 1, int(len(took) * percent / 100))]
+
+
+@contextlib.contextmanager
+def who_stops_reading(port: int, path: str) -> Generator[socket.socket, None, None]:
+    """One who asks for `path`, and reads nothing of the answer while the block lasts."""
+    with socket.create_connection((HOST, port), timeout=ANSWER_WITHIN_S) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n".encode("ascii"))
+        yield client
+
+
+@contextlib.contextmanager
+def who_is_not_read(port: int, path: str, size: int) -> Generator[int, None, None]:
+    """One who sends a body of `size` to `path`, which nobody reads, as far as that goes. Gives how far that is."""
+    with socket.create_connection((HOST, port), timeout=ANSWER_WITHIN_S) as client:
+        client.sendall(f"POST {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: {size}\r\n\r\n".encode("ascii"))
+        client.settimeout(1.0)  # without room for so long: it is full, all the way
+        sent = 0
+        block = bytes(READ_BYTES)
+        with contextlib.suppress(TimeoutError):
+            while sent < size:
+                sent += client.send(block[: size - sent])
+        yield sent
