@@ -1,8 +1,11 @@
-"""The benchmark measures what it says: its own load generator, and the codecs alone. No figure is judged here."""
+"""The benchmark measures what it says: its own load generators, the relays, and the codecs alone. No figure is judged
+here."""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Generator
@@ -10,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import codecs
+from tests.benchmarks import codecs, many, workers
+from tests.benchmarks.clients import ClientError, Clients, who_is_not_read
+from tests.benchmarks.idle import small_request
 from tests.benchmarks.nginx import Nginx
-from tests.benchmarks.peers import check
-from tests.benchmarks.processes import BenchError, child, cpu_ns, free_port, wait_ready
-from tests.benchmarks.scenarios import SCENARIOS, Scenario
+from tests.benchmarks.peers import RELAYS, Peer, Peers, check
+from tests.benchmarks.processes import HOST, BenchError, child, cpu_ns, free_port, wait_ready
+from tests.benchmarks.report import Results
+from tests.benchmarks.scenarios import SCENARIOS, Column, Scenario
+from tests.benchmarks.stopped import origin_that_does_not_read
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmark needs Linux")
 
@@ -62,3 +69,64 @@ def test_a_process_that_is_gone_has_no_cpu_time() -> None:
         ended.wait()
     with pytest.raises(BenchError, match="is gone"):
         cpu_ns(ended.pid)
+
+
+@pytest.mark.parametrize("name", RELAYS.values())
+def test_each_relay_passes_on_what_it_gets(name: str, origin: int, tmp_path: Path) -> None:
+    try:
+        peers = Peers(Nginx(tmp_path), origin, None, tmp_path)
+        with peers.running(name, SCENARIOS.values()):
+            pass
+    except BenchError as error:
+        if "is not installed" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+def test_the_second_ratio_is_to_the_relay_of_the_same_backend() -> None:
+    column = Column("small", "us", 1)
+    results = Results(["nginx", "relay-trio", "coulee-trio"], [column])
+    for peer, figures in (("nginx", (10, 20)), ("relay-trio", (20, 30)), ("coulee-trio", (40, 60))):
+        for number, figure in enumerate(figures):
+            results.add(peer, column, number, figure)
+    assert results.table().splitlines()[2:] == [
+        "nginx         15.0 (1.00x)",
+        "relay-trio    25.0 (1.75x)",
+        "coulee-trio   50.0 (3.50x, 2.00x)",
+    ]
+
+
+def test_clients_ask_for_one_thing_after_the_other_and_want_it_whole(origin: int) -> None:
+    with socket.create_connection((HOST, origin)) as one, socket.create_connection((HOST, origin)) as other:
+        clients = Clients([one, other], small_request(origin))
+        took = clients.run(0.1)
+        assert len(took) > 4
+        assert took == sorted(took)
+        assert took[0] > 0
+        clients.close()
+    with socket.create_connection((HOST, origin)) as one:
+        clients = Clients([one], b"GET /none HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        with pytest.raises(ClientError, match="answered so: b'HTTP/1.1 404"):
+            clients.run(0.1)
+        clients.close()
+
+
+def test_of_who_is_not_read_only_so_much_is_taken() -> None:
+    size = 64 * 1024 * 1024
+    with origin_that_does_not_read() as port, who_is_not_read(port, "/", size) as sent:
+        assert 0 < sent < size
+
+
+def test_of_many_connections_each_is_answered_and_few_are_busy(origin: int) -> None:
+    crowd = many.measure(Peer("origin", os.getpid(), origin), 200, 0.1)
+    assert crowd.requests > 2
+    assert set(crowd.figures) == set(many.COLUMNS)
+
+
+def test_what_a_second_worker_brings_is_told_without_what_a_busy_machine_takes() -> None:
+    def window(requests: float, used_s: list[float]) -> workers.Window:
+        return workers.Window.of(requests, 1.0, used_s)
+
+    alone, crowded, uneven = window(400, [1.0]), window(400, [0.5, 0.5]), window(600, [1.0, 0.5])
+    assert workers.gain_on_free_cores(alone, crowded) == pytest.approx(2.0)
+    assert workers.gain_on_free_cores(alone, uneven) == pytest.approx(1.5)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.benchmarks.clients import ClientError, Clients
@@ -60,6 +60,12 @@ class Window:
     cores: float  # CPU seconds a second
     evenness: float  # 1 where all did as much as the one that did most
 
+    @classmethod
+    def of(cls, requests: float, wall_s: float, used_s: Sequence[float]) -> Window:
+        """`used_s` is the CPU time of each worker."""
+        total_s = sum(used_s)
+        return cls(requests / wall_s, requests / total_s, total_s / wall_s, total_s / (len(used_s) * max(used_s)))
+
 
 def window(peer: Peer, workers: int) -> Window:
     """Load a peer for a while."""
@@ -72,7 +78,12 @@ def window(peer: Peer, workers: int) -> Window:
         except (ClientError, OSError) as error:
             raise BenchError(f"with {workers} workers: {error}") from error
     used_s = sorted(((after[pid] - before.get(pid, 0)) / 1e9 for pid in after), reverse=True)[:workers]
-    return Window(requests / wall_s, requests / sum(used_s), sum(used_s) / wall_s, sum(used_s) / (workers * used_s[0]))
+    return Window.of(requests, wall_s, used_s)
+
+
+def gain_on_free_cores(one: Window, two: Window) -> float:
+    """See the top of the module."""
+    return 2 * two.evenness * two.per_cpu_s / one.per_cpu_s
 
 
 def measure(running: Callable[[int], contextlib.AbstractContextManager[Peer]]) -> dict[Column, float]:
@@ -89,5 +100,5 @@ def measure(running: Callable[[int], contextlib.AbstractContextManager[Peer]]) -
         TWO: statistics.median(two.per_s for two in twos),
         GAIN: statistics.median(two.per_s / one.per_s for one, two in pairs),
         CORES: statistics.median(two.cores for two in twos),
-        GAIN_ON_FREE_CORES: statistics.median(2 * two.evenness * two.per_cpu_s / one.per_cpu_s for one, two in pairs),
+        GAIN_ON_FREE_CORES: statistics.median(gain_on_free_cores(one, two) for one, two in pairs),
     }
