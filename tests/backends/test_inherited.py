@@ -23,10 +23,10 @@ import pytest
 
 from coulee.backends import inherited, sockets
 from coulee.backends.loop import EXCLUSIVE, READABLE, Loop, Selector, new_poller
+from coulee.conformance import Bench
 from coulee.core import Exchange, Filter, Peer, Proxy, Response, respond
 from coulee.core.seam import Accept, Accepted, Address, Close, Closed, Listen, Listening
 from coulee.lb import Cluster
-from tests.conformance.bench import Bench
 from tests.conformance.harness import ThreadsHarness
 
 WITHIN_S = 10.0
