@@ -21,7 +21,6 @@ Times are float seconds of the clock that the driver is given.
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -32,20 +31,18 @@ from typing import Any, Literal
 from coulee.backends.addresses import describe
 from coulee.backends.laws import complain_of_send, number_of
 from coulee.backends.listener import Listener as Listener
+from coulee.backends.wire import NEVER
+from coulee.backends.wire import Wire as Wire
 from coulee.core.seam import (
     Accept,
-    Accepted,
     Address,
     Blocked,
-    Bytes,
     Cancel,
     Close,
     Closed,
     Completion,
     Connect,
-    Connected,
     Drain,
-    ErrorKind,
     Finished,
     Hold,
     Listen,
@@ -55,169 +52,13 @@ from coulee.core.seam import (
     Report,
     Run,
     Send,
-    Sent,
 )
-
-_NEVER = sys.maxsize  # a turn that does not come
 
 GATHERED_BYTES_MAX = 1024 * 1024
 """How much may be read in all before the machine hears of it."""
 
 LARGE_READ_BYTES = 256 * 1024
 """A read from a connection that has more of it: the machine hears of it at once, and may hold it back."""
-
-
-class Wire(ABC):
-    """One connection, from the `Connect` that asks for it, or from its being accepted, to its `Closed`.
-
-    A backend subclasses it, so that what the loop calls and what the driver calls is one object with no layer between.
-    """
-
-    __slots__ = (
-        "aborted",
-        "barred",
-        "blocked",
-        "closing",
-        "conn",
-        "driver",
-        "early",
-        "early_end",
-        "ended",
-        "failed",
-        "gone",
-        "half_closed",
-        "is_open",
-        "reading",
-        "was_accepted",
-    )
-
-    def __init__(self, driver: Driver, conn: int, was_accepted: bool) -> None:
-        self.driver = driver
-        self.conn = conn
-        self.was_accepted = was_accepted
-        self.is_open = False
-        self.reading = False  # a Receive stands
-        self.early: bytes | None = None  # the one read that came while held
-        self.early_end = False  # and whether the end of the stream did
-        self.ended = False  # the peer's end of stream has been heard
-        self.barred = _NEVER  # the last turn in which no Send may come: that of the last Send, or for good
-        self.blocked = False
-        self.half_closed = False  # we have sent our end of stream
-        self.closing = False  # the machine has asked for the end
-        self.aborted = False  # and for a reset
-        self.failed = False  # an operation could not be carried out, and the driver has said `Closed` itself
-        self.gone = False  # `Closed` is said
-
-    # -- what a backend implements; an OSError from any of these ends the connection
-
-    @abstractmethod
-    def connect(self, address: Address) -> None:
-        """Begin to connect. Answered by `opened` or `lost`. Resolves names, and tries every address of one."""
-
-    @abstractmethod
-    def write(self, data: Bytes) -> bool:
-        """Write. True: taken whole. False: the backend keeps the rest, and calls `sent` when that is taken.
-
-        May be called once more in the turn in which it said False; what it then gets joins what it keeps.
-        """
-
-    @abstractmethod
-    def write_eof(self) -> None:
-        """Half-close behind everything written, also behind what is kept."""
-
-    @abstractmethod
-    def pause(self) -> None:
-        """Deliver nothing more, or at most one read that is on its way. May be called when paused."""
-
-    @abstractmethod
-    def resume(self) -> None:
-        """Deliver what comes, but not from within this call. A new connection delivers nothing before this."""
-
-    @abstractmethod
-    def close(self, abort: bool) -> None:
-        """End the connection, or the attempt at one: behind what was written, or with a reset. Answered by `lost`.
-
-        May be called a second time, with `abort`, where the first call was without.
-        """
-
-    # -- what a backend calls
-
-    def opened(self, peer: Address, local: Address) -> None:
-        """The connection stands."""
-        assert not self.is_open, f"backend, law 1: {self.conn} was opened twice"
-        assert not self.gone, f"backend, law 2: opened() on {self.conn} after lost()"
-        self.is_open = True
-        if self.closing:
-            return
-        self.barred = 0
-        kind = Accepted if self.was_accepted else Connected
-        self.driver.post(kind(self.conn, peer, local))
-
-    def received(self, data: bytes) -> None:
-        """Bytes came, or `b""` for the end of the stream."""
-        if self.reading and data:
-            self.driver.post(Received(self.conn, data))
-        elif not self.failed:
-            self._received_with_care(data)
-
-    def _received_with_care(self, data: bytes) -> None:
-        """The end of the stream, or a read while the connection is held or being closed."""
-        assert not self.gone, f"backend, law 2: received() on {self.conn} after lost()"
-        assert not self.ended, f"backend, law 1: received() on {self.conn} after the end of the stream"
-        assert self.is_open, f"backend, law 1: received() on {self.conn} before opened()"
-        if not data:
-            self.ended = True
-        if self.closing:
-            return
-        if self.reading:
-            self.reading = self.driver.is_running  # what has to wait for its turn is read until then
-            self.driver.post(Received(self.conn, data))
-        else:
-            assert self.early is None or not data, f"backend, law 8: a second read on {self.conn}, which is held"
-            self.keep(data)
-            self.pause()
-
-    def keep(self, data: bytes) -> None:
-        """Until the next Receive."""
-        if data:
-            self.early = data if self.early is None else self.early + data
-        else:
-            self.early_end = True
-
-    def sent(self) -> None:
-        """What `write` did not take has been taken."""
-        if self.failed:
-            return
-        assert self.blocked, f"backend, law 1: sent() on {self.conn}, which is not blocked"
-        self.blocked = False
-        if not self.closing:
-            if not self.half_closed:
-                self.barred = 0
-            self.driver.post(Sent(self.conn))
-
-    def lost(self, kind: ErrorKind | None, detail: str = "") -> None:
-        """The connection, or the attempt at one, has ended. The last call on this wire."""
-        if self.failed:
-            return
-        assert not self.gone, f"backend, law 1: {self.conn} was lost twice"
-        if self.aborted:
-            kind, detail = None, ""
-        self._part(kind, detail)
-
-    def fail(self, error: OSError) -> None:
-        """An operation could not be carried out: say so at once, and leave the backend to tidy up by itself."""
-        if not self.gone:
-            self.failed = True
-            self._part(*((None, "") if self.aborted else describe(error)))
-            with suppress(OSError):  # it is said; what else is wrong with the socket changes nothing
-                self.close(True)
-
-    def _part(self, kind: ErrorKind | None, detail: str) -> None:
-        self.gone = True
-        self.reading = False
-        driver = self.driver
-        del driver.wires[self.conn]
-        driver.last_word(Closed(self.conn, kind, detail), self.closing)
 
 
 class Driver(ABC):
@@ -491,7 +332,7 @@ class Driver(ABC):
         wire.barred = turn
         if operation.eof:
             wire.half_closed = True
-            wire.barred = _NEVER
+            wire.barred = NEVER
         self._outgoing.append((wire, operation))
 
     def _write_all(self) -> None:
@@ -508,7 +349,7 @@ class Driver(ABC):
                     # more.
                     self._queue.appendleft(Blocked(operation.conn))
                 if wire.blocked:
-                    wire.barred = _NEVER
+                    wire.barred = NEVER
                 if operation.eof and not wire.gone:
                     wire.write_eof()
             except OSError as error:
@@ -583,7 +424,7 @@ class Driver(ABC):
             wire.aborted = operation.abort
             wire.reading = False
             wire.early = None
-            wire.barred = _NEVER
+            wire.barred = NEVER
             try:
                 wire.close(operation.abort)
             except OSError as error:

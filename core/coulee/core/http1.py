@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import Any, Final
 
 from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
@@ -64,32 +63,9 @@ from coulee.core.http1_grammar import (
     with_framing,
     with_length,
 )
+from coulee.core.http1_states import Reading, Writing
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
-
-
-class Reading(Enum):
-    """Where in a message of the peer we are."""
-
-    HEAD = auto()
-    LENGTH = auto()  # so many bytes of body are left
-    CHUNK_LINE = auto()
-    CHUNK_DATA = auto()
-    CHUNK_END = auto()
-    TRAILERS = auto()
-    UNTIL_END = auto()  # of the connection
-    DONE = auto()
-
-
-class Writing(Enum):
-    """Where in a message of ours we are."""
-
-    HEAD = auto()
-    LENGTH = auto()
-    CHUNKS = auto()
-    UNTIL_END = auto()
-    DONE = auto()
-
 
 _HEAD: Final = Reading.HEAD  # an attribute of an enumeration is found more slowly than a name
 _DONE: Final = Reading.DONE
