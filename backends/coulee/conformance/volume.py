@@ -82,11 +82,12 @@ class Volume(Chapter):
         """First nobody reads: then no more is on its way than the system holds, and the backend hides none."""
         block = bytes(range(256)) * 4096
         blocks = self.body_bytes // len(block)
+        whole = block * blocks
         conn, peer = bench.accepted()
         peer.pause()
         bench.do(Receive(conn))
         bench.react(Received, conn, Hold(conn))
-        peer.write(block * blocks)
+        peer.write(whole)
         sent = 0
         while not bench.puppet.blocked.get(conn):
             assert sent * len(block) <= self.kernel_bytes, "somebody keeps more than one blocked Send"
@@ -109,9 +110,9 @@ class Volume(Chapter):
         while sent < blocks:
             bench.harness.until(lambda: sent == blocks or not bench.puppet.blocked.get(conn), self.limit_s)
             bench.do(*go_on(Drain(0.0)))
-        bench.harness.until(lambda: peer.count == len(block) * blocks == bench.puppet.count[conn], self.limit_s)
-        assert peer.received == block * blocks
-        assert bench.read(conn) == block * blocks
+        bench.harness.until(lambda: peer.count == len(whole) == bench.puppet.count[conn], self.limit_s)
+        assert peer.received == whole
+        assert bench.read(conn) == whole
 
     def test_a_reader_that_has_stopped_holds_up_nobody_else(self, bench: Bench) -> None:
         block = bytes(MIB)
