@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ class Server:
 
     def __init__(self, backend: str, name: str, listen: Address = ASKED) -> None:
         lent = inherited.given(listen) or []
-        handed = [sock.fileno() for sock in lent]
+        handed = [sock.fileno() for sock in lent]  # none: it opens its own
         said = [backend, name, repr(listen), repr(handed)]
         self.process = subprocess.Popen(
             [sys.executable, __file__, *said], pass_fds=handed, stdout=subprocess.PIPE, env=ENVIRONMENT
@@ -60,7 +61,9 @@ class Server:
 
     def is_up(self) -> None:
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"up\n"
+        up, _, address = self.process.stdout.readline().decode().partition(" ")
+        assert up == "up"
+        self.address: Address = literal_eval(address)
 
     def end(self) -> None:
         self.process.kill()
@@ -69,14 +72,20 @@ class Server:
         self.process.stdout.close()
 
 
+def say_up(running: Any) -> None:
+    print("up", repr(running.addresses[0]), flush=True)
+
+
 def serve(backend: str, name: str, listen: str, handed: str) -> None:
     """What such a process does: run a backend to its end."""
     address: Address = literal_eval(listen)
-    inherited.give(address, [socket.socket(fileno=fd) for fd in literal_eval(handed)])
+    given = [socket.socket(fileno=fd) for fd in literal_eval(handed)]
+    if given:
+        inherited.give(address, given)
     options = {"uvloop": True} if backend == "uvloop" else {}
     module = import_module(f"coulee.backends.{'asyncio' if backend == 'uvloop' else backend}")
     proxy = Proxy(Cluster(Peer("nowhere")), [Name(name)])
-    module.run(proxy, [address], grace_s=WITHIN_S, on_ready=lambda _: print("up", flush=True), **options)
+    module.run(proxy, [address], grace_s=WITHIN_S, on_ready=say_up, **options)
 
 
 @pytest.fixture(params=["asyncio", "uvloop", "trio", "curio", "threads"])
@@ -279,6 +288,20 @@ def test_who_wakes_a_process_that_goes_is_not_forgotten(backend: str, start: Cal
         goes.process.send_signal(signal.SIGCONT)
         assert {answer(client) for client in clients} <= {"goes", "stays"}
         assert goes.process.wait(WITHIN_S) == 0
+
+
+def test_who_waits_when_a_process_ends_that_listens_alone_is_let_in(
+    backend: str, start: Callable[..., list[Server]]
+) -> None:
+    (only,) = start(backend, "only")
+    only.process.send_signal(signal.SIGSTOP)
+    clients = [dial(only.address) for _ in range(20)]
+    for client in clients:
+        client.sendall(REQUEST)
+    only.process.terminate()
+    only.process.send_signal(signal.SIGCONT)
+    assert [answer(client) for client in clients] == ["only"] * 20
+    assert only.process.wait(WITHIN_S) == 0
 
 
 # ----------------------------------------------------------------------------------------------------- our loop

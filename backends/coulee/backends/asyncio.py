@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import importlib
+import select
 import signal
 import socket
 import time
@@ -31,6 +32,9 @@ from coulee.backends.driver import Driver, Listener, Wire
 from coulee.backends.hosting import BLOCKING_JOBS_MAX, Where, awaited, called, make_machine
 from coulee.backends.memory import keep_heap
 from coulee.core.seam import Address, Bytes, Machine
+
+
+_LAST_TURNS_MAX = 8 * sockets.BACKLOG  # of the loop, to let in who waits when a drain begins
 
 
 def run(
@@ -139,12 +143,34 @@ class AsyncioDriver(Driver):
         self.threads = concurrent.futures.ThreadPoolExecutor(BLOCKING_JOBS_MAX, "coulee-job")
         self._alarm: asyncio.TimerHandle | None = None
         self._signals: list[signal.Signals] = []
+        self._told_to_drain = False
 
     # -- for the host
 
     def stop(self) -> None:
         """Ask the machine to finish within `grace_s` seconds; asked again, at once."""
         self.drain(0.0 if self.draining else self.grace_s)
+
+    def drain(self, grace_s: float) -> None:
+        if grace_s and not self.draining and self._somebody_waits():
+            self.draining = True
+            self.spawn(self._let_in_and_drain(grace_s))
+        else:
+            self._told_to_drain = True
+            super().drain(grace_s)
+
+    async def _let_in_and_drain(self, grace_s: float) -> None:
+        """Drain when those who wait are let in, which takes some turns of the loop each: closing our sockets would reset
+        them."""
+        for _ in range(_LAST_TURNS_MAX):
+            if self._told_to_drain or not self._somebody_waits():
+                break
+            await asyncio.sleep(0)
+        if not self._told_to_drain:
+            self.drain(grace_s)
+
+    def _somebody_waits(self) -> bool:
+        return any(listener.has_company for listener in self.listeners.values() if isinstance(listener, _Listener))
 
     def stop_on_signals(self) -> None:
         """Let SIGINT and SIGTERM call `stop`. Not in a thread other than the main one: no signals come there."""
@@ -423,6 +449,15 @@ class _Listener(Listener):
     def _use(self, opened: list[socket.socket]) -> None:
         self._sockets = opened
         self.opened(sockets.plain(self._sockets[0].getsockname()))
+
+    @property
+    def has_company(self) -> bool:
+        """Whether somebody waits to be let in, whom nobody else can let in."""
+        poll = select.poll()
+        for sock in self._sockets:
+            if not isinstance(sock, sockets.Lent):
+                poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def watch(self) -> None:
         if not self._watching:
