@@ -33,7 +33,6 @@ from coulee.backends.hosting import BLOCKING_JOBS_MAX, Where, awaited, called, m
 from coulee.backends.memory import keep_heap
 from coulee.core.seam import Address, Bytes, Machine
 
-
 _LAST_TURNS_MAX = 8 * sockets.BACKLOG  # of the loop, to let in who waits when a drain begins
 
 
@@ -160,8 +159,7 @@ class AsyncioDriver(Driver):
             super().drain(grace_s)
 
     async def _let_in_and_drain(self, grace_s: float) -> None:
-        """Drain when those who wait are let in, which takes some turns of the loop each: closing our sockets would reset
-        them."""
+        """Drain when those who wait are let in, some turns of the loop each: to close our sockets is to reset them."""
         for _ in range(_LAST_TURNS_MAX):
             if self._told_to_drain or not self._somebody_waits():
                 break
