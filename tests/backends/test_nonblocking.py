@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from coulee.backends import nonblocking, sockets, threads
-from coulee.backends.driver import LARGE_READ_BYTES
 from coulee.backends.loop import READABLE, WRITABLE, Loop, Selector, new_poller
 from coulee.conformance import Bench
 from coulee.core import Proxy
@@ -217,7 +216,7 @@ def test_reads_grow_with_a_large_body(bench: Bench) -> None:
     bench.wait_for_bytes(conn, 2_000_000)
     sizes = [len(item.data) for item in bench.heard(Received, conn)]
     assert sizes[0] == nonblocking.READ_BYTES
-    assert max(sizes) == LARGE_READ_BYTES
+    assert max(sizes) == nonblocking.MORE_BYTES
 
 
 def test_more_pieces_than_the_system_takes_at_once(bench: Bench) -> None:

@@ -21,13 +21,17 @@ from typing import Any, TypeAlias, cast
 
 from coulee.backends import inherited, sockets
 from coulee.backends.addresses import describe
-from coulee.backends.driver import LARGE_READ_BYTES, Driver, Listener, Wire
+from coulee.backends.driver import Driver, Listener, Wire
 from coulee.backends.loop import EXCLUSIVE, READABLE, WRITABLE, Loop, Timer
 from coulee.core.seam import Address, Bytes, Machine
 
-READ_BYTES = (
-    64 * 1024
-)  # of one read; it costs the same whatever is asked for, so this bounds what a slow peer makes us keep
+READ_BYTES = 64 * 1024
+"""Of one read. It costs the same whatever is asked for, so this bounds what a slow peer makes us keep."""
+
+MORE_BYTES = 512 * 1024
+"""Of one read from a connection that has filled the other once. 10 MiB answers took a tenth less CPU time than with 256
+KiB, and on a busy machine a quarter less. It is the most that a slow peer makes us keep."""
+
 _PIECES_MAX = 1024  # of one sendmsg (IOV_MAX)
 
 Piece: TypeAlias = bytes | memoryview
@@ -165,7 +169,7 @@ class NonblockingWire(Wire):
             self._end(error)
             return
         if len(data) == self._read_bytes:
-            self._read_bytes = LARGE_READ_BYTES
+            self._read_bytes = MORE_BYTES
         self.driver.gather_read(self, data)  # what else is read in this turn of the loop goes with it
 
     def pause(self) -> None:
