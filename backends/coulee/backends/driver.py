@@ -57,6 +57,9 @@ from coulee.core.seam import (
 GATHERED_BYTES_MAX = 1024 * 1024
 """How much may be read in all before the machine hears of it."""
 
+COUNTED_READ_BYTES = 4 * 1024
+"""A read that counts for that. Of smaller ones a turn of a loop has not so many that they come to much."""
+
 LARGE_READ_BYTES = 256 * 1024
 """A read from a connection that has more of it: the machine hears of it at once, and may hold it back."""
 
@@ -228,10 +231,10 @@ class Driver(ABC):
             self._queue.append(Received(wire.conn, data))
         else:
             wire.received(data)
-        size = len(data)
-        self._gathered_bytes = gathered = self._gathered_bytes + size
-        if gathered >= GATHERED_BYTES_MAX or size >= LARGE_READ_BYTES:
-            self.deliver()
+        if len(data) >= COUNTED_READ_BYTES:
+            self._gathered_bytes += len(data)
+            if self._gathered_bytes >= GATHERED_BYTES_MAX or len(data) >= LARGE_READ_BYTES:
+                self.deliver()
         return begins
 
     def deliver(self) -> None:

@@ -33,6 +33,7 @@ from coulee.core.http1_grammar import (
     REFUSED_METHODS,
     REQUEST_LINE,
     STATUS_LINE,
+    USUAL_METHODS,
     authority_of,
     check_asking,
     check_beginning,
@@ -61,7 +62,6 @@ from coulee.core.http1_grammar import (
     text_of,
     trailers_of,
     with_framing,
-    with_length,
 )
 from coulee.core.http1_states import Reading, Writing
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
@@ -260,10 +260,13 @@ class Http1Codec:
     def _request(
         self, raw_method: bytes, raw_target: bytes, old: bool, headers: Headers, marks: dict[bytes, bytes]
     ) -> Request:
-        self._asked = method = text_of(raw_method)
         self._old = old
-        if method in REFUSED_METHODS:
-            raise ProtocolError(f"{method} is not for a gateway", 405, "method_not_allowed")
+        method = USUAL_METHODS.get(raw_method)
+        if method is None:
+            method = text_of(raw_method)
+            if method in REFUSED_METHODS:
+                raise ProtocolError(f"{method} is not for a gateway", 405, "method_not_allowed")
+        self._asked = method
         host = marks.get(b"host")
         if host is None:
             if not old:
@@ -556,7 +559,12 @@ class Http1Codec:
             and not (closing or status in _BODILESS or self._asked == "HEAD" or b"connection" in marks)
         ):
             self._writing = _WRITTEN  # the usual answer
-            return b"".join((start, with_length(headers, length), b"\r\n\r\n", data))
+            digits = b"%d" % length
+            if marks.get(b"content-length") == digits and b"transfer-encoding" not in marks:
+                block = headers._block  # it says so already
+            else:
+                block = with_framing(headers, b"\r\nContent-Length: " + digits)
+            return b"".join((start, block, b"\r\n\r\n", data))
         writing = _COUNTED
         if status in _BODILESS or self._asked == "HEAD":
             framing = b"" if length is None or status == 204 else b"\r\nContent-Length: %d" % length

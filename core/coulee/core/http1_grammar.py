@@ -77,6 +77,7 @@ NEVER_TRAILERS: Final = (b"content-length", b"transfer-encoding", b"host")
 """Of these, the ones that are not dropped but refused: there is no reason to send them but to be read two ways."""
 
 REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
+USUAL_METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose request says Content-Length: 0 where it has no body (RFC 9110 section 8.6)."""
 
@@ -298,15 +299,6 @@ def with_framing(headers: Headers, framing: bytes) -> bytes:
         if said == framing[_BEFORE_LENGTH:]:
             return headers._block
     return FRAMING.sub(b"", headers.block) + framing
-
-
-def with_length(headers: Headers, length: int) -> bytes:
-    """The same with a Content-Length, which an answer that is passed on nearly always has."""
-    digits = b"%d" % length
-    marks = headers._marks or headers.marks
-    if marks.get(b"content-length") == digits and b"transfer-encoding" not in marks:
-        return headers._block
-    return with_framing(headers, b"\r\nContent-Length: " + digits)
 
 
 _BEFORE_LENGTH: Final = len("\r\nContent-Length: ")
