@@ -53,7 +53,7 @@ def run(
     where an address cannot be listened at.
     """
     keep_heap()
-    _run_here(_opened(proxy, listen, workers, reporter, grace_s, seed), on_ready, signals=True)
+    _run_here(_made(proxy, listen, workers, reporter, grace_s, seed), on_ready, signals=True)
 
 
 def serve(
@@ -74,7 +74,7 @@ def serve(
     `on_ready` is called with what `start` returns, once every listener asked for at the start is open. Raises OSError
     where one of the addresses cannot be listened at, and whatever a machine or the reporter raises.
     """
-    _run_here(_opened(proxy, listen, workers, reporter, grace_s, seed), on_ready, signals=False)
+    _run_here(_made(proxy, listen, workers, reporter, grace_s, seed), on_ready, signals=False)
 
 
 def start(
@@ -91,7 +91,8 @@ def start(
     The arguments and errors are those of `serve`. The threads end with the program: `stop` and `join` are for an end
     in order.
     """
-    running = _opened(proxy, listen, workers, reporter, grace_s, seed)
+    running = _made(proxy, listen, workers, reporter, grace_s, seed)
+    running.open()
     running.start(running.drivers)
     return running
 
@@ -104,7 +105,7 @@ def workers_by_default() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _opened(
+def _made(
     proxy: Machine,
     listen: Where,
     workers: int | None,
@@ -112,7 +113,7 @@ def _opened(
     grace_s: float,
     seed: int | None,
 ) -> Running:
-    """Workers whose listeners are open, and whose loops nobody turns yet. Raises OSError."""
+    """Workers that have not begun."""
     count = workers_by_default() if workers is None else workers
     if count < 1:
         raise ValueError(f"a proxy needs at least one worker, and {count} were asked for")
@@ -123,9 +124,7 @@ def _opened(
     try:
         for number in range(count):
             machine = make_machine(proxy, listen, None if seed is None else seed + number, time.monotonic)
-            driver = ThreadsDriver(machine, reporter, running, shared)
-            running.drivers.append(driver)
-            driver.open()
+            running.drivers.append(ThreadsDriver(machine, reporter, running, shared))
     except BaseException:
         running.abandon()
         raise
@@ -140,7 +139,8 @@ def _report(lock: threading.Lock, reporter: Callable[[Any], object], record: obj
 def _run_here(running: Running, on_ready: Callable[[Running], object] | None, signals: bool) -> None:
     """The first worker in this thread, the others in their own."""
     first, *others = running.drivers
-    with _signals(running) if signals else nullcontext():
+    with _signals(running) if signals else nullcontext():  # before anybody hears that it listens
+        running.open()
         try:
             running.start(others)
             if on_ready is not None:
@@ -220,6 +220,15 @@ class Running:
         return True
 
     # -- for this module
+
+    def open(self) -> None:
+        """Open the listeners of all workers, whose loops nobody turns yet. Raises OSError."""
+        try:
+            for driver in self.drivers:
+                driver.open()
+        except BaseException:
+            self.abandon()
+            raise
 
     def start(self, drivers: Sequence[ThreadsDriver]) -> None:
         """Give each of these workers a thread."""
