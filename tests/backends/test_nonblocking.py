@@ -399,7 +399,8 @@ def test_out_of_descriptors_it_waits_and_does_not_spin(bench: Bench, monkeypatch
 
 def test_all_who_are_there_are_let_in_also_in_a_turn_in_which_others_were_read() -> None:
     """The machine gives one credit for each that it is told of, so it must be told of them one by one."""
-    running = threads._opened(Proxy(Cluster("http://127.0.0.1:9")), "127.0.0.1:0", 1, None, 0.0, 0)
+    running = threads._made(Proxy(Cluster("http://127.0.0.1:9")), "127.0.0.1:0", 1, None, 0.0, 0)
+    running.open()
     [driver] = running.drivers
     [address] = driver.addresses
     assert isinstance(address, tuple)
