@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -190,6 +191,28 @@ def test_a_second_signal_ends_it_at_once() -> None:
         assert running.process.wait(WITHIN_S) == 0
         assert time.monotonic() - began < 1.0
         assert b"200 OK" not in asking.finish()
+
+
+def test_a_service_manager_that_signals_all_processes_of_a_service_hastens_nobody(backend: str) -> None:
+    """systemd does (KillMode=control-group)."""
+    with fleet("--workers", "2", "--backend", backend) as running:
+        asking = Asking(running, "/slow/0.5")
+        wait_asked(running, asking)
+        for pid in (*running.workers(), running.process.pid):
+            os.kill(pid, signal.SIGTERM)
+        assert running.process.wait(WITHIN_S) == 0
+        assert b"200 OK" in asking.finish()
+
+
+def test_a_worker_that_is_told_to_end_finishes_and_is_replaced() -> None:
+    with fleet("--workers", "1") as running:
+        [worker] = running.workers()
+        asking = Asking(running, "/slow/0.5")
+        wait_asked(running, asking)
+        os.kill(worker, signal.SIGTERM)
+        assert b"200 OK" in asking.finish()
+        running.wait_said(f"! worker {worker} ended with code 0; another one starts at once")
+        assert running.get()[1] != worker
 
 
 def test_a_drain_is_over_after_the_grace_period() -> None:
@@ -486,6 +509,36 @@ def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         os.kill(successor, signal.SIGTERM)
         assert manager.next() == "STOPPING=1"
         until(lambda: not alive(successor), "it ends")
+
+
+@pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="systemd-socket-activate is not installed")
+def test_sockets_that_systemd_hands_over_are_used_and_handed_on_and_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+
+    class Activated(subprocess.Popen[Any]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            environment = [f"--setenv={name}={value}" for name, value in options["env"].items()]
+            super().__init__(["systemd-socket-activate", f"--listen={path}", *environment, *command], **options)
+            until(path.exists, "it listens")
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))  # it starts what it is to start when somebody comes
+
+    monkeypatch.setattr("tests.interop.fleet.subprocess.Popen", Activated)
+    with fleet("--workers", "2", listen="systemd") as running:
+        assert len(running.workers()) == 2
+        running.process.send_signal(signal.SIGUSR2)
+        assert running.process.wait(WITHIN_S) == 0
+        [successor] = running.supervisors()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(WITHIN_S)
+            client.connect(str(path))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        os.kill(successor, signal.SIGTERM)
+        until(lambda: not alive(successor), "it ends")
+        assert path.exists(), "it is systemd's"
 
 
 def test_the_watchdog_is_not_told_when_all_workers_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

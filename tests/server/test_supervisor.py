@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 import pytest
@@ -15,19 +14,19 @@ from coulee.server.supervisor import (
     SETTLED_S,
     Action,
     Answer,
+    Drain,
     End,
     EndSuccessor,
+    Kill,
     Leave,
     Listening,
     Notify,
     Say,
-    Signal,
     Start,
     Succeed,
     Supervisor,
 )
 
-TERM, KILL = signal.SIGTERM, signal.SIGKILL
 GRACE_S = 30.0
 
 
@@ -104,8 +103,8 @@ def test_a_program_that_cannot_start_is_the_end_with_its_line_and_code() -> None
     world = World()
     world.take()
     world.machine.cannot(2, "app.py:3: NameError: name 'Prxy' is not defined")
-    assert world.died(2, "ended with code 2", 2) == [Leave(), Signal(1, TERM)]
-    assert world.later(0.0) == [Signal(1, KILL)]
+    assert world.died(2, "ended with code 2", 2) == [Leave(), Drain(1)]
+    assert world.later(0.0) == [Kill(1)]
     assert world.died(1) == [End(2, "app.py:3: NameError: name 'Prxy' is not defined")]
 
 
@@ -166,7 +165,7 @@ def test_a_reload_drains_the_old_when_all_of_the_new_are_ready() -> None:
     assert world.reload(asker=7) == [Start(3, looks=True), Start(4, looks=False)]
     assert world.ready(4) == []
     text = "reloaded: 2 new workers (pids 103, 104)"
-    assert world.ready(3) == [Signal(1, TERM), Signal(2, TERM), Say(text), Answer(7, True, text)]
+    assert world.ready(3) == [Drain(1), Drain(2), Say(text), Answer(7, True, text)]
     assert world.pids() == [(103, "ready"), (104, "ready"), (101, "draining"), (102, "draining")]
     assert world.died(1, "ended with code 0", 0) == []
     assert world.died(2, "ended with code 0", 0) == []
@@ -179,7 +178,7 @@ def test_a_new_generation_that_cannot_start_leaves_the_old_one_as_it_was() -> No
     world.ready(3)
     world.machine.cannot(4, "app.py:2: invalid syntax")
     assert world.died(4, "ended with code 2", 2) == [
-        Signal(3, TERM),  # it may have a connection by now, and finishes it
+        Drain(3),  # it may have a connection by now, and finishes it
         Say("! not reloaded: app.py:2: invalid syntax; the workers of before go on"),
         Answer(7, False, "app.py:2: invalid syntax"),
     ]
@@ -198,7 +197,7 @@ def test_what_asks_during_a_reload_gets_one_that_begins_after_it_and_those_who_w
     assert first[-1] == Start(3, looks=True)
     second = world.ready(3)
     text = "reloaded: 1 new worker (pid 103)"
-    assert second == [Signal(2, TERM), Say(text), Answer(2, True, text), Answer(3, True, text)]
+    assert second == [Drain(2), Say(text), Answer(2, True, text), Answer(3, True, text)]
 
 
 def test_a_reload_before_the_first_are_ready_waits_for_them() -> None:
@@ -214,7 +213,7 @@ def test_who_dies_during_a_reload_is_replaced_and_its_replacement_drains_too() -
     assert "another one starts at once" in said(world.died(1))
     assert world.later(0.0) == [Start(3, looks=False)]
     assert said(world.ready(3)) == "worker 103 is ready"
-    assert world.ready(2)[0] == Signal(3, TERM)
+    assert world.ready(2)[0] == Drain(3)
 
 
 def test_a_replacement_that_is_due_is_not_started_once_its_generation_drains() -> None:
@@ -242,11 +241,11 @@ def test_the_number_of_those_who_wait_is_bounded() -> None:
 
 def test_a_stop_drains_all_and_a_second_one_hastens_them_and_a_third_kills() -> None:
     world = serving()
-    assert world.stop() == [Leave(), Signal(1, TERM), Signal(2, TERM)]
+    assert world.stop() == [Leave(), Drain(1), Drain(2)]
     assert world.died(1, "ended with code 0", 0) == [], "nobody is replaced any more"
-    assert world.stop() == [Signal(2, TERM)]
+    assert world.stop() == [Drain(2, at_once=True)]
     assert world.stop() == []
-    assert world.later(0.0) == [Signal(2, KILL)]
+    assert world.later(0.0) == [Kill(2)]
     assert world.died(2) == [End(0, "")]
 
 
@@ -258,7 +257,7 @@ def test_a_worker_that_does_not_end_in_time_is_killed(signals: int) -> None:
     limit_s = LATE_S if signals == 2 else GRACE_S + LATE_S
     assert world.machine.deadline == world.now + limit_s
     assert world.later(limit_s - 0.1) == []
-    assert world.later(0.2) == [Signal(1, KILL)]
+    assert world.later(0.2) == [Kill(1)]
     assert world.died(1) == [End(0, "")]
 
 
@@ -267,7 +266,7 @@ def test_a_stop_during_a_reload_ends_both_generations_and_answers_who_waits() ->
     world.reload(asker=1)
     world.reload(asker=2)
     assert world.stop() == [
-        Leave(), Signal(2, TERM), Signal(1, TERM), Answer(1, False, NOT_NOW), Answer(2, False, NOT_NOW),
+        Leave(), Drain(2), Drain(1), Answer(1, False, NOT_NOW), Answer(2, False, NOT_NOW),
     ]  # fmt: skip
     assert world.reload(asker=3) == [Answer(3, False, NOT_NOW)]
     world.died(1)
@@ -277,7 +276,7 @@ def test_a_stop_during_a_reload_ends_both_generations_and_answers_who_waits() ->
 def test_a_stop_while_the_first_start() -> None:
     world = World(1)
     world.take()
-    assert world.stop() == [Leave(), Signal(1, TERM)]
+    assert world.stop() == [Leave(), Drain(1)]
     assert world.ready(1) == [], "it is too late"
     assert world.died(1) == [End(0, "")]
 
@@ -290,7 +289,7 @@ def test_a_worker_that_is_silent_is_killed_and_replaced() -> None:
     world.now += 3.0
     world.machine.beat(1, world.now)
     actions = world.later(1.0)
-    assert actions == [Signal(2, KILL)]
+    assert actions == [Kill(2)]
     assert world.later(1.0) == [], "once is enough"
     line = said(world.died(2))
     assert line == "! worker 102 was killed by SIGKILL (no sign of life for 4 s); another one starts at once"
@@ -301,7 +300,7 @@ def test_a_worker_that_is_not_ready_in_time_fails_a_reload() -> None:
     world.reload(asker=1)
     world.now += 3.9
     world.machine.beat(1, world.now)
-    assert world.later(0.2) == [Signal(2, KILL)]
+    assert world.later(0.2) == [Kill(2)]
     assert Answer(1, False, "not ready in time") in world.died(2)
 
 
@@ -319,7 +318,7 @@ def test_a_successor_that_is_ready_takes_over() -> None:
     world.machine.upgrade(world.now)
     assert world.take() == [], "one is enough"
     world.machine.succeeded(500, "", world.now)
-    assert world.take() == [Say("pid 500 has taken over; the workers of pid 99 drain"), Leave(), Signal(1, TERM)]
+    assert world.take() == [Say("pid 500 has taken over; the workers of pid 99 drain"), Leave(), Drain(1)]
     assert world.reload(asker=1) == [Answer(1, False, NOT_NOW)]
     assert world.died(1, "ended with code 0", 0) == [End(0, "")]
 
@@ -347,7 +346,7 @@ def test_a_stop_ends_a_successor_that_is_not_ready() -> None:
     world = serving(1)
     world.machine.upgrade(world.now)
     world.take()
-    assert world.stop() == [Leave(), EndSuccessor(), Signal(1, TERM)]
+    assert world.stop() == [Leave(), EndSuccessor(), Drain(1)]
     world.machine.upgrade(world.now)
     assert world.died(1) == [End(0, "")]
 

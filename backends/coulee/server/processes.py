@@ -40,7 +40,7 @@ from coulee.server.handover import Predecessor, Successor, predecessor
 from coulee.server.hangup import has_terminal
 from coulee.server.program import BACKENDS, Failure, Program, cannot_listen
 from coulee.server.supervisor import Supervisor, counted
-from coulee.server.worker import Post
+from coulee.server.worker import LINE_AT_ONCE, LINE_DRAIN, Post
 
 BEAT_MAX_S: Final = 5.0  # between two signs of life of a worker
 LINE_BYTES_MAX: Final = 64 * 1024  # of what a worker says
@@ -203,8 +203,10 @@ class _Shell:
                 match action:
                     case decisions.Start():
                         self._fork(action)
-                    case decisions.Signal():
-                        self._send(action.worker, action.number)
+                    case decisions.Drain():
+                        self._tell(action.worker, LINE_AT_ONCE if action.at_once else LINE_DRAIN)
+                    case decisions.Kill():
+                        self._kill(action.worker)
                     case decisions.Say():
                         self._say(action.text)
                     case decisions.Notify():
@@ -251,11 +253,16 @@ class _Shell:
         self.selector.register(ours, selectors.EVENT_READ, partial(self._said, action.worker))
         self.supervisor.started(action.worker, pid)
 
-    def _send(self, worker: int, number: int) -> None:
+    def _tell(self, worker: int, line: bytes) -> None:
+        link = self.links.get(worker)
+        if link is not None:
+            with suppress(OSError):  # it has just died
+                link.sock.send(line)
+
+    def _kill(self, worker: int) -> None:
         pid = self.pids.get(worker)
         if pid is not None:  # and it is not reaped, so the number is still its own
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+            os.kill(pid, signal.SIGKILL)
 
     def _say(self, text: str) -> None:
         with suppress(OSError):

@@ -17,7 +17,6 @@ Methods that tell it something take `now`, float seconds of one clock. What is t
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -49,11 +48,18 @@ class Start:
 
 
 @dataclass(slots=True)
-class Signal:
-    """Send a signal to a worker."""
+class Drain:
+    """Have a worker finish what it has; or `at_once`, drop it."""
 
     worker: int
-    number: int
+    at_once: bool = False
+
+
+@dataclass(slots=True)
+class Kill:
+    """End a worker that does not end."""
+
+    worker: int
 
 
 @dataclass(slots=True)
@@ -107,7 +113,7 @@ class End:
     error: str
 
 
-Action: TypeAlias = Start | Signal | Say | Notify | Answer | Listening | Succeed | EndSuccessor | Leave | End
+Action: TypeAlias = Start | Drain | Kill | Say | Notify | Answer | Listening | Succeed | EndSuccessor | Leave | End
 
 
 # ------------------------------------------------------------------------------------------------- who is there
@@ -214,7 +220,7 @@ class Supervisor:
             self._leave(now)
         elif self.stops == 2:
             for worker in self._leaving.values():
-                self._do(Signal(worker.number, signal.SIGTERM))
+                self._do(Drain(worker.number, at_once=True))
                 worker.kill_at = min(worker.kill_at, now + LATE_S)
         else:
             for worker in self._leaving.values():
@@ -308,12 +314,12 @@ class Supervisor:
         for worker, _ in list(self._all()):
             if worker.kill_at <= now:
                 worker.kill_at = inf
-                self._do(Signal(worker.number, signal.SIGKILL))
+                self._do(Kill(worker.number))
             elif self._silent_at(worker) <= now:
                 silence = f"no sign of life for {self.silence_max_s:g} s"
                 worker.error = "not ready in time" if worker.state == "starting" else silence
                 worker.state = "killed"
-                self._do(Signal(worker.number, signal.SIGKILL))
+                self._do(Kill(worker.number))
         for number, place in enumerate(self._current.places):
             if place.restart_at <= now:
                 place.restart_at = inf
@@ -418,7 +424,7 @@ class Supervisor:
             worker.state = "draining"
             worker.kill_at = now + self.grace_s + LATE_S
             self._leaving[worker.number] = worker
-            self._do(Signal(worker.number, signal.SIGTERM))
+            self._do(Drain(worker.number))
         generation.workers.clear()
         for place in generation.places:
             place.restart_at = inf

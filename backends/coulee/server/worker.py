@@ -5,10 +5,11 @@ Rules:
 
 - It was forked by a process that has never loaded the program, so what it loads is what there is now. It writes no
   bytecode: a `.pyc` does not tell two versions apart that are of one second and one length.
-- What it tells are JSON lines: that it is ready, why it cannot start, and that its loop turns. It is told nothing but
-  by signals, which every backend heeds already.
-- It is the loop that serves which tells that it turns, by a timer of its own: one that hangs is silent.
-- A thread waits for the end of that link, which is the death of the supervisor; then the worker drains as on a signal.
+- What it tells over its link are JSON lines: that it is ready, why it cannot start, and that its loop turns. That comes
+  from the loop that serves, by a timer of its own: one that hangs is silent.
+- It is told over the link too, in a thread, so on all backends alike: to drain, and to do so at once. The end of the
+  link, which is the death of the supervisor, and a signal count as the first of these and never as the second: a
+  service manager sends its signal to all processes of a service.
 - Once its listeners are open it keeps no listening socket but theirs, so that when it drains none is left open.
 """
 
@@ -20,11 +21,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from coulee.backends import inherited
 from coulee.core import Proxy
@@ -34,6 +35,9 @@ from coulee.server.console import Console
 from coulee.server.load import LoadError
 from coulee.server.program import Failure, Program
 from coulee.server.watch import say_what_is_down
+
+LINE_DRAIN: Final = b"drain\n"
+LINE_AT_ONCE: Final = b"at once\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +61,39 @@ class _Worker:
         self.program = program
         self.post = post
         self.console = _Console(program.form)
+        self._driver: Any = None  # once it is ready
+        self._lock = threading.Lock()
 
     def run(self) -> int:
-        threading.Thread(target=self._heed_the_end, name="coulee-link", daemon=True).start()
+        threading.Thread(target=self._listen, name="coulee-link", daemon=True).start()
         for address, listening in self.post.given:
             inherited.give(address, listening)
         sys.dont_write_bytecode = True
         try:
             os.chdir(self.post.folder)  # it may be a new one of the old name
             proxy = self.program.make()
-            self.program.run(proxy, self.console, lambda driver: self._ready(proxy, driver), is_worker=True)
+            self.program.run(proxy, self.console, lambda running: self._ready(proxy, running), is_worker=True)
         except (LoadError, Failure, OSError) as error:
             self._tell({"cannot": str(error)})
             return error.code if isinstance(error, Failure) else 2 if isinstance(error, LoadError) else 1
         return 0
 
-    def _ready(self, proxy: Proxy, driver: Any) -> None:
+    def _ready(self, proxy: Proxy, running: Any) -> None:
         for listening in inherited.take_back().values():
             for sock in listening:
                 sock.close()
+        with self._lock:
+            self._driver = getattr(running, "drivers", [running])[0]
+        handle: Callable[..., object] = getattr(self._driver.loop, "add_signal_handler", signal.signal)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            handle(number, self._signalled)  # in the place of the backend
         self._tell({"ready": True})
         if self.post.looks:
             say_what_is_down(proxy, self.console.errors)
-        self._beat(getattr(driver, "drivers", [driver])[0].loop)
+        self._beat()
 
-    def _beat(self, loop: Any) -> None:
-        loop.call_later(self.post.beat_s, partial(self._beat, loop))
+    def _beat(self) -> None:
+        self._driver.loop.call_later(self.post.beat_s, self._beat)
         self._tell({"beat": True})
 
     def _tell(self, message: dict[str, object]) -> None:
@@ -90,21 +101,37 @@ class _Worker:
         with suppress(OSError):
             self.post.link.send(json.dumps(message).encode() + b"\n", socket.MSG_DONTWAIT)
 
-    def _heed_the_end(self) -> None:
-        """In a thread of its own, which sleeps until then; so it is the same on every backend."""
-        with suppress(OSError):
-            self.post.link.recv(1)
-        if not self.console.draining:  # a second signal would end what the first has let finish
-            os.kill(os.getpid(), signal.SIGTERM)
+    def _listen(self) -> None:
+        """In a thread of its own, which sleeps almost always."""
+        data = b"-"
+        while data:
+            try:
+                data = self.post.link.recv(64)
+            except OSError:
+                data = b""
+            with self._lock:
+                if self._driver is None:
+                    os._exit(0)  # it has not begun yet
+            self._drain(LINE_AT_ONCE in data)
+
+    def _signalled(self, *_: object) -> None:
+        self._drain(False)
+
+    def _drain(self, at_once: bool) -> None:
+        """In any thread, and where a signal is handled."""
+        loop = self._driver.loop
+        call = getattr(loop, "call_soon_threadsafe", None) or loop.call
+        with suppress(RuntimeError):  # the loop has ended
+            call(partial(self._drain_here, at_once))
+
+    def _drain_here(self, at_once: bool) -> None:
+        if at_once or not self._driver.draining:
+            self._driver.drain(0.0 if at_once else self.program.grace_s)
 
 
 class _Console(Console):
     """Leaves to the supervisor what is to be said once."""
 
-    draining = False
-
     def _event(self, event: Event) -> None:
-        if event.name == "draining":
-            self.draining = True
-        else:
+        if event.name != "draining":
             super()._event(event)
