@@ -215,6 +215,15 @@ def test_a_worker_that_is_told_to_end_finishes_and_is_replaced() -> None:
         assert running.get()[1] != worker
 
 
+def test_a_worker_outlives_signals_that_are_for_the_supervisor() -> None:
+    with fleet("--workers", "1") as running:
+        [worker] = running.workers()
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            os.kill(worker, number)
+        assert running.get() == ("one", worker)
+        assert alive(worker)
+
+
 def test_a_drain_is_over_after_the_grace_period() -> None:
     with fleet("--workers", "1", "--grace", "0.5") as running:
         asking = Asking(running, "/slow/10")
@@ -318,6 +327,21 @@ def test_a_keep_alive_connection_of_an_old_worker_gets_its_last_answer() -> None
             assert running.command("reload").returncode == 0
             assert client.recv(65536) == b"", "an idle one is closed in order"
             assert b"onnection: close" in asking.finish()
+
+
+def test_new_code_of_the_same_second_and_length_is_new_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would take what it has compiled and kept for the same file."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    with fleet("--workers", "1") as running:
+        (running.folder / "part.py").write_text("WORD = 'one'\n")
+        running.app.write_text(f"import part\n{app('{part.WORD}')}")
+        then = time.time() - 100.0
+        for version in ("one", "two"):
+            (running.folder / "part.py").write_text(f"WORD = '{version}'\n")
+            os.utime(running.folder / "part.py", (then, then))
+            assert running.command("reload").returncode == 0
+            until(lambda: len(running.status()["workers"]) == 1, "the old one ends")
+            assert running.get()[0] == version
 
 
 def test_what_the_program_is_in_a_linked_folder_is_found_anew(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ Rules:
   any time, and that what a worker loads is loaded afresh.
 - `supervise` returns twice: in the supervisor at the end, and in each forked worker at its birth, where nothing of the
   supervisor is left open. So a worker is an ordinary program, which ends like one.
-- A worker is a process group of its own: Ctrl-C is for the supervisor, which has the workers drain.
+- A terminal's Ctrl-C and a service manager's signal reach the workers too. They drain then, as the supervisor will have
+  them do anyway.
 - Nothing here waits but the one `select`. A worker's last words are read before its death is told.
 """
 
@@ -45,6 +46,8 @@ from coulee.server.worker import LINE_AT_ONCE, LINE_DRAIN, Post
 BEAT_MAX_S: Final = 5.0  # between two signs of life of a worker
 LINE_BYTES_MAX: Final = 64 * 1024  # of what a worker says
 HEARD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
+
+FOR_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)  # these must not kill a worker
 
 
 def supervise(program: Program, workers: int, silence_max_s: float) -> int | Post:
@@ -171,18 +174,14 @@ class _Shell:
 
     def abandon(self) -> None:
         """In a worker: have nothing of the supervisor, and be a process like any other."""
-        os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         for number, handler in self.handlers.items():
-            kept = number in (signal.SIGHUP, signal.SIGUSR2)  # these are for the supervisor, and must not kill
-            signal.signal(number, signal.SIG_IGN if kept else handler)
+            signal.signal(number, signal.SIG_IGN if number in FOR_THE_SUPERVISOR else handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
         self.control.abandon()
         self._forget_all()
         if self.before is not None:
             self.before.leave()
-        with open(os.devnull) as nothing:
-            os.dup2(nothing.fileno(), 0)  # who reads from the terminal in a group in the background is stopped
 
     def _forget_all(self) -> None:
         for link in self.links.values():
