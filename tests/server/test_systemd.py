@@ -427,7 +427,7 @@ def test_the_commands_of_the_documented_units_are_understood(tmp_path: Path) -> 
         for line in unit.read_text(encoding="utf-8").splitlines()
         if line.startswith("ExecStart=/")
     ]
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         said = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False, timeout=WITHIN_S)
         assert said.returncode == 0, said.stderr
