@@ -171,6 +171,7 @@ def test_a_reload_loses_no_request(backend: str, nginx: Nginx) -> None:
             under_load(client)
             for version in versions:
                 reload_with(running, version, nginx.url)
+                until(lambda: version in client.versions, "the new ones answer")  # noqa: B023
                 under_load(client)
         [told] = report
         print(f"{backend}: {RELOADS} reloads, {told.requests} requests of wrk and {client.answered} checked ones, "
