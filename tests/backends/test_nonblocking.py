@@ -6,11 +6,12 @@ That they keep the laws is shown by the conformance suite.
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
 from selectors import PollSelector
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from coulee.backends import nonblocking, sockets, threads
+from coulee.backends import inherited, nonblocking, sockets, threads
 from coulee.backends.loop import READABLE, WRITABLE, Loop, Selector, new_poller
 from coulee.conformance import Bench
 from coulee.core import Proxy
@@ -415,3 +416,25 @@ def test_all_who_are_there_are_let_in_also_in_a_turn_in_which_others_were_read()
         for client in clients:
             client.close()
         running.abandon()
+
+
+@pytest.mark.skipif(not hasattr(select, "EPOLLEXCLUSIVE"), reason="all of them are woken, whoever comes")
+def test_those_who_accept_from_one_socket_take_turns() -> None:
+    """The system would wake the first of them, as long as it sleeps; and all clients who stay would be its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, ExitStack() as stack:
+        address = "127.0.0.1", listening.getsockname()[1]
+        inherited.give(address, [listening])
+        stack.callback(inherited.take_back)
+        drivers: list[threads.ThreadsDriver] = []
+        for _ in range(2):
+            running = threads.start(Proxy(Cluster("http://127.0.0.1:9")), address)
+            stack.callback(running.join)
+            stack.callback(running.stop, 0.0)
+            drivers += running.drivers
+        for count in range(1, 9):
+            stack.enter_context(socket.create_connection(address))
+            deadline = time.monotonic() + WITHIN_S
+            while sum(len(driver.wires) for driver in drivers) < count:
+                assert time.monotonic() < deadline, "nobody accepts"
+                time.sleep(0.001)
+        assert min(len(driver.wires) for driver in drivers) >= 2, "one of them does nothing"

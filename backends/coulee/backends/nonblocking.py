@@ -406,7 +406,7 @@ class Shared:
 class NonblockingListener(Listener):
     """Listening sockets that are read while there are credits."""
 
-    __slots__ = ("_mask", "_pause", "_sockets", "loop")
+    __slots__ = ("_accepts_max", "_mask", "_pause", "_sockets", "loop")
 
     driver: NonblockingDriver
 
@@ -416,10 +416,12 @@ class NonblockingListener(Listener):
         self._sockets: list[socket.socket] = []
         self._mask = 0
         self._pause: Timer | None = None
+        self._accepts_max = sockets.ACCEPTS_MAX
 
     def listen(self, address: Address) -> None:
         given = inherited.given(address)
         if given is not None:
+            self._accepts_max = 1  # other processes may accept from it too: see `_step_back`
             self._use(given)
             return
         places = sockets.targets(address)
@@ -464,10 +466,10 @@ class NonblockingListener(Listener):
             for sock in self._sockets:
                 self.accept(sock, sockets.BACKLOG)
 
-    def accept(self, listening: socket.socket, accepts_max: int = sockets.ACCEPTS_MAX) -> None:
+    def accept(self, listening: socket.socket, accepts_max: int | None = None) -> None:
         """Let in who is there, as far as there are credits."""
         self.driver.deliver()  # who has been let in is told to the machine at once, so that it gives the next credit
-        for _ in range(accepts_max):
+        for _ in range(accepts_max or self._accepts_max):
             if self.gone:
                 return
             if not self.credits:
@@ -484,6 +486,15 @@ class NonblockingListener(Listener):
                 return
             sock.setblocking(False)
             cast("NonblockingWire", self.admit()).adopt(sock, peer, 0)
+        if self._accepts_max == 1:
+            self._step_back()
+
+    def _step_back(self) -> None:
+        """The system wakes the process that has waited for the longest, and would go on to wake this one as long as it
+        has nothing else to do: all who stay would be its own. So it goes to the end of the queue, as nginx does."""
+        mask = self._mask
+        self._look_for(0)
+        self._look_for(mask)
 
     def _go_on(self) -> None:
         self._pause = None
