@@ -66,7 +66,7 @@ class MyListener(NonblockingListener):
 
     __slots__ = ()
 
-    def accept(self, listening: socket.socket, accepts_max: int = sockets.ACCEPTS_MAX) -> None:
+    def accept(self, listening: socket.socket, accepts_max: int | None = None) -> None:
         if BUG == "accepts without a credit" and not self.credits:
             sock, _ = listening.accept()
             sock.close()
