@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +84,7 @@ class Echo:
                 return []
 
 
+BOMB = struct.pack("<BdQI", 253, 0.0, 2, len(LETTERS := zlib.compress(b"x" * (65 << 20), 1))) + LETTERS
 SAID: list[Completion | None] = [
     None,
     Listening(1, ("127.0.0.1", 80)),
@@ -254,6 +257,8 @@ def test_a_file_that_breaks_off_anywhere_gives_its_whole_turns(tmp_path: Path) -
         (lambda data: data.replace(b'recording": 1', b'recording": 2', 1), "its format is 2"),
         (lambda data: data.split(b"\n")[0] + b"\n" + b"\x63" + b"\0" * 40, "turn 0 is damaged"),
         (lambda data: data.split(b"\n")[0] + b"\n" + b"\x03" + b"\0" * 40, "turn 0 is damaged"),
+        (lambda data: data.split(b"\n")[0] + b"\n" + b"\xfd" + b"\0" * 40, "turn 0 is damaged"),
+        (lambda data: data.split(b"\n")[0] + b"\n" + BOMB, "turn 0 is damaged: a read that is larger than any"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_said_so(damage: Callable[[bytes], bytes], says: str, tmp_path: Path) -> None:

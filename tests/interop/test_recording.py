@@ -128,9 +128,11 @@ def test_secrets_are_not_in_the_file(start: Callable[..., Program]) -> None:
     program = start("--record", "a.rec", "--record-redact", "credentials,bodies,query")
     assert "recording to a.rec, without bodies, credentials, query" in "".join(program.said)
     assert program.ask("/a?token=hidden", body="private") == [200]
+    assert program.ask("/b", body="private" * 100_000) == [200]
     program.stop()
     data = (program.folder / "a.rec").read_bytes()
     assert b"POST /a?*" in data
+    assert len(data) < 20_000, "hidden bodies take no room"
     for secret in (b"s3cret", b"hidden", b"private"):
         assert secret not in data
     assert program.replay("a.rec", "--quiet")[0] == 0, "what the filter answers is hidden too"

@@ -184,7 +184,7 @@ class Recorded:
         kept = completion
         if redactor is not None and completion is not None:
             kept = redacted(redactor, completion)
-        frame = completion_bytes(kept, now)
+        frame = completion_bytes(kept, now, redacted=redactor is not None)
         try:
             operations = self.machine.handle(completion, now)
         except BaseException as error:

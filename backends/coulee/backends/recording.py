@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from itertools import count
@@ -48,6 +49,9 @@ _head: Final = Struct("<BdQI")  # code, time, number, length of the content
 _count: Final = Struct("<I")
 _operation: Final = Struct("<BQI")  # code, number, checksum
 _HEADER_BYTES_MAX: Final = 16 << 20
+_PACKED: Final = 253  # a Received whose content is compressed
+_PACKED_FROM_BYTES: Final = 256
+_READ_BYTES_MAX: Final = 64 << 20
 _NO_COMPLETION: Final = 254  # a turn because time has passed
 _LAST: Final = 255
 _RAISED: Final = 0xFFFFFFFF  # in the place of the number of operations
@@ -102,8 +106,11 @@ class Header:
 # ----------------------------------------------------------------------------------------------------- writing
 
 
-def completion_bytes(completion: Completion | None, now: float) -> bytes:
-    """The first half of a frame."""
+def completion_bytes(completion: Completion | None, now: float, *, redacted: bool = False) -> bytes:
+    """The first half of a frame. What was `redacted` is mostly one letter, and takes next to no room."""
+    if redacted and type(completion) is Received and len(completion.data) >= _PACKED_FROM_BYTES:
+        content = zlib.compress(completion.data, 1)
+        return _head.pack(_PACKED, now, completion.conn, len(content)) + content
     if type(completion) is Received:  # so it nearly always is
         return _head.pack(CODES[Received], now, completion.conn, len(completion.data)) + completion.data
     if completion is None:
@@ -219,7 +226,7 @@ class Recording:
                     return
                 except plain.Untrusted as error:
                     raise RecordingError(f"turn {number}: a job has returned {error} (--trust)") from None
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, zlib.error) as error:
                     raise RecordingError(f"turn {number} is damaged: {error}") from None
                 if turn is None:
                     return
@@ -231,7 +238,7 @@ class Recording:
         if code == _LAST:
             self.end = content.decode()
             return None
-        completion = None if code == _NO_COMPLETION else self._completion(_KINDS[code], number, content)
+        completion = None if code == _NO_COMPLETION else self._completion(code, number, content)
         (operations,) = _count.unpack(_exactly(file, _count.size))
         if operations == _RAISED:
             return Turn(completion, now, None)
@@ -240,7 +247,10 @@ class Recording:
             completion, now, [(_KINDS[code], number, sum_) for code, number, sum_ in _operation.iter_unpack(data)]
         )
 
-    def _completion(self, kind: Any, number: int, content: bytes) -> Completion:
+    def _completion(self, code: int, number: int, content: bytes) -> Completion:
+        if code == _PACKED:
+            return Received(number, _unpacked(content))
+        kind: Any = _KINDS[code]
         if kind is Received:
             return Received(number, content)
         if kind is Blocked or kind is Sent:
@@ -253,6 +263,15 @@ class Recording:
         if kind not in (Accepted, Connected, Closed, Finished):
             raise ValueError(f"{kind.__name__} is no completion")
         return cast("Completion", kind(number, *values))
+
+
+def _unpacked(content: bytes) -> bytes:
+    """What was compressed; no file makes more of it than a backend could have read."""
+    opened = zlib.decompressobj()
+    data = opened.decompress(content, _READ_BYTES_MAX)
+    if not opened.eof:
+        raise ValueError("a read that is larger than any")
+    return data
 
 
 def _exactly(file: BinaryIO, length: int) -> bytes:
