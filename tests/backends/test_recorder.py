@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -49,6 +49,9 @@ class Note:
     fields: dict[str, object] = field(default_factory=dict[str, object])
 
 
+PATHS = count()  # a traceback names files, which are somewhere else in a replay
+
+
 class Echo:
     """Sends back what it hears, with a random number in front, and reports it."""
 
@@ -73,7 +76,7 @@ class Echo:
                 raise LookupError("as it was told")
             case Received():
                 number = self.rng.randrange(1000) + self.shift
-                note = Note("heard", number, {"traceback": f"in a file of process {os.getpid()}", "now": now})
+                note = Note("heard", number, {"traceback": f"in file {next(PATHS)}", "now": now})
                 return [Send(completion.conn, b"%d " % number + completion.data), Report(note)]
             case Drain():
                 self.draining = True
@@ -122,8 +125,8 @@ def recorded(path: Path, completions: Sequence[Completion | None] = SAID, **opti
     machine = recorder_of(path, **options).fresh(
         rng=Random(7), wall_clock_offset_s=1e9, listen=[("127.0.0.1", 80), "/run/x.sock"]
     )
-    for count, completion in enumerate(completions):
-        machine.handle(completion, count / 8)
+    for number, completion in enumerate(completions):
+        machine.handle(completion, number / 8)
     return machine
 
 
@@ -139,7 +142,7 @@ def test_a_replay_is_told_the_same_at_the_same_times_and_does_the_same(tmp_path:
     assert [step.turn.completion for step in steps][:9] == SAID[:9]
     assert str(steps[9].turn.completion) == str(SAID[9])
     assert [step.turn.completion for step in steps][10:] == SAID[10:]
-    assert [step.turn.now for step in steps] == [count / 8 for count in range(len(SAID))]
+    assert [step.turn.now for step in steps] == [number / 8 for number in range(len(SAID))]
     assert not [step.difference for step in steps if step.difference]
     assert end == "the machine has finished"
 
@@ -227,10 +230,10 @@ def test_to_raise_where_none_was_raised_is_a_difference_and_the_other_way_round(
 def test_what_was_told_is_in_the_file_before_the_next_turn_begins(tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
     machine = recorded(path, [None])
-    for count in range(5):
-        machine.handle(Received(2, b"x"), 1.0 + count)
+    for number in range(5):
+        machine.handle(Received(2, b"x"), 1.0 + number)
         steps, end = replayed(path)
-        assert len(steps) == count + 2
+        assert len(steps) == number + 2
         assert "breaks off" in end
 
 
