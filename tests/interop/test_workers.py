@@ -193,6 +193,15 @@ def test_a_second_signal_ends_it_at_once() -> None:
         assert b"200 OK" not in asking.finish()
 
 
+def test_signals_that_come_while_it_ends_change_nothing() -> None:
+    with fleet("--workers", "1") as running:
+        while running.process.poll() is None:
+            running.process.terminate()
+            time.sleep(0.0005)
+        assert running.process.returncode == 0
+        assert "signal" not in running.said
+
+
 def test_a_service_manager_that_signals_all_processes_of_a_service_hastens_nobody(backend: str) -> None:
     """systemd does (KillMode=control-group)."""
     with fleet("--workers", "2", "--backend", backend) as running:

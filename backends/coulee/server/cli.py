@@ -49,7 +49,7 @@ class _Commands(click.Group):
 
 def _shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that runs a proxy."""
-    for option in (
+    options = (
         click.option("--backend", type=click.Choice(list(BACKENDS)), default="asyncio",
                      help="What carries out the I/O."),
         click.option("--http1-codec", type=click.Choice(CODECS), default=None,
@@ -70,7 +70,8 @@ def _shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
                      help="Record the last SECONDS in memory, and write FILE when a filter, or coulee itself, fails."),
         click.option("--record-redact", "redact", metavar="WORD,...", help="Do not record bodies, query, credentials, "
                      "fields (all but those that frame), or a field of this name."),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for option in reversed(options):  # the last to be added is the first that --help shows
         function = option(function)
     return function
 

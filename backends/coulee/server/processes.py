@@ -167,14 +167,14 @@ class _Shell:
             self.supervisor.tick(time.monotonic())  # last, so that no silence counts that was our own
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind. What is signalled from here on is too late: Python would let it end us in its way."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
         self.control.close()
         self._stop_listening()
         self._forget_all()
 
     def abandon(self) -> None:
         """In a worker: have nothing of the supervisor, and be a process like any other."""
-        signal.set_wakeup_fd(-1)
         for number, handler in self.handlers.items():
             signal.signal(number, signal.SIG_IGN if number in FOR_THE_SUPERVISOR else handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
@@ -184,6 +184,7 @@ class _Shell:
             self.before.leave()
 
     def _forget_all(self) -> None:
+        signal.set_wakeup_fd(-1)  # before what it names is closed
         for link in self.links.values():
             link.sock.close()
         self.ear.close()
