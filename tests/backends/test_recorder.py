@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coulee.backends.recorder import Recorded, Recorder
 from coulee.backends.recording import Recording, RecordingError
@@ -249,6 +252,26 @@ def test_a_file_that_breaks_off_anywhere_gives_its_whole_turns(tmp_path: Path) -
         assert not any(step.difference for step in steps)
         assert "breaks off" in end
     assert counts == set(range(8))
+
+
+@given(st.data())
+def test_a_damaged_file_is_read_to_some_end_or_said_to_be_damaged(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.rec"
+        recorded(path, [None, *SAID[1:4], *SAID[8:]])
+        whole = bytearray(path.read_bytes())
+        begins = whole.index(b"\n") + 1
+        for _ in range(data.draw(st.integers(1, 4))):
+            whole[data.draw(st.integers(begins, len(whole) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(whole)
+        recording = Recording(path)
+        try:
+            turns = len(list(recording))
+        except RecordingError as error:
+            assert "damaged" in str(error) or "--trust" in str(error)  # noqa: PT017
+        else:
+            assert turns <= len(SAID)
+            assert recording.end
 
 
 @pytest.mark.parametrize(

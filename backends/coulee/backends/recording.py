@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -51,6 +52,7 @@ _operation: Final = Struct("<BQI")  # code, number, checksum
 _HEADER_BYTES_MAX: Final = 16 << 20
 _PACKED: Final = 253  # a Received whose content is compressed
 _PACKED_FROM_BYTES: Final = 256
+_LARGE_BYTES: Final = 1 << 20
 _READ_BYTES_MAX: Final = 64 << 20
 _NO_COMPLETION: Final = 254  # a turn because time has passed
 _LAST: Final = 255
@@ -275,6 +277,8 @@ def _unpacked(content: bytes) -> bytes:
 
 
 def _exactly(file: BinaryIO, length: int) -> bytes:
+    if length > _LARGE_BYTES and length > os.fstat(file.fileno()).st_size - file.tell():
+        raise EOFError  # before room is made for what a damaged length promises
     data = file.read(length) if length else b""
     if len(data) < length:
         raise EOFError
