@@ -43,7 +43,7 @@ APP = """
 from coulee.core import Config, Limits, Proxy, Timeouts
 from coulee.lb import Cluster
 
-timeouts = Timeouts(head_timeout_s=2, body_rate_window_s=1, body_rate_grace_s=1, send_stall_timeout_s=0.5)
+timeouts = Timeouts(head_timeout_s=2, body_rate_window_s=1, body_rate_grace_s=1, send_stall_timeout_s=0.3)
 limits = Limits(connections_per_address_max=0)  # all of the attackers have the same one
 proxy = Proxy(Cluster({url!r}), config=Config(limits=limits, timeouts=timeouts))
 """

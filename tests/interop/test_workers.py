@@ -70,6 +70,8 @@ def refuses(port: int) -> bool:
         socket.create_connection((HOST, port), timeout=1.0).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was closing just then
+        return False
     return False
 
 

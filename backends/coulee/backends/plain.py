@@ -43,18 +43,18 @@ def encode(value: object, opaque: Opaque | None = None) -> bytes:
 
 def _put(value: Any, put: Callable[[bytes], object], opaque: Opaque, depth: int) -> None:
     kind = value.__class__
-    if depth > _NESTED_MAX:
-        put(opaque(value))
-    elif value is None or kind is bool:
-        put(b"N" if value is None else b"T" if value else b"F")
+    if kind is str:
+        put(_text(b"s", value.encode("utf-8", "surrogatepass")))
     elif kind is float:
         put(b"f" + _double.pack(value))
-    elif kind is bytes:
-        put(_text(b"b", value))
-    elif kind is str:
-        put(_text(b"s", value.encode("utf-8", "surrogatepass")))
     elif kind is int:
         put(_text(b"i", b"%d" % value))
+    elif value is None or kind is bool:
+        put(b"N" if value is None else b"T" if value else b"F")
+    elif kind is bytes:
+        put(_text(b"b", value))
+    elif depth > _NESTED_MAX:
+        put(opaque(value))
     elif kind is tuple or kind is list:
         _put_all(b"t" if kind is tuple else b"l", value, put, opaque, depth)
     elif kind is dict:

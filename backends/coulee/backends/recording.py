@@ -19,6 +19,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from struct import Struct
@@ -161,18 +162,30 @@ def _report_bytes(operation: Any, redacted: bool) -> bytes:
 
 def _compared(value: object) -> bytes:
     """An object's class and, of a dataclass, its fields. Tracebacks tell paths, which are not those of a replay."""
-    pieces = [type(value).__qualname__.encode()]
-    if is_dataclass(value):
-        for each in fields(value):
-            content: Any = getattr(value, each.name)
-            if isinstance(content, dict):
-                content = _untraced(cast("Any", content))
-            pieces.append(plain.encode(content, _compared))
-    return b"".join(pieces)
+    kind: Any = type(value)
+    name, names = _shape_of(kind)
+    leaves: list[Any] = []
+    pieces = [name]
+    for each in names:
+        content: Any = getattr(value, each)
+        if content.__class__ in _LEAVES:
+            leaves.append(content)  # nearly all are, and are told at once
+        else:
+            pieces.append(plain.encode(_untraced(content) if isinstance(content, dict) else content, _compared))
+    return b"".join([*pieces, ascii(leaves).encode()])
 
 
 def _untraced(content: Any) -> Any:
     return {key: item for key, item in content.items() if key != "traceback"}
+
+
+_LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+@cache
+def _shape_of(kind: Any) -> tuple[bytes, tuple[str, ...]]:
+    """The name of a class, and those of its fields."""
+    return kind.__qualname__.encode(), tuple(each.name for each in fields(kind)) if is_dataclass(kind) else ()
 
 
 _CONTENTS: Final[dict[type, Callable[[Any], bytes]]] = {
