@@ -453,7 +453,7 @@ def test_a_unix_socket_stays_through_deaths_and_reloads_and_goes_at_the_end(tmp_
 def test_a_new_program_takes_over_and_a_second_one_too() -> None:
     with fleet("--workers", "2") as running:
         workers = running.workers()
-        asking = Asking(running, "/slow/1.5")
+        asking = Asking(running, "/slow/4")
         wait_asked(running, asking)
         running.app.write_text(app("two"))
         running.process.send_signal(signal.SIGUSR2)
