@@ -333,7 +333,7 @@ def test_a_keep_alive_connection_of_an_old_worker_gets_its_last_answer() -> None
         with client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
-            asking = Asking(running, "/slow/2")
+            asking = Asking(running, "/slow/4")
             wait_asked(running, asking)
             assert running.command("reload").returncode == 0
             assert client.recv(65536) == b"", "an idle one is closed in order"
