@@ -633,8 +633,7 @@ def test_what_is_gathered_is_handed_over_together_and_written_behind_it(world: W
     first, second = two_that_are_read(world)
     second.takes = False
     world.machine.answers = [[Send(2, b"x")], [Send(1, b"y")]]
-    assert world.driver.gather()
-    first.received(b"a")
+    assert world.driver.gather(first, b"a")
     second.received(b"b")
     assert world.heard() == []
     world.driver.deliver()
@@ -645,8 +644,7 @@ def test_what_is_gathered_is_handed_over_together_and_written_behind_it(world: W
 def test_what_was_sent_before_a_close_is_written_before_it(world: World) -> None:
     first, second = two_that_are_read(world)
     world.machine.answers = [[Send(1, b"last words")], [Close(1)]]
-    world.driver.gather()
-    first.received(b"a")
+    world.driver.gather(first, b"a")
     second.received(b"b")
     world.driver.deliver()
     assert first.calls[-2:] == [("write", b"last words"), ("close", False)]
@@ -656,8 +654,7 @@ def test_a_second_send_of_what_was_gathered_joins_the_first_where_that_is_not_ta
     first, second = two_that_are_read(world)
     first.takes = False
     world.machine.answers = [[Send(1, b"x")], [Send(1, b"y")]]
-    world.driver.gather()
-    first.received(b"a")
+    world.driver.gather(first, b"a")
     second.received(b"b")
     world.driver.deliver()
     assert first.calls[-2:] == [("write", b"x"), ("write", b"y")]
@@ -667,8 +664,7 @@ def test_a_second_send_of_what_was_gathered_joins_the_first_where_that_is_not_ta
 def test_nothing_may_be_sent_behind_an_end_of_stream_that_is_not_written_yet(world: World) -> None:
     first, second = two_that_are_read(world)
     world.machine.answers = [[Send(1, b"x", eof=True)], [Send(1, b"y")]]
-    world.driver.gather()
-    first.received(b"a")
+    world.driver.gather(first, b"a")
     second.received(b"b")
     with pytest.raises(AssertionError, match="machine, law 4: Send on 1 behind its end of stream"):
         world.driver.deliver()
@@ -677,8 +673,7 @@ def test_nothing_may_be_sent_behind_an_end_of_stream_that_is_not_written_yet(wor
 def test_what_is_sent_goes_out_where_all_else_that_was_gathered_is_overtaken(world: World) -> None:
     first, second = two_that_are_read(world)
     world.machine.answers = [[Close(2), Send(1, b"x")]]
-    world.driver.gather()
-    first.received(b"a")
+    world.driver.gather(first, b"a")
     second.received(b"b")
     world.driver.deliver()
     assert world.heard() == [Received(1, b"a")]
@@ -688,21 +683,21 @@ def test_what_is_sent_goes_out_where_all_else_that_was_gathered_is_overtaken(wor
 def test_what_was_sent_to_one_that_is_lost_meanwhile_is_dropped(world: World) -> None:
     first, second = two_that_are_read(world)
     world.machine.answers = [[Send(2, b"x")]]
-    world.driver.gather()
-    first.received(b"a")
+    world.driver.gather(first, b"a")
     second.lost("reset", "gone")
     world.driver.deliver()
     assert world.heard() == [Received(1, b"a"), Closed(2, "reset", "gone")]
     assert ("write", b"x") not in second.calls
 
 
-def test_to_gather_nothing_is_a_turn_in_which_only_time_has_passed(world: World) -> None:
-    assert world.driver.gather()
-    assert not world.driver.gather(), "it is going on"
+def test_what_is_gathered_has_a_beginning_and_is_delivered_once(world: World) -> None:
+    first, second = two_that_are_read(world)
+    assert world.driver.gather(first, b"a")
+    assert not world.driver.gather(second, b"b"), "it is going on"
     world.driver.deliver()
-    assert world.machine.heard == [None]
+    assert world.heard() == [Received(1, b"a"), Received(2, b"b")]
     world.driver.deliver()
-    assert world.machine.heard == [None], "there was nothing to deliver"
+    assert world.heard() == [], "there was nothing to deliver"
 
 
 def test_an_alarm_that_rings_while_gathering_is_told_behind_what_is_gathered(world: World) -> None:
@@ -711,8 +706,7 @@ def test_an_alarm_that_rings_while_gathering_is_told_behind_what_is_gathered(wor
     world.asks()
     assert world.driver.armed == [101.0]
     turns = len(world.machine.heard)
-    world.driver.gather()
-    first.received(b"a")
+    world.driver.gather(first, b"a")
     world.driver.time = 100.9995
     world.driver.ring()
     second.received(b"b")
@@ -723,20 +717,24 @@ def test_an_alarm_that_rings_while_gathering_is_told_behind_what_is_gathered(wor
 
 
 @pytest.mark.parametrize(
-    ("size", "count"), [(LARGE_READ_BYTES, 1), (LARGE_READ_BYTES // 2, 2 * GATHERED_BYTES_MAX // LARGE_READ_BYTES)]
+    ("size", "count"),
+    [
+        (LARGE_READ_BYTES, 1),
+        (LARGE_READ_BYTES // 2, 2 * GATHERED_BYTES_MAX // LARGE_READ_BYTES),
+        (100, -(-GATHERED_BYTES_MAX // 100)),  # ten thousand that say little are much too
+    ],
 )
 def test_a_large_read_and_many_small_ones_are_delivered_at_once(world: World, size: int, count: int) -> None:
     first, _ = two_that_are_read(world)
     for number in range(count):
         assert world.heard() == []
-        assert world.driver.gather_read(first, bytes(size)) is (number == 0), "it begins once"
+        assert world.driver.gather(first, bytes(size)) is (number == 0), "it begins once"
     assert world.heard() == [Received(1, bytes(size))] * count
 
 
 def test_bytes_and_the_end_behind_them_are_both_gathered(world: World) -> None:
     first, _ = two_that_are_read(world)
-    world.driver.gather()
-    first.received(b"a")
+    world.driver.gather(first, b"a")
     first.received(b"")
     world.driver.deliver()
     assert world.heard() == [Received(1, b"a"), Received(1, b"")]
@@ -747,11 +745,10 @@ def test_bytes_and_the_end_behind_them_are_kept_where_a_hold_comes_between(world
     """The other connection, heard first, has the machine hold this one; or this one's own first bytes have."""
     first, second = two_that_are_read(world)
     world.machine.answers = [[Hold(1)]]
-    world.driver.gather()
     if held_by == 2:
-        second.received(b"x")
-    first.received(b"a")
-    first.received(b"")
+        world.driver.gather(second, b"x")
+    world.driver.gather(first, b"a")
+    world.driver.gather(first, b"")
     world.driver.deliver()
     heard = world.heard()
     assert heard == ([Received(2, b"x")] if held_by == 2 else [Received(1, b"a")])
@@ -760,10 +757,13 @@ def test_bytes_and_the_end_behind_them_are_kept_where_a_hold_comes_between(world
 
 
 def test_who_has_failed_gathers_nothing(world: World) -> None:
-    world.connection(1)
+    wire = world.connection(1)
     with pytest.raises(AssertionError, match="machine, law"):
         world.asks(Accept(1, 1))
-    assert not world.driver.gather()
+    heard = len(world.machine.heard)
+    assert not world.driver.gather(wire, b"a")
+    world.driver.deliver()
+    assert len(world.machine.heard) == heard
 
 
 # -- time

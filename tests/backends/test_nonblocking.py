@@ -405,13 +405,16 @@ def test_all_who_are_there_are_let_in_also_in_a_turn_in_which_others_were_read()
     [driver] = running.drivers
     [address] = driver.addresses
     assert isinstance(address, tuple)
-    clients = [socket.create_connection(address) for _ in range(3)]
+    clients = [socket.create_connection(address)]
     try:
         [listener] = driver.listeners.values()
         assert isinstance(listener, nonblocking.NonblockingListener)
-        assert driver.gather()
         listener.accept(listener._sockets[0])
-        assert len(driver.wires) == 3
+        [wire] = driver.wires.values()
+        assert driver.gather(wire, b"GET / ")
+        clients += [socket.create_connection(address) for _ in range(3)]
+        listener.accept(listener._sockets[0])
+        assert len(driver.wires) == 4
     finally:
         for client in clients:
             client.close()

@@ -317,7 +317,7 @@ class _Wire(Wire, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         driver = self.driver
-        if driver.gather_read(self, data):  # what else is read in this turn of the loop goes with it
+        if driver.gather(self, data):  # what else is read in this turn of the loop goes with it
             self.loop.call_soon(driver.deliver)
 
     def eof_received(self) -> bool:

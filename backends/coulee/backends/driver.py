@@ -29,8 +29,9 @@ from math import inf
 from typing import Any, Literal
 
 from coulee.backends.addresses import describe
-from coulee.backends.laws import complain_of_send, number_of
+from coulee.backends.laws import complain_of_send
 from coulee.backends.listener import Listener as Listener
+from coulee.backends.trace import number_of
 from coulee.backends.wire import NEVER
 from coulee.backends.wire import Wire as Wire
 from coulee.core.seam import (
@@ -56,9 +57,6 @@ from coulee.core.seam import (
 
 GATHERED_BYTES_MAX = 1024 * 1024
 """How much may be read in all before the machine hears of it."""
-
-COUNTED_READ_BYTES = 4 * 1024
-"""A read that counts for that. Of smaller ones a turn of a loop has not so many that they come to much."""
 
 LARGE_READ_BYTES = 256 * 1024
 """A read from a connection that has more of it: the machine hears of it at once, and may hold it back."""
@@ -212,18 +210,11 @@ class Driver(ABC):
         self._running = True
         self._work(completion, False)
 
-    def gather(self) -> bool:
-        """From here to `deliver`, keep what is reported, and then hand it to the machine together: for a loop that
-        finds many connections ready at once. To read from them all, run the machine for them all and write to them all
-        spares the system, and the peers, much waking and waiting. False where that is going on, or over for good."""
-        if self._running:
-            return False
-        self._running = self._gathering = True
-        return True
-
-    def gather_read(self, wire: Wire, data: bytes) -> bool:
-        """`received` of a wire, and `gather` before it, whose answer this gives: one call, for it is made for every
-        read. Delivers where it has become much, so that who feeds us is held back in time."""
+    def gather(self, wire: Wire, data: bytes) -> bool:
+        """`received` of a wire, kept until `deliver`, and then handed to the machine with all else that is reported by
+        then: for a loop that finds many connections ready at once. To read from them all, run the machine for them all
+        and write to them all spares the system, and the peers, much waking and waiting. Delivers by itself where it has
+        become much, so that who feeds us is held back in time. Says whether this is the first of what is gathered."""
         begins = not self._running
         if begins:
             self._running = self._gathering = True
@@ -231,10 +222,10 @@ class Driver(ABC):
             self._queue.append(Received(wire.conn, data))
         else:
             wire.received(data)
-        if len(data) >= COUNTED_READ_BYTES:
-            self._gathered_bytes += len(data)
-            if self._gathered_bytes >= GATHERED_BYTES_MAX or len(data) >= LARGE_READ_BYTES:
-                self.deliver()
+        size = len(data)
+        self._gathered_bytes += size
+        if self._gathered_bytes >= GATHERED_BYTES_MAX or size >= LARGE_READ_BYTES:
+            self.deliver()
         return begins
 
     def deliver(self) -> None:

@@ -1,10 +1,8 @@
-"""What the driver says when a law of the seam is broken, and what it asks to find that out."""
+"""What the driver says when a law of the seam is broken."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from coulee.core.seam import Finished, Listening
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from coulee.backends.driver import Wire
@@ -17,11 +15,3 @@ def complain_of_send(wire: Wire) -> None:
     assert not wire.blocked, f"machine, law 4: Send on {wire.conn} while it is blocked"
     assert not wire.half_closed, f"machine, law 4: Send on {wire.conn} behind its end of stream"
     raise AssertionError(f"machine, law 4: a second Send on {wire.conn} in one turn")
-
-
-def number_of(completion: Any) -> int:
-    """The number a completion is about."""
-    if isinstance(completion, Finished):
-        return completion.job
-    number: int = completion.listener if isinstance(completion, Listening) else completion.conn
-    return number

@@ -170,7 +170,7 @@ class NonblockingWire(Wire):
             return
         if len(data) == self._read_bytes:
             self._read_bytes = MORE_BYTES
-        self.driver.gather_read(self, data)  # what else is read in this turn of the loop goes with it
+        self.driver.gather(self, data)  # what else is read in this turn of the loop goes with it
 
     def pause(self) -> None:
         """`ready` sees to it, when there is something to read."""

@@ -9,10 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
+from coulee.backends.trace import number_of
 from coulee.conformance.harness import TCP, Harness, Peer
 from coulee.core.seam import (
     Accept,
@@ -272,15 +273,6 @@ class Bench:
 def port_of(address: Address) -> int:
     assert isinstance(address, tuple)
     return address[1]
-
-
-def number_of(item: Any) -> int:
-    """What a completion is about."""
-    if isinstance(item, Finished):
-        return item.job
-    if isinstance(item, Drain):
-        return 0
-    return int(item.listener if isinstance(item, Listening) else item.conn)
 
 
 class Chapter:
