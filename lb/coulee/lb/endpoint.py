@@ -1,16 +1,143 @@
-"""Endpoints: origin addresses, as users write them."""
+"""An endpoint: the address of one origin, with its weight, and all that its cluster knows of it.
+
+Rules:
+
+- Its identity is its address (with its group): a change of weight, labels or state loses nothing that is known.
+- `open` is the one thing that policies look at: it is usable, and not full. Only the cluster sets it.
+- What users write is a definition; a cluster makes endpoints of its own from it with `fresh`.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from coulee.core.peer import Peer
-from coulee.core.seam import show_address
+from coulee.core.peer import Peer, PeerLimits
+from coulee.core.seam import Address, show_address
+from coulee.lb.latency import Latency
+
+if TYPE_CHECKING:
+    from coulee.lb.breaker import Circuit
+    from coulee.lb.health import Health
+    from coulee.lb.outliers import Record
+
+WEIGHT_MAX: Final = 65535
+"""nginx's and HAProxy's are 65535 and 256."""
+
+Service: TypeAlias = Literal["ready", "drain", "maintenance"]
+"""What an operator said: as usual; nothing new; nothing new, and no checks either."""
+
+State: TypeAlias = Literal[
+    "healthy", "slow_start", "unhealthy", "ejected", "circuit_open", "half_open", "draining", "maintenance", "removed"
+]
+"""What it comes to. The first two are usable; a half-open one is for a few trials."""
+
 
 _NO_HOST: Final = re.compile(r"[\x00-\x20\x7f\\,\"<>^`{|}]")
 """What stands in no host, and what `urlsplit` would drop without a word."""
+
+
+class Endpoint(Peer):
+    """`Endpoint("http://10.0.0.1:9000", weight=3, zone="eu")`. Raises `ValueError` for what makes no sense.
+
+    `weight` is its share (0: nothing new), `priority` its group (0 first) and `zone` its place, for policies that look
+    at those; `labels` are for selecting, as `{"version": "2"}`.
+    """
+
+    __slots__ = (
+        "cause",
+        "circuit",
+        "effective_weight",
+        "failures",
+        "health",
+        "in_flight",
+        "index",
+        "labels",
+        "latency",
+        "open",
+        "priority",
+        "record",
+        "requests",
+        "service",
+        "since",
+        "state",
+        "usable",
+        "weight",
+        "zone",
+    )
+
+    def __init__(
+        self,
+        where: str | Address | Peer,
+        *,
+        name: str = "",
+        group: str = "",
+        weight: int = 1,
+        priority: int = 0,
+        zone: str = "",
+        labels: Mapping[str, str] | None = None,
+        limits: PeerLimits | None = None,
+    ) -> None:
+        peer = where if isinstance(where, Peer) else peer_of(where)
+        super().__init__(peer.address, name or peer.name, group or peer.group, limits or peer.limits)
+        check_weight(weight, self.name)
+        if priority < 0:
+            raise ValueError(f"endpoint {self.name}: priority is {priority}; the first group is 0, the next 1")
+        self.weight = weight
+        self.priority = priority
+        self.zone = zone
+        self.labels: Mapping[str, str] = dict(labels or {})
+        # what its cluster knows
+        self.index = 0
+        """Where it stands among the members: breaks ties."""
+        self.usable = weight > 0
+        self.open = self.usable
+        self.in_flight = 0
+        self.effective_weight = float(weight)
+        """`weight`, or the part of it that a slow start has reached."""
+        self.service: Service = "ready"
+        self.state: State = "healthy"
+        self.cause = ""
+        self.since = 0.0
+        """When the state began, on the core's clock."""
+        self.requests = 0
+        """Attempts so far."""
+        self.failures: dict[str, int] = {}
+        """... of which so many ended with each reason, or with each status that counts as a failure."""
+        self.latency = Latency()
+        self.health: Health | None = None
+        self.record: Record | None = None
+        self.circuit: Circuit | None = None
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.name} {self.state} weight {self.weight} in flight {self.in_flight}>"
+
+    def fresh(self) -> Endpoint:
+        """The same endpoint, with nothing known of it."""
+        return Endpoint(self, weight=self.weight, priority=self.priority, zone=self.zone, labels=self.labels)
+
+
+def endpoint_of(each: str | Peer) -> Endpoint:
+    """What users may write in place of an endpoint. Raises `ValueError`."""
+    return each if isinstance(each, Endpoint) else Endpoint(each)
+
+
+def check_weight(weight: int, name: str) -> None:
+    """Raises `ValueError`."""
+    if not 0 <= weight <= WEIGHT_MAX:
+        raise ValueError(f"endpoint {name}: weight is {weight}; it must be from 0 to {WEIGHT_MAX}")
+
+
+def peer_of(where: str | Address) -> Peer:
+    """A peer from a URL, or from an address as the seam has it. Raises `ValueError`."""
+    return peer_from_url(where) if isinstance(where, str) else Peer(where)
 
 
 def peer_from_url(url: str) -> Peer:
