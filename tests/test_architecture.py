@@ -101,11 +101,9 @@ import sys
 sys.path = {roots!r} + [entry for entry in sys.path if entry not in {others!r}]
 import {modules_of}, coulee.core.tunnel
 from random import Random
-from coulee.core import Proxy, Peer
-class One:
-    def fresh(self): return self
+from coulee.core import Balancer, Proxy, Peer
+class One(Balancer):
     def choose(self, exchange): return Peer(("10.0.0.1", 80))
-    def observe(self, peer, reason): pass
 proxy = Proxy(One()).fresh(rng=Random(1), listen=[("127.0.0.1", 8000)])
 print(proxy.handle(None, 0.0))
 ours = [name for name in sys.modules if name.startswith("coulee.")]

@@ -30,6 +30,7 @@ from coulee.core import (
 )
 from coulee.core.connection import Stream
 from coulee.core.parts import Data
+from coulee.core.peer import Balancer, Routed
 from coulee.core.pool import Upstream
 from coulee.core.seam import Blocked, Close, Closed, Drain, Finished, Sent
 from tests.core.test_exchange import GET, OK, PUT, body, make, on, pending, status
@@ -226,15 +227,9 @@ def test_a_trailer_filter_that_raises() -> None:
 
 
 def test_a_balancer_that_raises_is_an_internal_error() -> None:
-    class Broken:
-        def fresh(self) -> Broken:
-            return self
-
+    class Broken(Balancer):
         def choose(self, exchange: object) -> Peer | None:
             raise ZeroDivisionError
-
-        def observe(self, peer: Peer, reason: str) -> None:
-            raise AssertionError
 
     world = World(Proxy(Broken()).fresh(rng=Random(1), listen=[LISTENER]))
     client = world.client()
@@ -246,21 +241,26 @@ def test_a_balancer_that_raises_is_an_internal_error() -> None:
 
 
 def test_a_balancer_that_cannot_bear_to_be_told_is_reported_and_nothing_else() -> None:
-    class Deaf:
-        def fresh(self) -> Deaf:
-            return self
-
+    class Deaf(Balancer):
         def choose(self, exchange: object) -> Peer | None:
             return Peer(("10.0.0.1", 80))
 
-        def observe(self, peer: Peer, reason: str) -> None:
+        def begin(self, peer: Peer) -> None:
+            raise ZeroDivisionError
+
+        def answered(self, exchange: Routed, peer: Peer, response: Response, latency_s: float) -> None:
+            raise ZeroDivisionError
+
+        def end(self, peer: Peer, reason: str) -> None:
             raise ZeroDivisionError
 
     world = World(Proxy(Deaf(), config=Config(forwarding=PLAIN)).fresh(rng=Random(1), listen=[LISTENER]))
     client, origin = pending(world)
     world.receives(origin, OK)
     assert world.sent(client) == OK
-    assert "observe() of the balancer" in world.events("internal_error")[0].text
+    assert [event.text for event in world.events("internal_error")] == [
+        f"internal_error: {method}() of the balancer: ZeroDivisionError: " for method in ("begin", "answered", "end")
+    ]
     assert world.access[0].reason == ""
 
 

@@ -41,17 +41,18 @@ def test_the_status_of_a_reason_says_whose_doing_it_was() -> None:
     assert statuses == {
         "downstream": {0, 400, 405, 408, 413, 414, 417, 421, 431, 501, 505},
         "upstream": {502, 504},
-        "coulee": {500, 503},
+        "coulee": {0, 500, 503},
     }
 
 
 def test_the_list_is_closed() -> None:
     assert sorted(REASONS) == [
-        "bad_request", "body_timeout", "body_too_large", "client_gone", "expectation_failed", "filter_error",
-        "header_timeout", "header_too_large", "idle_timeout", "internal_error", "method_not_allowed", "misdirected",
-        "no_healthy_endpoint", "not_implemented", "pool_full", "send_timeout", "shutting_down", "target_too_long",
-        "too_many_connections", "upstream_connect_timeout", "upstream_invalid", "upstream_refused", "upstream_reset",
-        "upstream_timeout", "upstream_tls", "upstream_unreachable", "version_not_supported",
+        "bad_request", "body_timeout", "body_too_large", "circuit_open", "client_gone", "expectation_failed",
+        "filter_error", "header_timeout", "header_too_large", "idle_timeout", "internal_error", "method_not_allowed",
+        "misdirected", "no_healthy_endpoint", "not_implemented", "pool_full", "send_timeout", "shutting_down",
+        "superseded", "target_too_long", "too_many_connections", "upstream_connect_timeout", "upstream_invalid",
+        "upstream_refused", "upstream_reset", "upstream_status", "upstream_timeout", "upstream_tls",
+        "upstream_unreachable", "version_not_supported",
     ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ those are for the operator, who finds them in the record.
 from __future__ import annotations
 
 import json
+from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from coulee.core.errors import REASONS, ExchangeError
@@ -90,7 +91,7 @@ def error_answer(error: ExchangeError, request: Request, server_name: str) -> Re
     headers.add("Cache-Control", "no-store")
     headers.add("Proxy-Status", f'{server_name}; error={reason.proxy_error}; details="{reason.word}"')
     if status == 503:
-        headers.add("Retry-After", "1")
+        headers.add("Retry-After", str(ceil(error.retry_after_s)))  # in whole seconds (RFC 9110 section 10.2.3)
     if status == 405:
         headers.add("Allow", METHODS)
     return Response(status, headers, phrase, length=len(body), data=body, ended=True)

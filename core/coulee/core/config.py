@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Final, Literal
 
 PROTOCOL: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?")
 """What Upgrade names: a protocol and perhaps its version (RFC 9110 section 7.8)."""
+
+
+RETRIABLE: Final = (
+    "upstream_refused", "upstream_unreachable", "upstream_connect_timeout", "upstream_tls", "pool_full",
+    "upstream_reset", "upstream_timeout", "upstream_invalid",
+)  # fmt: skip
+"""Reasons for which an attempt may be followed by another: an endpoint's doing, or the queue for it."""
 
 
 def _require_positive(settings: Limits | Timeouts, zero_allowed: tuple[str, ...] = ()) -> None:
@@ -182,13 +190,53 @@ class Retry:
     retries_max: int = 2
     """Attempts after the first. Each goes to an endpoint not tried yet, while there is one."""
 
+    reasons: tuple[str, ...] = (
+        "upstream_refused", "upstream_unreachable", "upstream_connect_timeout", "upstream_tls", "pool_full",
+        "upstream_reset",
+    )  # fmt: skip
+    """What a failed attempt may have failed for. A connection that could not be had is tried again at another endpoint
+    only, whatever the method, for nothing was sent. `upstream_timeout` and `upstream_invalid` can be added: the origin
+    may be at work on the first request then, and the next one doubles its load."""
+
+    statuses: tuple[int, ...] = ()
+    """Answers that are tried again, as 502, 503 and 504. The answer goes on to the client where no attempt is left."""
+
     non_idempotent: bool = False
-    """Also resend POST and PATCH after a connection died unanswered. RFC 9110 section 9.2.2 forbids it to a proxy that
-    does not know better: set it if your origins tolerate a request that arrives twice."""
+    """Also resend POST and PATCH after they were sent. RFC 9110 section 9.2.2 forbids it to a proxy that does not know
+    better: set it if your origins tolerate a request that arrives twice."""
+
+    try_timeout_s: float = 0.0
+    """For one attempt: to connect, and then from the last byte of the request to the head of its answer. What takes
+    longer is tried again as what dies unanswered is. 0 leaves it to `connect_timeout_s` and `answer_timeout_s`."""
+
+    total_timeout_s: float = 0.0
+    """From the request's head to that of its answer, all attempts together. 0 is no limit but theirs."""
+
+    backoff_s: float = 0.025
+    """The longest wait before the second retry at an endpoint that was tried; twice as long before each further one.
+    The first one goes at once, and so does each to another endpoint. A wait is drawn evenly from 0 to that, so that
+    what failed together does not come back together. Envoy's number."""
+
+    backoff_max_s: float = 0.25
+    """... and its end. Envoy's number."""
+
+    hedge_after_s: float = 0.0
+    """Send an idempotent request to a second endpoint where the first has not answered within so long, and take the
+    answer that comes first (Dean and Barroso, The Tail at Scale, 2013). Set it to the latency that 95 % keep within.
+    0 never does. Each is a retry, for `retries_max` and for the cluster's budget."""
 
     def __post_init__(self) -> None:
         if self.retries_max < 0:
             raise ValueError(f"retries_max is {self.retries_max}; 0 switches retries off")
+        for reason in self.reasons:
+            if reason not in RETRIABLE:
+                raise ValueError(f"reasons: {reason!r} cannot be retried; it must be one of {', '.join(RETRIABLE)}")
+        for status in self.statuses:
+            if not 300 <= status <= 599:
+                raise ValueError(f"statuses: {status} is no answer to try again; it must be from 300 to 599")
+        for name in ("try_timeout_s", "total_timeout_s", "backoff_s", "backoff_max_s", "hedge_after_s"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a number of seconds, and 0 is none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
     await blocking(function, *args)         on a thread of the host; for libraries that block
     await native(async_function, *args)     on the host's event loop; for libraries written for it
     await fetch(request, peer=...)          a sub-request through the same pool
+    async with dial(peer) as line: ...      a connection of one's own, for bytes
     await exchange.body(limit)              the whole request body
 
     with deadline(2): ...                   raises `DeadlineExceeded` after two seconds
@@ -20,6 +21,7 @@ from functools import partial
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
+from coulee.core.dial import dial
 from coulee.core.errors import ExchangeError
 from coulee.core.headers import encode_field
 from coulee.core.kernel import PARKED, _Parked, current_kernel, deadline, nursery, shielded, sleep
@@ -28,8 +30,9 @@ from coulee.core.seam import Address, Run
 
 if TYPE_CHECKING:
     from coulee.core.peer import Peer
+    from coulee.core.proxy import Proxy
 
-__all__ = ["blocking", "deadline", "fetch", "native", "nursery", "shielded", "sleep"]
+__all__ = ["blocking", "deadline", "dial", "fetch", "native", "nursery", "shielded", "sleep"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -81,20 +84,43 @@ class _Call:
     tried: list[str] = field(default_factory=list[str])
 
 
-async def fetch(request: Request, *, peer: Peer | None = None, body_bytes_max: int = 1024 * 1024) -> Response:
+async def fetch(
+    request: Request, *, peer: Peer | None = None, body_bytes_max: int = 1024 * 1024, fresh: bool = False
+) -> Response:
     """Send a request of our own and give the answer with its whole body. Raises `ExchangeError`.
 
-    Without a `peer` the proxy's balancer chooses. The body of `request` is its `data`. Not retried; give it a time
-    limit with `deadline` if the usual ones are too long.
+    Without a `peer` the proxy's balancer chooses. The body of `request` is its `data`. `fresh` asks for a connection of
+    its own, which is closed behind it. Not retried; give it a time limit with `deadline` if the usual ones are too
+    long.
     """
     from coulee.core.proxy import Proxy  # the proxy knows the effects' users, not the effects
 
     proxy = current_kernel.get().machine
     assert isinstance(proxy, Proxy)
+    if peer is not None:
+        return await _ask(proxy, peer, request, body_bytes_max, fresh)
+    call = _Call(request)
+    balancer = proxy.balancer
+    peer = balancer.choose(call)
     if peer is None:
-        peer = proxy.balancer.choose(_Call(request))
-        if peer is None:
-            raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
+        raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
+    balancer.begin(peer)
+    began = proxy.kernel.now
+    reason = "client_gone"  # unless it is answered, or fails: whoever wanted it has left
+    try:
+        answer = await _ask(proxy, peer, request, body_bytes_max, fresh)
+        balancer.answered(call, peer, answer, proxy.kernel.now - began)
+        reason = ""
+    except ExchangeError as error:
+        reason = error.reason
+        raise
+    finally:
+        balancer.end(peer, reason)
+    return answer
+
+
+async def _ask(proxy: Proxy, peer: Peer, request: Request, body_bytes_max: int, fresh: bool) -> Response:
+    """One request to one peer."""
     if request.upgrade:
         request = replace(request, upgrade="")  # what comes back is an answer, and never a connection
     request.length = len(request.data)
@@ -102,7 +128,9 @@ async def fetch(request: Request, *, peer: Peer | None = None, body_bytes_max: i
     if "host" not in request.headers:
         host = encode_field("Host", request.authority or peer.authority)
         request.headers.block = host + request.headers.block  # first, as RFC 9110 section 7.2 has it
-    stream = proxy.pool.take(peer) or await proxy.pool.acquire(peer)
+    stream = (None if fresh else proxy.pool.take(peer)) or await proxy.pool.acquire(peer)
+    if fresh:
+        stream.connection.uses_max = 0  # type: ignore[attr-defined]
     whole = False
     try:
         await stream.send(request)

@@ -79,12 +79,20 @@ _LIST: Final = [
            "the endpoint did not answer in time", "Find out why it is slow; see `answer_timeout_s`."),
     Reason("upstream_invalid", 502, "upstream", "http_protocol_error",
            "the endpoint's answer breaks HTTP", "The detail names the rule; mend the origin."),
+    Reason("upstream_status", 502, "upstream", "http_response_incomplete",
+           "the endpoint answered with a status that is tried again elsewhere",
+           "Seen in attempts only: see `statuses` of `Retry`."),
     # ours
     Reason("no_healthy_endpoint", 503, "coulee", "destination_unavailable",
            "the cluster has no endpoint to offer", "Look at the health of the cluster's endpoints."),
     Reason("pool_full", 503, "coulee", "connection_limit_reached",
            "every connection to the endpoint is busy and the queue is full or took too long",
            "Raise `connections_per_peer_max`, or add endpoints."),
+    Reason("circuit_open", 503, "coulee", "destination_unavailable",
+           "every endpoint has failed too often and is left alone for a while",
+           "Look at the origins' errors; see `Breaker`."),
+    Reason("superseded", 0, "coulee", "connection_terminated",
+           "another attempt at the same request answered first", "Seen in attempts only: see `hedge_after_s`."),
     Reason("too_many_connections", 503, "coulee", "connection_limit_reached",
            "the client's address, or all clients together, have too many connections",
            "Raise `connections_per_address_max` or `downstream_connections_max`; name proxies in `trusted_peers`."),
@@ -105,11 +113,13 @@ class ExchangeError(Exception):
     `status` may differ from the table's where a message has a closer one.
     """
 
-    def __init__(self, reason: str, detail: str = "", status: int | None = None) -> None:
+    def __init__(self, reason: str, detail: str = "", status: int | None = None, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail or REASONS[reason].meaning)
         self.reason = reason
         self.detail = detail
         self.status = REASONS[reason].status if status is None else status
+        self.retry_after_s = retry_after_s
+        """With a 503: when it is worth asking again."""
 
     @property
     def side(self) -> Side:

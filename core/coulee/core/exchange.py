@@ -4,8 +4,7 @@ Rules:
 
 - One coroutine per exchange. A request whose body came with its head needs no child task; another one has a child that
   pumps the body up while the exchange pumps the answer down.
-- An attempt may be followed by another only while no byte of an answer has been sent, and while all of the request's
-  body so far is in the replay buffer. A truncated body is never sent as if it were whole.
+- What an attempt sends, and whether another may follow it, is in `attempt`; here is what its answer goes through.
 - Nothing that an origin or a filter does leaves the client with an empty reply: before the answer's head it gets an
   error answer, after it a visible cut.
 - Whatever happens, the upstream stream goes back to the pool, `logging` runs, and one access record is reported.
@@ -19,20 +18,22 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from coulee.core.answers import METHODS, error_answer
-from coulee.core.errors import REASONS, ExchangeError
-from coulee.core.filters import Chain, FilterError, decide, transform
+from coulee.core.attempt import after_failure, begin, end, instead_of, prepared_request, pump_request, send_trailers
+from coulee.core.errors import ExchangeError
+from coulee.core.filters import Chain, decide, transform
 from coulee.core.headers import UNDERSCORE
-from coulee.core.kernel import AnyCoroutine, Cancelled, Task, nursery, shielded
+from coulee.core.hedging import race
+from coulee.core.kernel import AnyCoroutine, Cancelled, DeadlineExceeded, Scope, Task, deadline, nursery, shielded
 from coulee.core.parts import Data, Interim, Request, Response, Trailers, respond
 from coulee.core.peer import Peer
 from coulee.core.report import Access, Attempt, Event
+from coulee.core.retrying import IDEMPOTENT
 from coulee.core.seam import Address
 from coulee.core.translate import (
     add_date,
     drop_on_arrival,
     hops_left,
     keep_allowed_trailers,
-    request_for_upstream,
     response_for_downstream,
 )
 from coulee.core.upgrade import note_upgrade, relay_upgraded
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
 
 NO_REQUEST: Final = Request("-", "-", version=(0, 0))
 """Stands in the place of a request that could not be understood."""
-
-IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
-"""Sending these twice has the effect of sending them once (RFC 9110 section 9.2.2)."""
 
 _BODILESS: Final = frozenset({204, 304})
 
@@ -62,11 +60,14 @@ class Exchange:
 
     __slots__ = (
         "answered",
+        "attempt",
         "attempts",
+        "began",
         "body_ended",
         "bytes_in",
         "bytes_out",
         "client",
+        "connected",
         "continued",
         "downstream",
         "error",
@@ -74,6 +75,7 @@ class Exchange:
         "first_byte",
         "head_sent",
         "history",
+        "limit",
         "peer",
         "proxy",
         "recorded",
@@ -88,6 +90,7 @@ class Exchange:
         "task",
         "trailers",
         "tried",
+        "trying",
         "upstream",
         "upstream_ended",
         "upstream_request",
@@ -105,11 +108,17 @@ class Exchange:
         # where it goes
         self.peer: Peer | None = None
         self.upstream: Stream | None = None
-        self.upstream_ended = False  # the present attempt was written and read to its end
-        self.reused = False
         self.attempts = 0
         self.history: list[Attempt] = []
         self.tried: list[str] = []
+        self.limit: Scope | None = None  # for all attempts together
+        # the present attempt
+        self.attempt: Attempt | None = None
+        self.trying = False  # it has begun, and not ended
+        self.began = 0.0
+        self.reused = False
+        self.connected = False
+        self.upstream_ended = False  # it was written and read to its end
         # the request's body
         data = request.data
         size = len(data)
@@ -153,7 +162,7 @@ class Exchange:
             raise ExchangeError("body_too_large", f"the body is larger than {limit} bytes")
         await self._tell_to_continue()
         while not self.body_ended:
-            data = await self._read_body()
+            data = await self.read_body()
             self.replay.append(data)
             self.replay_bytes += len(data)
             if self.replay_bytes > limit:
@@ -196,16 +205,10 @@ class Exchange:
                 if answer is not None:
                     await self._answer_here(answer)
                 else:
-                    peer = await self._choose_peer() if proxy.chains.upstream_peer else self._balance()
-                    while True:  # attempt after attempt, until one answers
-                        try:
-                            await self._attempt(peer)
-                            break
-                        except ExchangeError as error:
-                            other = await self._next_peer(error)
-                            if other is None:
-                                raise
-                            peer = other
+                    if proxy.config.retry.total_timeout_s:
+                        await self._attempts_in_time(proxy.config.retry.total_timeout_s)
+                    else:
+                        await self._attempts()
             except ExchangeError as error:
                 await self._fail(error)
             except Exception as error:
@@ -216,7 +219,7 @@ class Exchange:
                 with suppress(TimeoutError, Cancelled), shielded(self.proxy.config.timeouts.logging_grace_s):
                     await self._fail(self.failure)
         finally:
-            self._release()
+            end(self, self.error)
         if proxy.chains.logging:
             await self._log()
         self._record()
@@ -241,7 +244,28 @@ class Exchange:
             answer = respond(204, headers={"Allow": METHODS})  # the last hop answers (RFC 9110 section 7.6.2)
         return answer
 
-    async def _choose_peer(self) -> Peer:
+    async def _attempts_in_time(self, limit_s: float) -> None:
+        """The attempts, with a limit for all of them that is lifted once there is an answer."""
+        try:
+            with deadline(limit_s) as self.limit:
+                await self._attempts()
+        except DeadlineExceeded:
+            raise ExchangeError("upstream_timeout", f"no answer within {limit_s:g} s, all attempts together") from None
+
+    async def _attempts(self) -> None:
+        """Attempt after attempt, until one is answered."""
+        proxy = self.proxy
+        peer: Peer | None = await self.choose_peer() if proxy.chains.upstream_peer else self._balance()
+        while peer is not None:
+            try:
+                peer = await self._attempt(peer)
+            except ExchangeError as error:
+                peer = await after_failure(self, error)
+                if peer is None:
+                    raise proxy.balancer.verdict(error) from error
+
+    async def choose_peer(self) -> Peer:
+        """Where the next attempt goes. Raises `ExchangeError` where there is nothing."""
         peer: Peer | None = None
         if self.proxy.chains.upstream_peer:
             peer = await decide(self.proxy.chains.upstream_peer, Peer, self)
@@ -253,86 +277,36 @@ class Exchange:
             raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
         return peer
 
-    async def _attempt(self, peer: Peer) -> None:
+    async def _attempt(self, peer: Peer) -> Peer | None:
+        """Send the request to a peer and pass its answer down. Where to try again instead; None: it is answered."""
         proxy = self.proxy
-        chains = proxy.chains
-        upstream = self._reuse(peer)
+        upstream = begin(self, peer)
+        if proxy.hedges and self.body_ended and self.request.method in IDEMPOTENT and not self.request.upgrade:
+            response = await race(self, upstream)
+            assert self.upstream is not None
+            return await self._relay_answer(self.upstream, response)
         if upstream is None:
             proxy.counters.connects += 1
             upstream = await proxy.pool.acquire(peer)
         self.upstream = upstream
-        if chains.connected_to_upstream:
-            await decide(chains.connected_to_upstream, (), self, self.reused)
-        self.upstream_request = request = request_for_upstream(
-            self.request, self.client, self.downstream.connection.trusted, proxy.config
-        )
-        if not request.authority:  # HTTP/1.0 may leave it out, HTTP/1.1 must not (RFC 9112 section 3.2)
-            request.headers.set("Host", peer.authority)
-        if self.continued:
-            request.headers.remove("expect")  # we answered it ourselves
-        if chains.upstream_request_filter:
-            await decide(chains.upstream_request_filter, (), self, request)
-        ended = self.body_ended and self.trailers is None
-        if self.replay:
-            request.data = b"".join(self.replay)
-        if chains.request_body_filter:
-            if request.data or self.body_ended:
-                request.data = await transform(chains.request_body_filter, self, request.data, self.body_ended)
-            request.length = len(request.data) if ended else None
-        request.ended = ended
+        self.connected = True
+        request = await prepared_request(self, peer)
         if self.body_ended:
+            upstream.patience_s = proxy.answer_limit_s
             upstream.write(request)
             if self.trailers is not None:
-                await self._send_request_trailers(upstream, self.trailers)
-            await self._relay_answer(upstream)
-        else:
-            upstream.patience_s = inf  # its time to answer begins when the request is complete
-            with nursery() as tasks:
-                upstream.write(request)
-                tasks.start(self._pump_request, upstream)
-                await self._relay_answer(upstream)
-
-    def _reuse(self, peer: Peer) -> Stream | None:
-        """Begin an attempt: a stream to the peer on a connection that lies idle, if there is one."""
-        proxy = self.proxy
-        counters = proxy.counters
-        self.peer = peer
-        self.reused = False
-        self.upstream_ended = False
-        self.attempts += 1
-        counters.attempts += 1
-        if self.history and self.history[-1].reused:
-            return None  # what died under us once was idle for too long: now a fresh one
-        stream = proxy.pool.take(peer)
-        if stream is not None:
-            self.reused = True
-            counters.reuses += 1
-        return stream
+                await send_trailers(self, upstream, self.trailers)
+            return await self._relay_answer(upstream)
+        upstream.patience_s = inf  # its time to answer begins when the request is complete
+        with nursery() as tasks:
+            upstream.write(request)
+            tasks.start(pump_request, self, upstream)
+            return await self._relay_answer(upstream)
+        raise AssertionError("a nursery that was not cancelled does not swallow anything")
 
     # -- the request's body
 
-    async def _pump_request(self, upstream: Stream) -> None:
-        """Pass the rest of the body up, as a child of the exchange."""
-        chain = self.proxy.chains.request_body_filter
-        while not self.body_ended:
-            await upstream.wait_for_room()
-            data = await self._read_body()
-            if not self.spent:
-                self._keep_for_replay(data)
-            ended = self.body_ended
-            if chain:
-                data = await transform(chain, self, data, ended)
-            try:
-                await upstream.send(Data(data, ended and self.trailers is None))
-                if ended and self.trailers is not None:
-                    await self._send_request_trailers(upstream, self.trailers)
-            except FilterError:
-                raise
-            except ExchangeError:
-                return  # the origin takes no more; it may have answered already, and whoever reads that knows better
-        upstream.expect_within(self.proxy.config.timeouts.answer_timeout_s)
-
-    async def _read_body(self) -> bytes:
+    async def read_body(self) -> bytes:
         """The next piece of the body from the client. Sets `body_ended`, and `trailers`."""
         part = await self.downstream.receive()
         if isinstance(part, Trailers):
@@ -344,21 +318,6 @@ class Exchange:
         self.bytes_in += len(part.data)
         return part.data
 
-    def _keep_for_replay(self, data: bytes) -> None:
-        """Keep a piece so that the body can be sent again, or note that it cannot any more."""
-        self.replay_bytes += len(data)
-        if self.replay_bytes > self.proxy.config.limits.replay_bytes_max or self.head_sent:
-            self.spent = True
-            self.replay = []
-        else:
-            self.replay.append(data)
-
-    async def _send_request_trailers(self, upstream: Stream, trailers: Trailers) -> None:
-        keep_allowed_trailers(trailers.headers, self.proxy.config)
-        if self.proxy.chains.request_trailer_filter:
-            await decide(self.proxy.chains.request_trailer_filter, (), self, trailers.headers)
-        await upstream.send(trailers)
-
     async def _tell_to_continue(self) -> None:
         """Answer `Expect: 100-continue` ourselves, because we want the body before an origin could (RFC 9110
         10.1.1)."""
@@ -368,33 +327,44 @@ class Exchange:
 
     # -- the answer
 
-    async def _relay_answer(self, upstream: Stream) -> None:
-        """Pass the answer down, to its end."""
+    async def _relay_answer(self, upstream: Stream, head: Response | None = None) -> Peer | None:
+        """Pass the answer down, to its end; `head` is its head, where that is here already. Where to try again instead;
+        None where it was passed on."""
         proxy = self.proxy
         chains = proxy.chains
-        response = await upstream.receive()
+        response = head or await upstream.receive()
         while not isinstance(response, Response):
             assert isinstance(response, Interim)
             await self._relay_interim(response)
             response = await upstream.receive()
         upstream.patience_s = proxy.config.timeouts.upstream_idle_timeout_s
-        self._settle("")
+        assert self.peer is not None
+        try:
+            proxy.balancer.answered(self, self.peer, response, proxy.kernel.now - self.began)
+        except Exception as error:
+            proxy.tell_balancer_failure(self, "answered", error)
+        if proxy.retry_statuses and response.status in proxy.retry_statuses:
+            other = await instead_of(self, upstream, response)
+            if other is not None:
+                return other
+        if self.limit is not None:
+            self.limit.deadline = inf
         switches = response.status == 101
         self.upstream_ended = response.ended
         if chains.upstream_response_filter:
             other = await decide(chains.upstream_response_filter, Response, self, response)
             if other is not None:
                 await self._answer_here(other)
-                return
+                return None
         response_for_downstream(response, proxy.kernel.now + proxy.wall_clock_offset_s, proxy.config)
         if chains.response_filter:
             other = await decide(chains.response_filter, Response, self, response)
             if other is not None:
                 await self._answer_here(other, filtered=True)
-                return
+                return None
         if switches:
             await relay_upgraded(self, upstream, response)
-            return
+            return None
         body_chain = chains.relayed_body
         if body_chain:
             await self._filter_first_piece(response, body_chain)
@@ -403,6 +373,7 @@ class Exchange:
         self._send_head(response)
         if not response.ended:
             await self._relay_body(upstream, body_chain)
+        return None
 
     async def _relay_interim(self, interim: Interim) -> None:
         """Pass on a 1xx (RFC 9110 section 15.2), but for a second 100, and not to who cannot know it."""
@@ -494,51 +465,6 @@ class Exchange:
 
     # -- failing
 
-    async def _next_peer(self, error: ExchangeError) -> Peer | None:
-        """Where to try again after a failed attempt; None where the rules, or a filter, say that it is the last."""
-        chains = self.proxy.chains
-        connected = self.upstream is not None
-        self._settle(error.reason, error.detail)
-        self._release()
-        if self.head_sent or error.side != "upstream":
-            return None
-        config = self.proxy.config.retry
-        chain = chains.error_while_proxy if connected else chains.fail_to_connect
-        wanted: bool | None = None
-        if chain:
-            wanted = await decide(chain, bool, self, error)
-        if wanted is False or self.spent or self.attempts > config.retries_max:
-            return None
-        if wanted is None and connected:
-            safe = config.non_idempotent or self.request.method in IDEMPOTENT
-            if error.reason != "upstream_reset" or not safe:
-                return None
-        peer = await self._choose_peer()
-        if wanted is None and not connected and peer.name in self.tried:
-            return None  # every endpoint was tried, and what refuses now refuses a moment later
-        self.proxy.counters.retries += 1
-        self.proxy.tell_retry(self, error)
-        return peer
-
-    def _settle(self, reason: str, detail: str = "") -> None:
-        """Note what became of the present attempt, and tell the balancer."""
-        peer = self.peer
-        if peer is None:
-            return
-        if len(self.history) < self.attempts:
-            self.history.append(Attempt(peer.name, reason, detail, self.reused))
-            self.tried.append(peer.name)
-        elif reason and not self.history[-1].reason:
-            self.history[-1] = Attempt(peer.name, reason, detail, self.reused)
-        else:
-            return
-        if not reason or REASONS[reason].side == "upstream":
-            try:
-                self.proxy.balancer.observe(peer, reason)
-            except Exception as error:
-                broken = ExchangeError("internal_error", f"observe() of the balancer: {type(error).__name__}: {error}")
-                self.proxy.tell_failure(self, broken, error)
-
     async def _fail(self, error: ExchangeError, cause: BaseException | None = None) -> None:
         """The request has failed for good: answer it, if that is still possible."""
         self.error = error
@@ -564,12 +490,6 @@ class Exchange:
             self.error = second
         except Cancelled:
             self.error = self.failure
-
-    def _release(self) -> None:
-        """Give the upstream stream back."""
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            self.proxy.pool.release(upstream, self.upstream_ended and self.body_ended)
 
     async def _log(self) -> None:
         """The phase `logging`."""
@@ -598,9 +518,10 @@ class Exchange:
 
     def abandoned(self, error: BaseException) -> None:
         """Its task had to be left behind, or was broken: nothing of it may be left, and its record is due."""
-        self._release()
+        broken = ExchangeError("internal_error", f"{type(error).__name__}: {error}")
+        end(self, broken)
         if not self.recorded:
-            self.error = ExchangeError("internal_error", f"{type(error).__name__}: {error}")
+            self.error = broken
             self._record()
 
     def _record(self) -> None:
@@ -612,7 +533,6 @@ class Exchange:
         reason = detail = ""
         if error is not None:
             reason, detail = error.reason, error.detail
-            self._settle(reason, detail)
         started = self.started
         proxy = self.proxy
         proxy.finished_exchange(

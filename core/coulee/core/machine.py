@@ -13,6 +13,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from coulee.core.config import Config
 from coulee.core.kernel import Kernel, Task, current_kernel
 from coulee.core.seam import (
     Accept,
@@ -45,8 +46,9 @@ _JOIN_MAX: Final = 16384
 class KernelMachine:
     """The base of `Proxy` and `Tunnel`: subclasses say what an accepted connection becomes, and what a drain ends."""
 
-    def __init__(self, rng: Random, wall_clock_offset_s: float) -> None:
+    def __init__(self, rng: Random, wall_clock_offset_s: float, config: Config | None = None) -> None:
         self.rng = rng
+        self.config = config or Config()
         self.wall_clock_offset_s = wall_clock_offset_s
         self.kernel = Kernel(self)
         self.operations: list[Operation] = []
@@ -152,6 +154,11 @@ class KernelMachine:
         }
 
     # -- for the parts of the machine
+
+    @property
+    def wall_clock(self) -> float:
+        """Seconds since 1970."""
+        return self.kernel.now + self.wall_clock_offset_s
 
     def number(self) -> int:
         """The next name for a connection, listener or job."""

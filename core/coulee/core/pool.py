@@ -6,6 +6,7 @@ Rules:
 - An idle connection is being read from. Any byte, or its end, retires it at once: nobody asked for anything.
 - The one used last is lent first; the one idle for longest goes first when there are too many.
 - At the cap of a peer, exchanges queue, first come first served, bounded in number and in time.
+- A peer may have limits of its own, also for how often and how long a connection to it is used.
 - Every change of state is one synchronous function. Only `acquire` awaits, and it holds no state across its awaits that
   is not in the tables here.
 
@@ -17,31 +18,37 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 from types import coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from coulee.core.codec import ProtocolError
 from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
 from coulee.core.kernel import PARKED, Alarm, Task, _Parked
+from coulee.core.peer import PeerLimits
 from coulee.core.seam import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from coulee.core.config import Config
     from coulee.core.peer import Peer, PoolKey
     from coulee.core.proxy import Proxy
+
+_NO_LIMITS: Final = PeerLimits()
 
 
 class Upstream(Connection):
     """One connection to an origin: connecting, then lent (`stream` is set) or idle."""
 
-    __slots__ = ("desk", "on_loss", "pool", "uses")
+    __slots__ = ("desk", "on_loss", "pool", "until", "uses", "uses_max")
 
     def __init__(self, pool: Pool, desk: _Desk) -> None:
         super().__init__(pool.proxy, pool.proxy.number(), pool.proxy.new_codec("client"), pool.proxy.config)
         self.pool = pool
         self.desk = desk
         self.uses = 0  # streams lent so far
+        self.uses_max: float = desk.uses_max
+        self.until = inf  # not used again from then on
         self.on_loss: Callable[[ExchangeError], None] | None = None  # whom to tell when nobody reads from it any more
 
     def lend(self) -> Stream:
@@ -115,13 +122,26 @@ class _Waiter(Alarm):
 class _Desk:
     """All that is known of one peer: its connections, and who waits for one."""
 
-    __slots__ = ("idle", "peer", "total", "waiters")
+    __slots__ = ("connections_max", "deserted", "idle", "life_s", "peer", "total", "uses_max", "wait_s", "waiters",
+                 "waiters_max")  # fmt: skip
 
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
+    def __init__(self, peer: Peer, config: Config) -> None:
         self.idle: list[Upstream] = []
         self.total = 0  # connections, and places held for those that are about to be opened
         self.waiters: deque[_Waiter] = deque()
+        self.deserted = False  # nobody will come here again: what comes back is closed
+        self.set_limits(peer, config)
+
+    def set_limits(self, peer: Peer, config: Config) -> None:
+        """What the peer says counts, and where it says nothing, what is said for all."""
+        own = peer.limits or _NO_LIMITS
+        limits = config.limits
+        self.peer = peer
+        self.connections_max = own.connections_max or limits.connections_per_peer_max
+        self.waiters_max = limits.pool_waiters_max if own.waiters_max is None else own.waiters_max
+        self.wait_s = own.wait_s or config.timeouts.pool_wait_s
+        self.uses_max = own.requests_per_connection_max or inf
+        self.life_s = own.connection_life_s or inf
 
 
 class Pool:
@@ -147,17 +167,19 @@ class Pool:
 
     async def acquire(self, peer: Peer) -> Stream:
         """A stream on a new connection; at the peer's cap, on whatever becomes free first. Raises `ExchangeError`."""
-        limits = self.proxy.config.limits
         desk = self.desks.get(peer.key)
         if desk is None:
-            desk = self.desks[peer.key] = _Desk(peer)
-        if desk.total < limits.connections_per_peer_max:
+            desk = self.desks[peer.key] = _Desk(peer, self.proxy.config)
+        elif desk.peer is not peer:
+            desk.set_limits(peer, self.proxy.config)
+        desk.deserted = False
+        if desk.total < desk.connections_max:
             desk.total += 1
         elif desk.idle:
             self.retire(desk.idle[0])  # a fresh one is wanted, and an idle one can make room
             desk.total += 1
             self.desks[peer.key] = desk
-        elif len(desk.waiters) >= limits.pool_waiters_max:
+        elif len(desk.waiters) >= desk.waiters_max:
             raise ExchangeError("pool_full", f"{len(desk.waiters)} exchanges wait for {peer.name} already")
         else:
             given = await self._wait(desk)
@@ -171,7 +193,7 @@ class Pool:
         assert kernel.running is not None
         waiter = _Waiter(kernel.running)
         desk.waiters.append(waiter)
-        kernel.arm(waiter, kernel.now + self.proxy.config.timeouts.pool_wait_s)
+        kernel.arm(waiter, kernel.now + desk.wait_s)
         try:
             yield PARKED
         except BaseException:
@@ -190,11 +212,12 @@ class Pool:
         """Open a connection in the place held for it."""
         connection = Upstream(self, desk)
         try:
-            await connection.connect(desk.peer.address, self.proxy.config.timeouts.connect_timeout_s)
+            await connection.connect(desk.peer.address, self.proxy.connect_limit_s)
         except BaseException:
             connection.close(abort=True)
             self._free_place(desk)
             raise
+        connection.until = self.proxy.kernel.now + desk.life_s
         stream = connection.lend()
         connection.receive()
         return stream
@@ -216,7 +239,8 @@ class Pool:
     def _put(self, connection: Upstream) -> None:
         """A connection is free: for the first who waits, or to lie idle."""
         desk = connection.desk
-        if self.proxy.draining:
+        life_s = connection.until - self.proxy.kernel.now
+        if self.proxy.draining or desk.deserted or connection.uses >= connection.uses_max or life_s <= 0:
             connection.close()
             self._free_place(desk)
         elif connection.closing:
@@ -226,7 +250,7 @@ class Pool:
         else:
             desk.idle.append(connection)
             self.idle[connection] = None
-            connection.limit_read(connection.timeouts.upstream_keep_alive_idle_s)
+            connection.limit_read(min(connection.timeouts.upstream_keep_alive_idle_s, life_s))
             if len(self.idle) > connection.limits.idle_connections_max:
                 self.retire(next(iter(self.idle)))
 
@@ -237,6 +261,14 @@ class Pool:
             connection.desk.idle.remove(connection)
             connection.close()
             self._free_place(connection.desk)
+
+    def desert(self, peer: Peer) -> None:
+        """Nobody will want this peer again: end its connections, those in use when their exchange is over."""
+        desk = self.desks.get(peer.key)
+        if desk is not None:
+            desk.deserted = True
+            for connection in list(desk.idle):
+                self.retire(connection)
 
     def retire_all(self) -> None:
         """End all idle connections."""

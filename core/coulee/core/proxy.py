@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from coulee.core.codec import Codec, Role
     from coulee.core.connection import Connection
     from coulee.core.exchange import Exchange
-    from coulee.core.peer import Balancer
+    from coulee.core.peer import Balancer, Peer
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -65,13 +66,17 @@ class Proxy(KernelMachine):
         wall_clock_offset_s: float = 0.0,
         listen: Sequence[Address] = (),
     ) -> None:
-        super().__init__(rng or Random(0), wall_clock_offset_s)
-        self.config = config or Config()
+        super().__init__(rng or Random(0), wall_clock_offset_s, config)
         self.jobs_max = self.config.limits.jobs_max
         self.filters = list(filters)
         self.chains = Chains(self.filters)
         self.balancer = balancer.fresh()
         self.pool = Pool(self)
+        retry, timeouts = self.config.retry, self.config.timeouts
+        self.hedges = bool(retry.hedge_after_s and retry.retries_max)
+        self.retry_statuses = frozenset(retry.statuses) if retry.retries_max else frozenset[int]()
+        self.answer_limit_s = min(timeouts.answer_timeout_s, retry.try_timeout_s or inf)
+        self.connect_limit_s = min(timeouts.connect_timeout_s, retry.try_timeout_s or inf)
         self.counters = Counters()
         self.listen_at = list(listen)
         self.downstreams: dict[Downstream, None] = {}
@@ -111,6 +116,7 @@ class Proxy(KernelMachine):
     # -- listeners and clients
 
     def start(self) -> None:
+        self.balancer.start(self)
         for address in self.listen_at:
             self.listen(address)
 
@@ -185,6 +191,7 @@ class Proxy(KernelMachine):
         self.report(Event("draining", f"draining for at most {grace_s:g} s", self.wall_clock, {"grace_s": grace_s}))
         for listener in list(self.listeners):
             self.operations.append(Close(listener))
+        self.balancer.stop()
         self.pool.retire_all()
         for downstream in list(self.downstreams):
             downstream.drain()
@@ -205,11 +212,6 @@ class Proxy(KernelMachine):
 
     # -- for exchanges
 
-    @property
-    def wall_clock(self) -> float:
-        """Seconds since 1970."""
-        return self.kernel.now + self.wall_clock_offset_s
-
     def new_codec(self, role: Role) -> Codec:
         """The codec of a new connection."""
         if self.config.http1_codec == "own":
@@ -222,10 +224,23 @@ class Proxy(KernelMachine):
 
     def tell_retry(self, exchange: Exchange, error: ExchangeError) -> None:
         """Another attempt follows a failed one."""
-        peer = exchange.tried[-1] if exchange.tried else "-"
+        assert exchange.attempt is not None
+        peer = exchange.attempt.peer
         text = f"{exchange.request.method} {exchange.request.target}: {peer} failed ({error.reason}), trying again"
         fields: dict[str, object] = {"peer": peer, "reason": error.reason, "detail": error.detail}
         self.report(Event("retry", text, self.wall_clock, fields))
+
+    def tell_hedge(self, exchange: Exchange, peer: Peer) -> None:
+        """A second attempt begins beside one that has not answered yet."""
+        slow = exchange.tried[-1]  # it was noted a moment ago
+        text = f"{exchange.request.method} {exchange.request.target}: {slow} is slow, trying {peer.name} too"
+        fields: dict[str, object] = {"peer": slow, "beside": peer.name}
+        self.report(Event("hedge", text, self.wall_clock, fields))
+
+    def tell_balancer_failure(self, exchange: Exchange, method: str, error: Exception) -> None:
+        """A balancer cannot bear what it is told."""
+        text = f"{method}() of the balancer: {type(error).__name__}: {error}"
+        self.tell_failure(exchange, ExchangeError("internal_error", text), error)
 
     def tell_failure(self, exchange: Exchange, error: ExchangeError, cause: BaseException) -> None:
         """A filter, or we ourselves, raised an exception: one report with its traceback."""

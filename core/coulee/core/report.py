@@ -53,8 +53,8 @@ class Access:
 class Event:
     """Something that happened outside, or in the middle, of a request.
 
-    `name` is one of `listening`, `listen_failed`, `retry`, `filter_error`, `internal_error`, `draining`. `text` is for
-    people; `fields` has what a program would want.
+    `name` is one of `listening`, `listen_failed`, `retry`, `hedge`, `endpoint`, `discovery`, `filter_error`,
+    `internal_error`, `draining`. `text` is for people; `fields` has what a program would want.
     """
 
     name: str
@@ -84,6 +84,9 @@ class Counters:
 
     retries: int = 0
     """Attempts after the first of a request."""
+
+    hedges: int = 0
+    """Attempts made beside one that was slow; not counted as retries."""
 
     connects: int = 0
     """Upstream connections asked for."""

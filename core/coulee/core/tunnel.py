@@ -1,8 +1,7 @@
 """A tunnel: bytes in on one connection, the same bytes out on another, and nothing else.
 
-The smallest machine on the kernel, and so the place to see how one is written: a codec that frames nothing, a
-connection class that says what its events mean, and a coroutine per accepted connection. Half-closes and resets carry
-over.
+The smallest machine on the kernel, and so the place to see how one is written: a connection class that says what its
+events mean, and a coroutine per accepted connection. Half-closes and resets carry over.
 """
 
 from __future__ import annotations
@@ -11,59 +10,15 @@ from collections.abc import Sequence
 from math import inf
 from random import Random
 
-from coulee.core.codec import NEED_DATA, ProtocolError, Pulled
+from coulee.core.codec import ProtocolError
 from coulee.core.config import Config
 from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
 from coulee.core.kernel import Cancelled, Task, nursery
 from coulee.core.machine import KernelMachine
-from coulee.core.parts import Data, Part
-from coulee.core.seam import Accepted, Address, Bytes, Close, Closed, ErrorKind, Listen, Listening
-
-
-class RawCodec:
-    """Bytes as `Data` parts, as they come; the end of the stream is the end of the body."""
-
-    __slots__ = ("_data", "_eof", "buffered")
-
-    reusable = False
-    idle = False
-    expects_continue = False
-
-    def __init__(self) -> None:
-        self._data: list[bytes] = []
-        self._eof = False
-        self.buffered = 0
-
-    def feed(self, data: bytes) -> None:
-        """See `Codec`."""
-        self._data.append(data)
-        self.buffered += len(data)
-
-    def feed_eof(self) -> None:
-        """See `Codec`."""
-        self._eof = True
-
-    def next_part(self) -> Pulled:
-        """Whatever is there."""
-        if not self._data and not self._eof:
-            return NEED_DATA
-        data = b"".join(self._data)
-        ended, self._eof = self._eof, False
-        self._data.clear()
-        self.buffered = 0
-        return 1, Data(data, ended)
-
-    def write(self, stream: int, part: Part) -> Bytes:
-        """The bytes of a `Data` part."""
-        assert isinstance(part, Data)
-        return part.data
-
-    def close_after(self) -> None:
-        """A tunnel has one exchange anyway."""
-
-    def consumed(self, stream: int, count: int) -> None:
-        """There is no window."""
+from coulee.core.parts import Data
+from coulee.core.raw import RawCodec
+from coulee.core.seam import Accepted, Address, Close, Closed, ErrorKind, Listen, Listening
 
 
 class _End(Connection):
@@ -109,9 +64,8 @@ class Tunnel(KernelMachine):
         wall_clock_offset_s: float = 0.0,
         listen: Sequence[Address] = (),
     ) -> None:
-        super().__init__(rng or Random(0), wall_clock_offset_s)
+        super().__init__(rng or Random(0), wall_clock_offset_s, config)
         self.to = to
-        self.config = config or Config()
         self.listen_at = list(listen)
         self.relays: dict[Task, None] = {}
 

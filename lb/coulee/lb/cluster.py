@@ -5,11 +5,11 @@ Round robin, the endpoints of the present exchange's earlier attempts last. Pure
 
 from __future__ import annotations
 
-from coulee.core.peer import Peer, Routed
+from coulee.core.peer import Balancer, Peer, Routed
 from coulee.lb.endpoint import peer_from_url
 
 
-class Cluster:
+class Cluster(Balancer):
     """`Cluster("http://127.0.0.1:9000", "http://127.0.0.1:9001")`: each once, all alike.
 
     Raises `ValueError` for a URL that names no endpoint.
@@ -42,6 +42,3 @@ class Cluster:
                     break
         self._next = at + 1 if at + 1 < len(peers) else 0
         return peers[at]
-
-    def observe(self, peer: Peer, reason: str) -> None:
-        """Round robin does not learn."""

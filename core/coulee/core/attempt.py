@@ -1,0 +1,222 @@
+"""One attempt at one peer, and what follows where it failed.
+
+Rules:
+
+- The balancer hears of each attempt twice: when it begins, and when it has ended, whatever ended it.
+- Its end gives the stream back to the pool, whole or not.
+- Another may follow only while no byte of an answer was sent, and while all of the request's body so far is in the
+  replay buffer. A truncated body is never sent as if it were whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coulee.core.errors import ExchangeError
+from coulee.core.filters import FilterError, decide, transform
+from coulee.core.kernel import sleep
+from coulee.core.parts import Data, Request, Response, Trailers
+from coulee.core.report import Attempt
+from coulee.core.retrying import backoff_s, may_follow
+from coulee.core.translate import keep_allowed_trailers, request_for_upstream
+
+if TYPE_CHECKING:
+    from coulee.core.connection import Stream
+    from coulee.core.exchange import Exchange
+    from coulee.core.peer import Peer
+
+
+def begin(exchange: Exchange, peer: Peer) -> Stream | None:
+    """Note that an attempt begins. A stream to the peer on a connection that lies idle, if there is one."""
+    proxy = exchange.proxy
+    counters = proxy.counters
+    before = exchange.attempt
+    stream = None
+    if before is None or not before.reused:  # what died under us once was idle for too long: now a fresh one
+        stream = proxy.pool.take(peer)
+    exchange.reused = reused = stream is not None
+    if reused:
+        counters.reuses += 1
+    exchange.peer = peer
+    exchange.connected = exchange.upstream_ended = False
+    exchange.attempts += 1
+    counters.attempts += 1
+    exchange.attempt = record = Attempt(peer.name, "", "", reused)
+    exchange.history.append(record)
+    exchange.began = proxy.kernel.now
+    exchange.trying = True
+    try:
+        proxy.balancer.begin(peer)
+    except Exception as error:
+        proxy.tell_balancer_failure(exchange, "begin", error)
+    return stream
+
+
+def end(exchange: Exchange, error: ExchangeError | None) -> None:
+    """The present attempt is over, if there is one: `error` says what ended it, None that all went well."""
+    if not exchange.trying:
+        return
+    exchange.trying = False
+    peer, record = exchange.peer, exchange.attempt
+    assert peer is not None
+    assert record is not None
+    note_tried(exchange)
+    if error is not None:
+        record.reason, record.detail = error.reason, error.detail
+    upstream, exchange.upstream = exchange.upstream, None
+    if upstream is not None:
+        exchange.proxy.pool.release(upstream, exchange.upstream_ended and exchange.body_ended)
+    try:
+        exchange.proxy.balancer.end(peer, record.reason)
+    except Exception as broken:
+        exchange.proxy.tell_balancer_failure(exchange, "end", broken)
+
+
+def note_tried(exchange: Exchange) -> None:
+    """The present peer counts as tried: the next attempt goes elsewhere, if it can."""
+    assert exchange.peer is not None
+    if exchange.peer.name not in exchange.tried:
+        exchange.tried.append(exchange.peer.name)
+
+
+# ------------------------------------------------------------------------------------------ what is sent
+
+
+async def prepared_request(exchange: Exchange, peer: Peer) -> Request:
+    """The request as this peer gets it, with what is here of its body."""
+    proxy = exchange.proxy
+    chains = proxy.chains
+    if chains.connected_to_upstream:
+        await decide(chains.connected_to_upstream, (), exchange, exchange.reused)
+    exchange.upstream_request = request = request_for_upstream(
+        exchange.request, exchange.client, exchange.downstream.connection.trusted, proxy.config
+    )
+    if not request.authority:  # HTTP/1.0 may leave it out, HTTP/1.1 must not (RFC 9112 section 3.2)
+        request.headers.set("Host", peer.authority)
+    if exchange.continued:
+        request.headers.remove("expect")  # we answered it ourselves
+    if chains.upstream_request_filter:
+        await decide(chains.upstream_request_filter, (), exchange, request)
+    ended = exchange.body_ended and exchange.trailers is None
+    if exchange.replay:
+        request.data = b"".join(exchange.replay)
+    if chains.request_body_filter:
+        if request.data or exchange.body_ended:
+            request.data = await transform(chains.request_body_filter, exchange, request.data, exchange.body_ended)
+        request.length = len(request.data) if ended else None
+    request.ended = ended
+    return request
+
+
+async def pump_request(exchange: Exchange, upstream: Stream) -> None:
+    """Pass the rest of the body up, as a child of the exchange."""
+    chain = exchange.proxy.chains.request_body_filter
+    while not exchange.body_ended:
+        await upstream.wait_for_room()
+        data = await exchange.read_body()
+        if not exchange.spent:
+            _keep_for_replay(exchange, data)
+        ended = exchange.body_ended
+        if chain:
+            data = await transform(chain, exchange, data, ended)
+        try:
+            await upstream.send(Data(data, ended and exchange.trailers is None))
+            if ended and exchange.trailers is not None:
+                await send_trailers(exchange, upstream, exchange.trailers)
+        except FilterError:
+            raise
+        except ExchangeError:
+            return  # the origin takes no more; it may have answered already, and whoever reads that knows better
+    upstream.expect_within(exchange.proxy.answer_limit_s)
+
+
+def _keep_for_replay(exchange: Exchange, data: bytes) -> None:
+    """Keep a piece so that the body can be sent again, or note that it cannot any more."""
+    exchange.replay_bytes += len(data)
+    if exchange.replay_bytes > exchange.proxy.config.limits.replay_bytes_max or exchange.head_sent:
+        exchange.spent = True
+        exchange.replay = []
+    else:
+        exchange.replay.append(data)
+
+
+async def send_trailers(exchange: Exchange, upstream: Stream, trailers: Trailers) -> None:
+    """Pass the fields behind the body up."""
+    proxy = exchange.proxy
+    keep_allowed_trailers(trailers.headers, proxy.config)
+    if proxy.chains.request_trailer_filter:
+        await decide(proxy.chains.request_trailer_filter, (), exchange, trailers.headers)
+    await upstream.send(trailers)
+
+
+# ------------------------------------------------------------------------------------------ what follows
+
+
+async def after_failure(exchange: Exchange, error: ExchangeError) -> Peer | None:
+    """Where to try again after a failed attempt; None where the rules, or a filter, say that it was the last."""
+    end(exchange, error)
+    if exchange.head_sent or (error.side != "upstream" and error.reason != "pool_full"):
+        return None
+    return await _another_peer(exchange, error)
+
+
+async def instead_of(exchange: Exchange, upstream: Stream, response: Response) -> Peer | None:
+    """Where to try again instead of passing on an answer with a status of `Retry.statuses`; None where it is passed
+    on."""
+    error = ExchangeError("upstream_status", f"answered {response.status}")
+    note_tried(exchange)
+    peer = await _another_peer(exchange, error)
+    if peer is not None:
+        exchange.upstream_ended = response.ended or _take_rest(upstream)
+        end(exchange, error)
+    return peer
+
+
+async def _another_peer(exchange: Exchange, error: ExchangeError) -> Peer | None:
+    proxy = exchange.proxy
+    chains = proxy.chains
+    connected = exchange.connected
+    chain = chains.error_while_proxy if connected else chains.fail_to_connect
+    wanted: bool | None = None
+    if chain:
+        wanted = await decide(chain, bool, exchange, error)
+    retry = proxy.config.retry
+    attempts = exchange.attempts
+    method = exchange.request.method
+    if exchange.spent or not may_follow(retry, attempts, error.reason, method, connected=connected, wanted=wanted):
+        return None
+    peer = await chosen(exchange)
+    if peer is not None and peer.name in exchange.tried:
+        if wanted is None and not connected:
+            return None  # every endpoint was tried, and what refuses now refuses a moment later
+        wait_s = backoff_s(retry, attempts, proxy.rng)
+        if wait_s:
+            await sleep(wait_s)
+            peer = await chosen(exchange)
+    if peer is None or not proxy.balancer.may_retry(exchange):
+        return None
+    proxy.counters.retries += 1
+    proxy.tell_retry(exchange, error)
+    return peer
+
+
+async def chosen(exchange: Exchange) -> Peer | None:
+    """Where another attempt would go. What has failed says more than that there is nothing else."""
+    try:
+        return await exchange.choose_peer()
+    except FilterError:
+        raise
+    except ExchangeError:
+        return None
+
+
+def _take_rest(upstream: Stream) -> bool:
+    """Take what has come of a body that nobody wants; True where that was all of it, and the connection is whole."""
+    try:
+        while upstream.connection.unread:
+            part = upstream.connection.pull()
+            if isinstance(part, Trailers) or (isinstance(part, Data) and part.ended):
+                return True
+    except ExchangeError:
+        pass
+    return False
