@@ -251,7 +251,7 @@ def test_a_balancer_that_cannot_bear_to_be_told_is_reported_and_nothing_else() -
         def answered(self, exchange: Routed, peer: Peer, response: Response, latency_s: float) -> None:
             raise ZeroDivisionError
 
-        def end(self, peer: Peer, reason: str) -> None:
+        def end(self, peer: Peer, reason: str, status: int, latency_s: float) -> None:
             raise ZeroDivisionError
 
     world = World(Proxy(Deaf(), config=Config(forwarding=PLAIN)).fresh(rng=Random(1), listen=[LISTENER]))

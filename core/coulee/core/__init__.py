@@ -7,14 +7,14 @@ What filters may await is in `coulee.core.effects`.
 from __future__ import annotations
 
 from coulee.core.config import Config, Forwarding, Limits, Retry, Timeouts
-from coulee.core.effects import blocking, deadline, fetch, native, nursery, shielded, sleep
+from coulee.core.effects import blocking, deadline, dial, fetch, native, nursery, shielded, sleep
 from coulee.core.errors import REASONS, ExchangeError, Reason
 from coulee.core.exchange import Exchange
 from coulee.core.filters import Filter, FilterError
 from coulee.core.headers import Headers
 from coulee.core.kernel import Cancelled, DeadlineExceeded
 from coulee.core.parts import Data, Interim, Request, Response, Trailers, respond
-from coulee.core.peer import Balancer, Peer
+from coulee.core.peer import Balancer, Peer, PeerLimits, Routed
 from coulee.core.proxy import Proxy
 from coulee.core.report import Access, Attempt, Counters, Event
 
@@ -38,15 +38,18 @@ __all__ = [
     "Interim",
     "Limits",
     "Peer",
+    "PeerLimits",
     "Proxy",
     "Reason",
     "Request",
     "Response",
     "Retry",
+    "Routed",
     "Timeouts",
     "Trailers",
     "blocking",
     "deadline",
+    "dial",
     "fetch",
     "native",
     "nursery",

@@ -44,6 +44,7 @@ def begin(exchange: Exchange, peer: Peer) -> Stream | None:
     exchange.attempt = record = Attempt(peer.name, "", "", reused)
     exchange.history.append(record)
     exchange.began = proxy.kernel.now
+    exchange.status = 0
     exchange.trying = True
     try:
         proxy.balancer.begin(peer)
@@ -67,7 +68,7 @@ def end(exchange: Exchange, error: ExchangeError | None) -> None:
     if upstream is not None:
         exchange.proxy.pool.release(upstream, exchange.upstream_ended and exchange.body_ended)
     try:
-        exchange.proxy.balancer.end(peer, record.reason)
+        exchange.proxy.balancer.end(peer, record.reason, exchange.status, exchange.latency_s)
     except Exception as broken:
         exchange.proxy.tell_balancer_failure(exchange, "end", broken)
 

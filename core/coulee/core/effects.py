@@ -106,16 +106,18 @@ async def fetch(
         raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
     balancer.begin(peer)
     began = proxy.kernel.now
+    status, latency_s = 0, 0.0
     reason = "client_gone"  # unless it is answered, or fails: whoever wanted it has left
     try:
         answer = await _ask(proxy, peer, request, body_bytes_max, fresh)
-        balancer.answered(call, peer, answer, proxy.kernel.now - began)
+        latency_s, status = proxy.kernel.now - began, answer.status
+        balancer.answered(call, peer, answer, latency_s)
         reason = ""
     except ExchangeError as error:
         reason = error.reason
         raise
     finally:
-        balancer.end(peer, reason)
+        balancer.end(peer, reason, status, latency_s)
     return answer
 
 

@@ -75,6 +75,7 @@ class Exchange:
         "first_byte",
         "head_sent",
         "history",
+        "latency_s",
         "limit",
         "peer",
         "proxy",
@@ -86,6 +87,7 @@ class Exchange:
         "reused",
         "spent",
         "started",
+        "status",
         "tags",
         "task",
         "trailers",
@@ -116,6 +118,8 @@ class Exchange:
         self.attempt: Attempt | None = None
         self.trying = False  # it has begun, and not ended
         self.began = 0.0
+        self.status = 0  # of the origin's answer
+        self.latency_s = 0.0  # to its head
         self.reused = False
         self.connected = False
         self.upstream_ended = False  # it was written and read to its end
@@ -338,9 +342,11 @@ class Exchange:
             await self._relay_interim(response)
             response = await upstream.receive()
         upstream.patience_s = proxy.config.timeouts.upstream_idle_timeout_s
+        self.status = response.status
+        self.latency_s = latency_s = proxy.kernel.now - self.began
         assert self.peer is not None
         try:
-            proxy.balancer.answered(self, self.peer, response, proxy.kernel.now - self.began)
+            proxy.balancer.answered(self, self.peer, response, latency_s)
         except Exception as error:
             proxy.tell_balancer_failure(self, "answered", error)
         if proxy.retry_statuses and response.status in proxy.retry_statuses:

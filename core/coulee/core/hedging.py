@@ -163,7 +163,7 @@ class _Racer:
         if self.stream is not None:
             proxy.pool.release(self.stream, whole=False)
         try:
-            proxy.balancer.end(self.peer, error.reason)
+            proxy.balancer.end(self.peer, error.reason, 0, 0.0)
         except Exception as broken:
             proxy.tell_balancer_failure(exchange, "end", broken)
 

@@ -119,8 +119,9 @@ class Balancer:
     def answered(self, exchange: Routed, peer: Peer, response: Response, latency_s: float) -> None:
         """The head of the peer's answer is here, `latency_s` after the attempt began. Nobody has looked at it."""
 
-    def end(self, peer: Peer, reason: str) -> None:
-        """An attempt has ended: `reason` is "" where it went well, else the word from `errors.REASONS`."""
+    def end(self, peer: Peer, reason: str, status: int, latency_s: float) -> None:
+        """An attempt has ended: `reason` is "" where it went well, else the word from `errors.REASONS`. `status` is
+        that of the answer, and `latency_s` what `answered` was told; 0 where there was none."""
 
     def may_retry(self, exchange: Routed) -> bool:
         """Whether there is room for one more attempt than the one that each request has: the budget of retries."""
