@@ -1,0 +1,52 @@
+"""A sliding window: how often something happened lately.
+
+Rules:
+
+- Time is cut into slots, a tenth of the window each. What counts is the present slot and the ten before it: all of the
+  last `window_s`, and of the tenth before that a part.
+- Memory is eleven numbers, whatever happens. Time that passes costs no more than eleven steps, however long it was.
+- Time does not go backwards.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SLOTS: Final = 10
+"""Of one window; one more is kept, for the part of the oldest that the window still reaches into."""
+
+
+class Window:
+    """`count` is as of the last `add` or `turn`."""
+
+    __slots__ = ("_counts", "_slot", "_slot_ends", "_slot_s", "count")
+
+    def __init__(self, window_s: float) -> None:
+        self._slot_s = window_s / SLOTS
+        self._slot = 0
+        self._slot_ends = self._slot_s
+        self._counts = [0] * (SLOTS + 1)
+        self.count = 0
+
+    def add(self, now: float) -> None:
+        """It has happened once more."""
+        if now >= self._slot_ends:
+            self.turn(now)
+        self._counts[self._slot % (SLOTS + 1)] += 1
+        self.count += 1
+
+    def turn(self, now: float) -> None:
+        """Forget what is too long ago."""
+        slot = int(now / self._slot_s)
+        for entered in range(max(self._slot + 1, slot - SLOTS), slot + 1):
+            at = entered % (SLOTS + 1)
+            self.count -= self._counts[at]
+            self._counts[at] = 0
+        if slot > self._slot:
+            self._slot = slot
+            self._slot_ends = (slot + 1) * self._slot_s
+
+    def clear(self) -> None:
+        """It has never happened."""
+        self._counts = [0] * (SLOTS + 1)
+        self.count = 0
