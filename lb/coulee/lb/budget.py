@@ -3,12 +3,12 @@ outage (Finagle's RetryBudget).
 
 Rules:
 
-- A retry, or the second attempt of a hedged request, is granted where all those of the window, with it, are at most
-  `share` of the window's requests and `floor_per_s * window_s` more. A window is as `window.py` says.
-- So it holds for any stretch of `window_s` whatever: of the attempts granted in it, no more than
-  `floor_per_s * window_s`, and `share` of the requests of the 1.1 `window_s` before the last of them.
-- And in the long run: no more than `share` of all requests, and `floor_per_s * window_s` for each 1.1 `window_s` of
-  time or part of one.
+- A retry, or the second attempt of a request that is hedged, is granted where, with it, those of the window are no more
+  than `share` of the window's requests and `floor_per_s * window_s`. What a window is, `window.py` says.
+- So in any `window_s` of time: no more than `floor_per_s * window_s`, and `share` of the requests in the 1.1 `window_s`
+  that end with the last one granted.
+- And in any longer time: no more than `floor_per_s` for each second of it and of one `window_s`, and `share` of the
+  requests in it and in the 1.1 `window_s` before it.
 """
 
 from __future__ import annotations
