@@ -42,7 +42,7 @@ class CheckFailed(Exception):
     @classmethod
     def unlike(cls, protocol: str, data: bytes) -> CheckFailed:
         """What came is not what the protocol has: the beginning of it says what it may be."""
-        line = data.partition(b"\n")[0].rstrip(b"\r")[:_SHOWN_MAX].decode("latin-1")
+        line = data.lstrip(b"\r\n").partition(b"\n")[0].rstrip(b"\r")[:_SHOWN_MAX].decode("latin-1")
         return cls(f"not {protocol}: {line if line.isprintable() and line.isascii() else ascii(line)[1:-1]}")
 
 
