@@ -24,6 +24,7 @@ ALLOWED = {
     "coulee.lb": ("coulee.lb", "coulee.core"),
     "coulee.backends": ("coulee.backends", "coulee.core.seam"),
     "coulee.testing": ("coulee.backends", "coulee.core", "coulee.lb"),
+    "coulee.discovery": ("coulee.core", "coulee.lb"),
     "coulee.conformance": ("coulee.conformance", "coulee.backends", "coulee.core.seam"),
     "coulee.server": ("coulee.server", "coulee.backends", "coulee.core", "coulee.lb"),
     "coulee.__main__": ("coulee.server",),

@@ -386,7 +386,8 @@ class HttpSd:
         """Ask it. The document is read only where it is another one than the last."""
         request = Request("GET", self._target, Headers(self._fields))
         try:
-            answer = await effects.fetch(request, peer=self._peer, body_bytes_max=self.document_bytes_max)
+            limit = self.document_bytes_max
+            answer = await effects.fetch(request, peer=self._peer, body_bytes_max=limit, fresh=True)
         except ExchangeError as error:
             raise DiscoveryError(f"{self.name}: {error}") from None
         if answer.status != 200:
