@@ -1,0 +1,281 @@
+"""Policies by turn: round robin by weight, and weighted random.
+
+Rules:
+
+- Round robin is EEVDF (Stoica and Abdel-Wahab, 1995; Linux's scheduler since 6.6). A turn of an endpoint takes
+  `1 / weight` of virtual time. One whose turn has started is eligible, and of those the one whose turn ends first is
+  chosen. So no endpoint is a whole request ahead of its share, or behind it.
+- Nobody is chosen twice in a row while there is another, unless its weight is more than half of the whole.
+- Virtual time is the mean of all starts, by weight. So an endpoint that leaves or comes moves no other's start: there
+  is nothing to reset. It is counted in integers: no error adds up, however long the proxy runs.
+- Endpoints of one weight stand in one queue, in the order of their starts. Two heaps hold the queues, not the
+  endpoints: with a few different weights, ten thousand endpoints cost what ten do.
+- One that is not open when its turn comes is set aside until an attempt of it ends, or `changed`. When it is back, its
+  next turn starts at once, and those that it missed are gone.
+- One that this exchange has tried keeps its place at the front.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort_right
+from collections import deque
+from collections.abc import Collection, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import accumulate
+from operator import attrgetter
+from random import Random
+from typing import Final
+
+from coulee.core.peer import Routed
+from coulee.lb.endpoint import Endpoint
+from coulee.lb.policy import Policy
+
+UNITS: Final = 256
+"""Parts of a weight of 1 that can be told apart, as a slow start needs it. One part is also what a weight of 0 counts,
+where a cluster that fails open uses such an endpoint at all."""
+
+CYCLE: Final = (720720 * UNITS) << 28
+"""Virtual time of one turn of an endpoint that weighs one unit. Each whole weight up to 16 divides it; the turns of
+others are rounded by less than one part in 2**31."""
+
+DRAWS_MAX: Final = 16
+"""Draws that may meet an endpoint that is full, or was tried, before all are looked at."""
+
+
+class RoundRobin(Policy):
+    """Each its turn, by weight: with 5, 1 and 1 that is a b a a c a a."""
+
+    def __init__(self) -> None:
+        self._turns: dict[Endpoint, _Turn] = {}
+        """Of all members."""
+        self._queues: dict[int, _Queue] = {}
+        """By the units that each in it weighs."""
+        self._ready: list[tuple[int, int, _Queue]] = []
+        """A heap of the queues whose first turn has started, by its end. No two have the same step."""
+        self._waiting: list[tuple[int, int, _Queue]] = []
+        """A heap of the other queues, by the start of their first turn. An empty queue is in neither."""
+        self._whole = 0
+        """What all weigh that stand in queues."""
+        self._starts = 0
+        """The sum of their starts, each times its weight."""
+        self._now = 0
+        """Virtual time at the latest choice."""
+        self._last: Endpoint | None = None
+
+    def choose(self, exchange: Routed, tried: Collection[str]) -> Endpoint | None:
+        """The one whose turn it is."""
+        return self._next(tried) or (self._next(tried) if self._fetch() else None)
+
+    def _next(self, tried: Collection[str]) -> Endpoint | None:
+        ready, waiting = self._ready, self._waiting
+        now = self._now = self._virtual_time()
+        while waiting and waiting[0][0] <= now:
+            _, step, queue = heappop(waiting)
+            heappush(ready, (queue.turns[0].start + step, step, queue))
+        chosen: tuple[_Queue, int] | None = None
+        looked_at: list[_Queue] = []
+        while ready or waiting:
+            queue = heappop(ready or waiting)[2]
+            looked_at.append(queue)
+            place = self._first(queue, tried)
+            if place is None:
+                continue
+            again = queue.turns[place].endpoint is self._last and queue.units * 2 <= self._whole
+            if chosen is None or not again:
+                chosen = queue, place
+            if not again:
+                break  # else only where there is no other
+        if chosen is not None:
+            self._last = chosen[0].take(chosen[1])
+            self._starts += chosen[0].units * chosen[0].step
+        for queue in looked_at:
+            if queue.turns:
+                heappush(waiting, (queue.turns[0].start, queue.step, queue))
+        return None if chosen is None else self._last
+
+    def _first(self, queue: _Queue, tried: Collection[str]) -> int | None:
+        """The place of the first in a queue who may be chosen. Those before it who are not open are set aside."""
+        turns = queue.turns
+        place = 0
+        while place < len(turns):
+            turn = turns[place]
+            if not turn.endpoint.open:
+                del turns[place]
+                turn.units = 0
+                self._whole -= queue.units
+                self._starts -= queue.units * turn.start
+            elif turn.endpoint.name in tried:
+                place += 1
+            else:
+                return place
+        return None
+
+    def _virtual_time(self) -> int:
+        return self._starts // self._whole if self._whole else self._now
+
+    def _fetch(self) -> bool:
+        """Nobody in the queues may be chosen: is there one who opened without a word?"""
+        before = self._whole
+        for endpoint in self.view.usable:
+            self.ended(endpoint)
+        return self._whole > before
+
+    def ended(self, endpoint: Endpoint) -> None:
+        """One that was full is back."""
+        turn = self._turns.get(endpoint)
+        if turn is not None and not turn.units and endpoint.open:
+            queue = self._queue_for(endpoint)
+            turn.start_again(self._virtual_time(), queue.step)
+            if queue.turns:
+                turn.start = max(turn.start, queue.turns[0].start)
+            self._add(queue, turn)
+            if len(queue.turns) == 1:
+                heappush(self._waiting, (turn.start, queue.step, queue))
+
+    def changed(self) -> None:
+        """Who stands in a queue keeps the part of its turn that is left; who comes begins one."""
+        now = self._virtual_time()
+        members, usable = self.view.members, dict.fromkeys(self.view.usable)
+        standing = [turn for queue in self._queues.values() for turn in queue.turns]
+        self._turns = {endpoint: self._turns.get(endpoint) or _Turn(endpoint, now) for endpoint in members}
+        self._queues = {}
+        self._whole = self._starts = 0
+        for turn in standing:
+            units, turn.units = turn.units, 0
+            if turn.endpoint in usable:
+                del usable[turn.endpoint]
+                queue = self._queue_for(turn.endpoint)
+                if queue.units != units:
+                    turn.start = now + (turn.start - now) * units // queue.units
+                self._add(queue, turn)
+        for endpoint in usable:
+            queue = self._queue_for(endpoint)
+            turn = self._turns[endpoint]
+            turn.start_again(now, queue.step)
+            self._add(queue, turn)
+        self._now = now
+        self._ready = []
+        self._waiting = [(queue.turns[0].start, queue.step, queue) for queue in self._queues.values()]
+        heapify(self._waiting)
+
+    def _queue_for(self, endpoint: Endpoint) -> _Queue:
+        units = max(1, round(endpoint.effective_weight * UNITS))
+        queue = self._queues.get(units)
+        if queue is None:
+            queue = self._queues[units] = _Queue(units)
+        return queue
+
+    def _add(self, queue: _Queue, turn: _Turn) -> None:
+        queue.add(turn)
+        turn.units = queue.units
+        self._whole += queue.units
+        self._starts += queue.units * turn.start
+
+
+class _Turn:
+    """The present turn of an endpoint."""
+
+    __slots__ = ("endpoint", "start", "units")
+
+    def __init__(self, endpoint: Endpoint, start: int) -> None:
+        self.endpoint = endpoint
+        self.start = start
+        self.units = 0
+        """Those of the queue that it stands in; 0 where it stands in none."""
+
+    def start_again(self, now: int, step: int) -> None:
+        """It was away: nothing to catch up with, and at most one turn to wait."""
+        self.start = min(max(self.start, now), now + step)
+
+
+class _Queue:
+    """Those of one weight, in the order of their starts. These lie within one turn: so the first, when it has had its
+    turn, goes to the end."""
+
+    __slots__ = ("step", "turns", "units")
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+        self.step = CYCLE // units
+        self.turns: deque[_Turn] = deque()
+
+    def add(self, turn: _Turn) -> None:
+        turns = self.turns
+        if turns:
+            turn.start = min(max(turn.start, turns[-1].start - self.step), turns[0].start + self.step)
+        if not turns or turns[-1].start <= turn.start:
+            turns.append(turn)
+        else:
+            insort_right(turns, turn, key=attrgetter("start"))
+
+    def take(self, place: int) -> Endpoint:
+        """The endpoint at a place has its turn. It takes the start of the first, and each that it went past that of the
+        one behind: the order of the rest is what it was."""
+        turns = self.turns
+        turn = turns[place]
+        if place:
+            del turns[place]
+            start = turn.start
+            for passed in range(place - 1, -1, -1):
+                start, turns[passed].start = turns[passed].start, start
+            turn.start = start
+        else:
+            turns.popleft()
+        turn.start += self.step
+        turns.append(turn)
+        return turn.endpoint
+
+
+class RandomChoice(Policy):
+    """Anybody, by weight: nothing to keep, and nothing that many proxies could do in step."""
+
+    def __init__(self) -> None:
+        self._lots = Lots()
+
+    def changed(self) -> None:
+        """Other lots."""
+        self._lots = Lots(self.view.usable)
+
+    def choose(self, exchange: Routed, tried: Collection[str]) -> Endpoint | None:
+        """One drawn by weight."""
+        return self._lots.draw(self.view.rng, tried)
+
+
+class Lots:
+    """Some endpoints, to be drawn by weight, with a few numbers for each."""
+
+    def __init__(self, endpoints: Sequence[Endpoint] = ()) -> None:
+        self.endpoints = list(endpoints)
+        self.ends = list(accumulate(weight_of(endpoint) for endpoint in self.endpoints))
+        """Each has what lies between the end of the one before it and its own."""
+
+    def draw(self, rng: Random, tried: Collection[str]) -> Endpoint | None:
+        """One that is open and was not tried; None where there is none."""
+        place = self.draw_place(rng, tried)
+        return self.search(rng, tried) if place < 0 else self.endpoints[place]
+
+    def draw_place(self, rng: Random, tried: Collection[str], but: int = -1) -> int:
+        """Its place; -1 where `DRAWS_MAX` draws met none. `but` is a place that is not drawn."""
+        endpoints, ends = self.endpoints, self.ends
+        last = len(ends) - 1
+        if last < 0 or (last == 0 and but == 0):
+            return -1
+        before = ends[but - 1] if but > 0 else 0.0
+        gap = ends[but] - before if but >= 0 else 0.0
+        for _ in range(DRAWS_MAX):
+            point = rng.random() * (ends[last] - gap)
+            place = bisect_right(ends, point if point < before else point + gap, 0, last)
+            endpoint = endpoints[place]
+            if endpoint.open and place != but and endpoint.name not in tried:  # it may be `but`, as sums are rounded
+                return place
+        return -1
+
+    def search(self, rng: Random, tried: Collection[str]) -> Endpoint | None:
+        """The same, where most are full or were tried: all are looked at."""
+        found = [endpoint for endpoint in self.endpoints if endpoint.open and endpoint.name not in tried]
+        return rng.choices(found, [weight_of(endpoint) for endpoint in found])[0] if found else None
+
+
+def weight_of(endpoint: Endpoint) -> float:
+    """Its share; never 0, since an endpoint without a weight is usable only where a cluster fails open."""
+    return max(endpoint.effective_weight, 1 / UNITS)
