@@ -69,20 +69,14 @@ def test_a_fresh_cluster_begins_at_the_first_endpoint_and_shares_nothing() -> No
     assert [chosen(fresh), chosen(fresh), chosen(fresh)] == ["9001", "9002", "9001"]
     assert chosen(cluster) == "9002"
     assert fresh.peers is not cluster.peers
-    assert fresh.peers == cluster.peers
-
-
-def test_round_robin_does_not_learn() -> None:
-    cluster = Cluster(A, B)
-    cluster.observe(cluster.peers[0], "upstream_refused")
-    assert [chosen(cluster), chosen(cluster)] == ["9001", "9002"]
+    assert [peer.key for peer in fresh.peers] == [peer.key for peer in cluster.peers]
 
 
 def test_endpoints_may_be_peers() -> None:
     peer = Peer(("127.0.0.1", 9001), name="blue", group="tenant")
     cluster = Cluster(peer, B)
-    assert cluster.peers[0] is peer
-    assert cluster.choose(Asks()) is peer
+    assert cluster.peers[0].key == peer.key
+    assert cluster.choose(Asks()).name == "blue"
 
 
 def test_a_cluster_of_nothing_is_refused_with_the_cure() -> None:

@@ -122,8 +122,19 @@ class _Waiter(Alarm):
 class _Desk:
     """All that is known of one peer: its connections, and who waits for one."""
 
-    __slots__ = ("connections_max", "deserted", "idle", "life_s", "peer", "total", "uses_max", "wait_s", "waiters",
-                 "waiters_max")  # fmt: skip
+    __slots__ = (
+        "connections_max",
+        "deserted",
+        "idle",
+        "life_s",
+        "limits",
+        "peer",
+        "total",
+        "uses_max",
+        "wait_s",
+        "waiters",
+        "waiters_max",
+    )
 
     def __init__(self, peer: Peer, config: Config) -> None:
         self.idle: list[Upstream] = []
@@ -134,6 +145,7 @@ class _Desk:
 
     def set_limits(self, peer: Peer, config: Config) -> None:
         """What the peer says counts, and where it says nothing, what is said for all."""
+        self.limits = peer.limits
         own = peer.limits or _NO_LIMITS
         limits = config.limits
         self.peer = peer
@@ -170,7 +182,7 @@ class Pool:
         desk = self.desks.get(peer.key)
         if desk is None:
             desk = self.desks[peer.key] = _Desk(peer, self.proxy.config)
-        elif desk.peer is not peer:
+        elif desk.limits is not peer.limits:
             desk.set_limits(peer, self.proxy.config)
         desk.deserted = False
         if desk.total < desk.connections_max:

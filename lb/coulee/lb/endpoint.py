@@ -50,6 +50,7 @@ class Endpoint(Peer):
         "cause",
         "circuit",
         "effective_weight",
+        "ejection_cause",
         "failures",
         "health",
         "in_flight",
@@ -57,13 +58,16 @@ class Endpoint(Peer):
         "labels",
         "latency",
         "open",
+        "owner",
         "priority",
         "record",
         "requests",
         "service",
+        "service_cause",
         "since",
         "state",
         "usable",
+        "warm_since",
         "weight",
         "zone",
     )
@@ -97,7 +101,10 @@ class Endpoint(Peer):
         self.in_flight = 0
         self.effective_weight = float(weight)
         """`weight`, or the part of it that a slow start has reached."""
+        self.owner: object = None
+        """The cluster that it is of."""
         self.service: Service = "ready"
+        self.service_cause = ""
         self.state: State = "healthy"
         self.cause = ""
         self.since = 0.0
@@ -107,8 +114,11 @@ class Endpoint(Peer):
         self.failures: dict[str, int] = {}
         """... of which so many ended with each reason, or with each status that counts as a failure."""
         self.latency = Latency()
+        self.warm_since = -1.0
+        """When its slow start began; -1.0 where it is in none."""
         self.health: Health | None = None
         self.record: Record | None = None
+        self.ejection_cause = ""
         self.circuit: Circuit | None = None
 
     __hash__ = object.__hash__
@@ -122,6 +132,26 @@ class Endpoint(Peer):
     def fresh(self) -> Endpoint:
         """The same endpoint, with nothing known of it."""
         return Endpoint(self, weight=self.weight, priority=self.priority, zone=self.zone, labels=self.labels)
+
+    def describe(self, other: Endpoint) -> None:
+        """Take over what another definition of the same address says, and keep what is known."""
+        self.name, self.limits = other.name, other.limits
+        self.weight, self.priority, self.zone, self.labels = other.weight, other.priority, other.zone, other.labels
+
+    @property
+    def in_service(self) -> bool:
+        """Whether its operator, and its weight, allow it requests."""
+        return self.service == "ready" and self.weight > 0
+
+    @property
+    def ejected(self) -> bool:
+        """Whether it is left out for a while for what requests met."""
+        return self.record is not None and self.record.ejected_until > 0
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether its checks and requests speak for it; its circuit apart."""
+        return (self.health is None or self.health.healthy) and not self.ejected
 
 
 def endpoint_of(each: str | Peer) -> Endpoint:
