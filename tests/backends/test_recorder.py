@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coulee.backends.recorder import Recorded, Recorder
-from coulee.backends.recording import Recording, RecordingError
+from coulee.backends.recording import _LAST, Recording, RecordingError, _head
 from coulee.backends.replay import Replay, Step
 from coulee.core.seam import (
     Accept,
@@ -252,6 +252,15 @@ def test_a_file_that_breaks_off_anywhere_gives_its_whole_turns(tmp_path: Path) -
         assert not any(step.difference for step in steps)
         assert "breaks off" in end
     assert counts == set(range(8))
+
+
+def test_an_end_without_a_word_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.rec"
+    recorded(path, [None])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"\n") + 1] + _head.pack(_LAST, 0.0, 0, 0))
+    with pytest.raises(RecordingError, match=r"^turn 0 is damaged: an end without a word$"):
+        list(Recording(path))
 
 
 @given(st.data())

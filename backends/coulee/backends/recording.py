@@ -251,6 +251,8 @@ class Recording:
         code, now, number, length = _head.unpack(_exactly(file, _head.size))
         content = _exactly(file, length)
         if code == _LAST:
+            if not content:
+                raise ValueError("an end without a word")
             self.end = content.decode()
             return None
         completion = None if code == _NO_COMPLETION else self._completion(code, number, content)

@@ -45,6 +45,7 @@ def begin(exchange: Exchange, peer: Peer) -> Stream | None:
     exchange.history.append(record)
     exchange.began = proxy.kernel.now
     exchange.status = 0
+    exchange.latency_s = 0.0
     exchange.trying = True
     try:
         proxy.balancer.begin(peer)
@@ -61,7 +62,8 @@ def end(exchange: Exchange, error: ExchangeError | None) -> None:
     peer, record = exchange.peer, exchange.attempt
     assert peer is not None
     assert record is not None
-    note_tried(exchange)
+    if peer.name not in exchange.tried:
+        exchange.tried.append(peer.name)
     if error is not None:
         record.reason, record.detail = error.reason, error.detail
     upstream, exchange.upstream = exchange.upstream, None

@@ -23,7 +23,7 @@ from coulee.core.errors import ExchangeError
 from coulee.core.filters import Chain, decide, transform
 from coulee.core.headers import UNDERSCORE
 from coulee.core.hedging import race
-from coulee.core.kernel import AnyCoroutine, Cancelled, DeadlineExceeded, Scope, Task, deadline, nursery, shielded
+from coulee.core.kernel import Alarm, AnyCoroutine, Cancelled, Task, nursery, shielded
 from coulee.core.parts import Data, Interim, Request, Response, Trailers, respond
 from coulee.core.peer import Peer
 from coulee.core.report import Access, Attempt, Event
@@ -48,6 +48,23 @@ NO_REQUEST: Final = Request("-", "-", version=(0, 0))
 """Stands in the place of a request that could not be understood."""
 
 _BODILESS: Final = frozenset({204, 304})
+
+
+class _Overtime(Alarm):
+    """Rings when all attempts together have taken too long."""
+
+    __slots__ = ("exchange", "limit_s")
+
+    def __init__(self, exchange: Exchange, limit_s: float) -> None:
+        super().__init__()
+        self.exchange = exchange
+        self.limit_s = limit_s
+        kernel = exchange.proxy.kernel
+        kernel.arm(self, kernel.now + limit_s)
+
+    def ring(self, now: float) -> None:
+        late = ExchangeError("upstream_timeout", f"no answer within {self.limit_s:g} s, all attempts together")
+        self.exchange.cancel(late)
 
 
 class Exchange:
@@ -98,6 +115,13 @@ class Exchange:
         "upstream_request",
     )
 
+    # of the present attempt; set by `attempt.begin`
+    began: float
+    connected: bool
+    status: int  # of the origin's answer
+    latency_s: float  # to its head
+    upstream_ended: bool  # it was written and read to its end
+
     def __init__(self, proxy: Proxy, downstream: Stream, request: Request) -> None:
         self.proxy = proxy
         self.downstream = downstream
@@ -113,16 +137,10 @@ class Exchange:
         self.attempts = 0
         self.history: list[Attempt] = []
         self.tried: list[str] = []
-        self.limit: Scope | None = None  # for all attempts together
-        # the present attempt
-        self.attempt: Attempt | None = None
+        self.limit: _Overtime | None = None  # for all attempts together
+        self.attempt: Attempt | None = None  # the present one
         self.trying = False  # it has begun, and not ended
-        self.began = 0.0
-        self.status = 0  # of the origin's answer
-        self.latency_s = 0.0  # to its head
         self.reused = False
-        self.connected = False
-        self.upstream_ended = False  # it was written and read to its end
         # the request's body
         data = request.data
         size = len(data)
@@ -209,10 +227,17 @@ class Exchange:
                 if answer is not None:
                     await self._answer_here(answer)
                 else:
-                    if proxy.config.retry.total_timeout_s:
-                        await self._attempts_in_time(proxy.config.retry.total_timeout_s)
-                    else:
-                        await self._attempts()
+                    if proxy.total_limit_s:
+                        self.limit = _Overtime(self, proxy.total_limit_s)
+                    peer: Peer | None
+                    peer = await self.choose_peer() if proxy.chains.upstream_peer else self._balance()
+                    while peer is not None:  # attempt after attempt, until one is answered
+                        try:
+                            peer = await self._attempt(peer)
+                        except ExchangeError as error:
+                            peer = await after_failure(self, error)
+                            if peer is None:
+                                raise proxy.balancer.verdict(error) from error
             except ExchangeError as error:
                 await self._fail(error)
             except Exception as error:
@@ -223,6 +248,8 @@ class Exchange:
                 with suppress(TimeoutError, Cancelled), shielded(self.proxy.config.timeouts.logging_grace_s):
                     await self._fail(self.failure)
         finally:
+            if self.limit is not None:
+                proxy.kernel.disarm(self.limit)
             end(self, self.error)
         if proxy.chains.logging:
             await self._log()
@@ -247,26 +274,6 @@ class Exchange:
         if answer is None and self.request.method == "OPTIONS" and hops_left(self.request) == 0:
             answer = respond(204, headers={"Allow": METHODS})  # the last hop answers (RFC 9110 section 7.6.2)
         return answer
-
-    async def _attempts_in_time(self, limit_s: float) -> None:
-        """The attempts, with a limit for all of them that is lifted once there is an answer."""
-        try:
-            with deadline(limit_s) as self.limit:
-                await self._attempts()
-        except DeadlineExceeded:
-            raise ExchangeError("upstream_timeout", f"no answer within {limit_s:g} s, all attempts together") from None
-
-    async def _attempts(self) -> None:
-        """Attempt after attempt, until one is answered."""
-        proxy = self.proxy
-        peer: Peer | None = await self.choose_peer() if proxy.chains.upstream_peer else self._balance()
-        while peer is not None:
-            try:
-                peer = await self._attempt(peer)
-            except ExchangeError as error:
-                peer = await after_failure(self, error)
-                if peer is None:
-                    raise proxy.balancer.verdict(error) from error
 
     async def choose_peer(self) -> Peer:
         """Where the next attempt goes. Raises `ExchangeError` where there is nothing."""
@@ -354,7 +361,7 @@ class Exchange:
             if other is not None:
                 return other
         if self.limit is not None:
-            self.limit.deadline = inf
+            proxy.kernel.disarm(self.limit)
         switches = response.status == 101
         self.upstream_ended = response.ended
         if chains.upstream_response_filter:

@@ -75,6 +75,7 @@ class Proxy(KernelMachine):
         retry, timeouts = self.config.retry, self.config.timeouts
         self.hedges = bool(retry.hedge_after_s and retry.retries_max)
         self.retry_statuses = frozenset(retry.statuses) if retry.retries_max else frozenset[int]()
+        self.total_limit_s = retry.total_timeout_s
         self.answer_limit_s = min(timeouts.answer_timeout_s, retry.try_timeout_s or inf)
         self.connect_limit_s = min(timeouts.connect_timeout_s, retry.try_timeout_s or inf)
         self.counters = Counters()
