@@ -39,8 +39,8 @@ class _Wire(Connection):
         """The codec tells it."""
 
     def gone(self, kind: ErrorKind | None, detail: str) -> None:
-        assert self.stream is not None
-        self.stream.fail(ExchangeError("upstream_reset", detail or "the connection was closed"))
+        if self.stream is not None:  # else it was given up before it stood
+            self.stream.fail(ExchangeError("upstream_reset", detail or "the connection was closed"))
 
     def timed_out(self, reading: bool) -> None:
         assert self.stream is not None

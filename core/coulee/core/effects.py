@@ -123,6 +123,8 @@ async def fetch(
 
 async def _ask(proxy: Proxy, peer: Peer, request: Request, body_bytes_max: int, fresh: bool) -> Response:
     """One request to one peer."""
+    from coulee.core.pool import Upstream
+
     if request.upgrade:
         request = replace(request, upgrade="")  # what comes back is an answer, and never a connection
     request.length = len(request.data)
@@ -132,7 +134,8 @@ async def _ask(proxy: Proxy, peer: Peer, request: Request, body_bytes_max: int, 
         request.headers.block = host + request.headers.block  # first, as RFC 9110 section 7.2 has it
     stream = (None if fresh else proxy.pool.take(peer)) or await proxy.pool.acquire(peer)
     if fresh:
-        stream.connection.uses_max = 0  # type: ignore[attr-defined]
+        assert isinstance(stream.connection, Upstream)
+        stream.connection.spend()
     whole = False
     try:
         await stream.send(request)

@@ -40,15 +40,16 @@ _NO_LIMITS: Final = PeerLimits()
 class Upstream(Connection):
     """One connection to an origin: connecting, then lent (`stream` is set) or idle."""
 
-    __slots__ = ("desk", "on_loss", "pool", "until", "uses", "uses_max")
+    __slots__ = ("desk", "on_loss", "pool", "until", "uses", "uses_max", "wears")
 
     def __init__(self, pool: Pool, desk: _Desk) -> None:
         super().__init__(pool.proxy, pool.proxy.number(), pool.proxy.new_codec("client"), pool.proxy.config)
         self.pool = pool
         self.desk = desk
         self.uses = 0  # streams lent so far
-        self.uses_max: float = desk.uses_max
-        self.until = inf  # not used again from then on
+        self.uses_max = desk.uses_max
+        self.until = pool.proxy.kernel.now + desk.life_s  # not used again from then on
+        self.wears = desk.uses_max != inf or desk.life_s != inf  # whether these two matter
         self.on_loss: Callable[[ExchangeError], None] | None = None  # whom to tell when nobody reads from it any more
 
     def lend(self) -> Stream:
@@ -57,6 +58,21 @@ class Upstream(Connection):
         self.read_by = inf  # it may have lain idle
         self.unread = False  # and nothing has come
         return Stream(self, self.uses, self.timeouts.answer_timeout_s)
+
+    @property
+    def left_s(self) -> float:
+        """How long it may still be used."""
+        return self.until - self.pool.proxy.kernel.now
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether it was used so often, or so long, that it is not to be used again."""
+        return self.uses >= self.uses_max or self.left_s <= 0
+
+    def spend(self) -> None:
+        """Its present use is its last."""
+        self.wears = True
+        self.uses_max = 0
 
     # -- what happens to it
 
@@ -229,7 +245,6 @@ class Pool:
             connection.close(abort=True)
             self._free_place(desk)
             raise
-        connection.until = self.proxy.kernel.now + desk.life_s
         stream = connection.lend()
         connection.receive()
         return stream
@@ -251,8 +266,7 @@ class Pool:
     def _put(self, connection: Upstream) -> None:
         """A connection is free: for the first who waits, or to lie idle."""
         desk = connection.desk
-        life_s = connection.until - self.proxy.kernel.now
-        if self.proxy.draining or desk.deserted or connection.uses >= connection.uses_max or life_s <= 0:
+        if self.proxy.draining or desk.deserted or (connection.wears and connection.is_worn):
             connection.close()
             self._free_place(desk)
         elif connection.closing:
@@ -262,7 +276,8 @@ class Pool:
         else:
             desk.idle.append(connection)
             self.idle[connection] = None
-            connection.limit_read(min(connection.timeouts.upstream_keep_alive_idle_s, life_s))
+            idle_s = connection.timeouts.upstream_keep_alive_idle_s
+            connection.limit_read(min(idle_s, connection.left_s) if connection.wears else idle_s)
             if len(self.idle) > connection.limits.idle_connections_max:
                 self.retire(next(iter(self.idle)))
 
