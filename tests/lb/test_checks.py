@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coulee.core.errors import ExchangeError
-from coulee.core.kernel import Cancelled, Task, deadline, sleep
+from coulee.core.kernel import Cancelled, Task, deadline, shielded, sleep
 from coulee.lb.checks import CAUSE_CHARACTERS_MAX, Checker, cause_of
 from coulee.lb.endpoint import Endpoint
 from coulee.lb.health import CheckFailed, HealthCheck
@@ -350,6 +350,39 @@ def test_an_endpoint_that_leaves_and_comes_back_is_checked_once() -> None:
     assert trial.members[0].health.checks == 2
 
 
+def test_an_endpoint_may_leave_and_come_back_from_within_its_own_check() -> None:
+    trial = Trial(endpoints(1), fall=1)
+    (member,) = trial.members
+
+    async def replaced() -> None:
+        trial.answers["a0"] = ""
+        for members in ([], [member]):
+            trial.members = members
+            trial.checker.refresh()
+        await sleep(0)
+
+    trial.answers["a0"] = replaced
+    trial.start().bench.wait(1)
+    assert trial.begun == [(0, "a0"), (0, "a0")]
+    assert trial.told == []
+    assert member.health is not None
+    assert member.health.checks == 1
+
+
+def test_who_is_due_first_is_checked_first_when_another_has_left() -> None:
+    members = endpoints(3)
+    trial = Trial(members[:2], interval_s=5, unhealthy_interval_s=1)
+    trial.answers = {"a0": "down", "a2": "down"}
+    trial.start().bench.wait(0.5)
+    trial.members = members
+    trial.refresh()
+    trial.bench.wait(0.25)
+    trial.members = members[1:]
+    trial.refresh()
+    trial.bench.wait(1)
+    assert trial.begun[2:] == [(0.5, "a2"), (1.5, "a2")]
+
+
 def test_the_cluster_may_refresh_while_it_is_told() -> None:
     trial = Trial(endpoints(3), fall=1, interval_s=5)
     trial.answers["a1"] = "down"
@@ -395,6 +428,32 @@ def test_cancelling_leaves_nothing_behind() -> None:
     assert trial.bench.left == {}
     trial.bench.wait(20)
     assert len(trial.begun) == 8
+
+
+async def guarded() -> None:
+    """Wants to end what it has begun."""
+    with shielded(30):
+        await sleep(20)
+
+
+def test_cancelling_does_not_wait_for_a_probe_that_shields_itself() -> None:
+    trial = Trial(endpoints(1))
+    trial.answers["a0"] = guarded
+    trial.start().stop()
+    assert trial.running == []
+    assert trial.bench.left == {}
+
+
+def test_the_cluster_may_end_it_while_it_is_told() -> None:
+    trial = Trial(endpoints(3), start="unhealthy", at_once_max=1)
+    trial.takes_s["a0"] = 0.5
+    trial.start()
+    assert trial.task is not None
+    trial.on_told = trial.task.cancel
+    trial.bench.wait(10)
+    assert trial.told == [(0.5, "a0", "")]
+    assert trial.begun == [(0, "a0")]
+    assert trial.bench.left == {}
 
 
 def test_what_was_about_to_begin_does_not_when_it_is_cancelled_in_the_same_turn() -> None:

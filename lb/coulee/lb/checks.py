@@ -110,7 +110,7 @@ class Checker(Alarm):
         """Start the checks for which there is room, and set the alarm for those that are due next."""
         kernel = self._kernel
         if kernel is None:
-            return  # the checks that `run` has ended as it ended
+            return  # the cluster ended `run` when it was told
         while self._queue and len(self._running) < self._settings.at_once_max:
             endpoint = self._queue.popleft()
             task = Task(kernel, self._check(endpoint), partial(self._ended, endpoint, kernel.now))
@@ -142,7 +142,7 @@ class Checker(Alarm):
         health.note(task.error is None, "" if task.error is None else cause_of(task.error))
         self._sequence += 1
         pause_s = health.interval_s * (1 - self._settings.jitter * self._host.rng.random())
-        heappush(self._due, (max(started + pause_s, task.kernel.now), self._sequence, endpoint))
+        heappush(self._due, (started + pause_s, self._sequence, endpoint))  # which may be past
         if health.cause != before:
             self._host.checked(endpoint, health.cause)  # which may call `refresh`
         self._begin()

@@ -60,8 +60,8 @@ class HealthCheck:
     """The share of an interval by which it may be shorter, so that not all proxies check an endpoint at once."""
 
     unhealthy_interval_s: float = 1.0
-    """... and while it is unhealthy, or a count is on the way to a change: a change is then soon made, or found to be
-    none. Never longer than `interval_s`, whatever stands here."""
+    """The interval while it is unhealthy, or a count is on the way to a change: a change is then soon made, or found to
+    be none. Never longer than `interval_s`, whatever stands here."""
 
     timeout_s: float = 2.0
     """For one check from beginning to end. One that takes longer is a bad one."""
