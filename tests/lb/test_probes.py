@@ -70,6 +70,22 @@ def test_an_endpoint_that_refuses_is_not_healthy(probe: Probe) -> None:
     assert check.cause == "upstream_refused: connection refused"
 
 
+@pytest.mark.parametrize("probe", PROBES)
+def test_a_connection_that_does_not_stand_in_three_seconds_is_given_up(probe: Probe) -> None:
+    check = Check(probe)
+    check.bench.wait(2.9)
+    assert not check.task.done
+    check.bench.wait(0.2)
+    assert check.cause == "upstream_connect_timeout: not connected within 3 s"
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_a_check_may_be_cancelled_before_its_connection_stands(probe: Probe) -> None:
+    check = Check(probe)
+    check.bench.does(check.task.cancel)
+    assert check.cause == "Cancelled"
+
+
 @pytest.mark.parametrize("probe", PROBES[1:])
 def test_a_check_that_is_cancelled_resets_its_connection(probe: Probe) -> None:
     check = Check(probe).connect()
