@@ -80,11 +80,9 @@ class RoundRobin(Policy):
             place = self._first(queue, tried)
             if place is None:
                 continue
-            again = queue.turns[place].endpoint is self._last and queue.units * 2 <= self._whole
-            if chosen is None or not again:
-                chosen = queue, place
-            if not again:
-                break  # else only where there is no other
+            chosen = queue, place
+            if queue.turns[place].endpoint is not self._last or queue.units * 2 > self._whole:
+                break  # else it is chosen only where there is no other
         if chosen is not None:
             self._last = chosen[0].take(chosen[1])
             self._starts += chosen[0].units * chosen[0].step
