@@ -164,10 +164,13 @@ class Finder:
     async def _find(self) -> Found:
         limit_s = self.source.timeout_s
         if limit_s is not None:
+            limit = deadline(limit_s)
             try:
-                with deadline(limit_s):
+                with limit:
                     return await self.source.find()
             except DeadlineExceeded:
+                if not limit.cancelled:
+                    raise  # it is a time limit of the source's own
                 raise DiscoveryError(f"{self.source.name}: no answer within {limit_s:g} s") from None
         kernel = current_kernel.get()
         late = _Late(self.say_late)
@@ -213,15 +216,14 @@ class Finder:
             self._failing_since = self.host.now
         if text != self.error:
             self.error = text
-            kept = f"the last good set is kept ({len(self._known)})" if self._known else "there is no set yet"
-            self.host.discovery_failed(f"{text}; {kept}")
+            self.host.discovery_failed(text)
 
     def _recover(self) -> None:
         self._failures = 0
         if self.error:
             self.error = ""
             down_s = self.host.now - self._failing_since
-            self.host.discovery_recovered(f"{self.source.name}: well again after {down_s:.0f} s ({len(self._known)})")
+            self.host.discovery_recovered(f"{self.source.name}, after {down_s:.0f} s without an answer that is one")
 
 
 class _Late(Alarm):
@@ -401,6 +403,8 @@ class HttpSd:
 
 def _split(url: str) -> tuple[Peer, str]:
     """Whom to ask, and for what. Raises `ValueError`."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"{url!r} has characters that no URL has")
     try:
         parts = urlsplit(url)
     except ValueError as error:

@@ -186,9 +186,9 @@ class DnsSrv(_Lookup):
             raise DiscoveryError(f"{self.name}: there is no such name")
         if not services.records:
             raise DiscoveryError(f"{self.name}: there are no such records")
-        offered = [record for record in services.records if record.target != dns.name.root]
+        offered = [record for record in services.records if record.target != dns.name.root and record.port]
         if not offered:
-            raise DiscoveryError(f'{self.name}: the target is ".": the service is not offered there')
+            raise DiscoveryError(f"{self.name}: the service is decidedly not offered there")
         known = await self._addresses(talk, services, [record.target for record in offered])
         ranks = {priority: rank for rank, priority in enumerate(sorted({record.priority for record in offered}))}
         found: dict[PoolKey, Endpoint] = {}
@@ -265,17 +265,19 @@ class _Talk:
         """What there is for each question, in their order, aliases followed. Raises `_Fault`."""
         known = [_Records() for _ in questions]
         asked = list(enumerate(questions))
-        for _ in range(CNAMES_MAX + 1):
-            if not asked:
-                return known
-            further: list[tuple[int, Question]] = []
+        rounds = 0
+        while asked:
+            if rounds > CNAMES_MAX:
+                raise _Fault(f"an alias of an alias of an alias, and no end after {CNAMES_MAX}")
+            rounds += 1
             answers = await self._ask([question for _, question in asked])
+            further: list[tuple[int, Question]] = []
             for (index, (_, kind)), answer in zip(asked, answers, strict=True):
                 alias = _read(answer, known[index])
                 if alias is not None:
                     further.append((index, (alias, kind)))
             asked = further
-        raise _Fault(f"an alias of an alias of an alias, and no end after {CNAMES_MAX}")
+        return known
 
     async def _ask(self, questions: Sequence[Question]) -> list[dns.message.QueryMessage]:
         answers: list[dns.message.QueryMessage] = []
@@ -363,7 +365,7 @@ def _name_of(name: str) -> dns.name.Name:
 
 
 def _servers_of(server: Server | Sequence[Server]) -> list[Peer]:
-    several = not isinstance(server, str) and all(isinstance(each, str | tuple) for each in server)
+    several = isinstance(server, list | tuple) and all(isinstance(each, str | tuple) for each in server)
     servers: Sequence[object] = server if several else [server]
     if not servers:
         raise ValueError('there is no name server; write server=("10.0.0.53", 53)')

@@ -59,8 +59,9 @@ class DiscoveryError(ValueError):
 
 def parse_json(data: bytes, place: str) -> Any:
     """The values of a JSON text. Raises `DiscoveryError`."""
+    text = _text_of(data, place)
     try:
-        return json.loads(_text_of(data, place), parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise DiscoveryError(f"{place}:{error.lineno}: no JSON: {error.msg} (column {error.colno})") from None
     except (ValueError, RecursionError) as error:
@@ -69,15 +70,14 @@ def parse_json(data: bytes, place: str) -> Any:
 
 def parse_toml(data: bytes, place: str) -> Any:
     """The values of a TOML text. Raises `DiscoveryError`."""
+    text = _text_of(data, place)
     try:
-        return tomllib.loads(_text_of(data, place))
-    except DiscoveryError:
-        raise
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        text = _why(error)
-        found = _TOML_LINE.search(text)
+        why = _why(error)
+        found = _TOML_LINE.search(why)
         where = f"{place}:{found[1]}" if found else place
-        raise DiscoveryError(f"{where}: no TOML: {_TOML_LINE.sub('', text)}") from None
+        raise DiscoveryError(f"{where}: no TOML: {_TOML_LINE.sub('', why)}") from None
 
 
 def toml_lines(data: bytes) -> list[int]:
