@@ -11,6 +11,7 @@ import pytest
 from coulee.core.codec import NEED_DATA, ProtocolError
 from coulee.core.config import Config, Limits, Timeouts
 from coulee.core.parts import Data
+from coulee.core.raw import RawCodec
 from coulee.core.seam import (
     Accept,
     Accepted,
@@ -27,7 +28,7 @@ from coulee.core.seam import (
     Send,
     Sent,
 )
-from coulee.core.tunnel import RawCodec, Tunnel, _End
+from coulee.core.tunnel import Tunnel, _End
 
 if TYPE_CHECKING:
     from tests.core.world import World

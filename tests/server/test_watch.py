@@ -86,15 +86,9 @@ def test_an_address_that_no_name_server_can_be_asked_for_is_down_like_any_other(
 
 
 def test_a_balancer_of_another_kind_is_left_alone() -> None:
-    class Mine:
-        def fresh(self) -> Balancer:
-            return self
-
+    class Mine(Balancer):
         def choose(self, exchange: Routed) -> Peer | None:
             return None
-
-        def observe(self, peer: Peer, reason: str) -> None:
-            """Nothing to learn."""
 
     out = io.StringIO()
     say_what_is_down(Proxy(Mine()), out)

@@ -19,7 +19,8 @@ import click
 from coulee.backends.addresses import parse_address
 from coulee.core import Proxy
 from coulee.core.seam import Address
-from coulee.lb import Cluster
+from coulee.lb import Cluster, Grpc, HealthCheck, Http, Probe, Tcp, TlsHello
+from coulee.lb.policies import POLICIES
 from coulee.server.console import Console
 from coulee.server.control import reload, status
 from coulee.server.handover import offered
@@ -32,6 +33,7 @@ from coulee.server.systemd import SYSTEMD, Service, listen_at
 
 DEMO_BACKENDS: Final = ("asyncio", "uvloop")  # the demo's own client and clock are asyncio's
 CODECS: Final = ("own", "h11")
+CHECKS: Final[dict[str, Callable[[], Probe]]] = {"tcp": Tcp, "tls": TlsHello, "grpc": Grpc}
 Codec: TypeAlias = Literal["own", "h11"]
 
 
@@ -88,11 +90,39 @@ def main() -> None:
     """
 
 
+def _health(_context: click.Context, _parameter: click.Parameter, value: str | None) -> HealthCheck | None:
+    """What --health asks for."""
+    if value is None:
+        return None
+    if value in CHECKS:
+        return HealthCheck(CHECKS[value]())
+    if not value.startswith("/"):
+        raise click.BadParameter(f"{value!r} is no check: write a path, as /health, or one of {', '.join(CHECKS)}")
+    try:
+        return HealthCheck(Http(path=value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @main.command()
 @click.argument("listen")
 @click.option("--to", "urls", multiple=True, metavar="URL", help="An origin; give it again for each further one.")
+@click.option(
+    "--balance",
+    type=click.Choice(list(POLICIES)),
+    default="round-robin",
+    show_default=True,
+    help="How an origin is chosen for each request.",
+)
+@click.option(
+    "--health",
+    metavar="PATH|tcp|tls|grpc",
+    callback=_health,
+    help="Check the origins every 5 s: with a GET of PATH, or one of the others. One that fails three checks gets "
+    "nothing until two succeed.",
+)
 @_shared_options
-def serve(listen: str, urls: tuple[str, ...], **options: Any) -> None:
+def serve(listen: str, urls: tuple[str, ...], balance: str, health: HealthCheck | None, **options: Any) -> None:
     """Listen at LISTEN (HOST:PORT, :PORT or unix:/PATH) and pass requests on to the origins given with --to.
 
     A socket that systemd hands over for LISTEN is used; `systemd` for LISTEN stands for all that it hands over. The
@@ -102,7 +132,7 @@ def serve(listen: str, urls: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError(f"no origin given: try coulee {listen} --to http://127.0.0.1:9000")
     addresses = _addresses(listen)
     try:
-        cluster = Cluster(*urls)
+        cluster = Cluster(*urls, policy=balance, health=health)
     except ValueError as error:
         raise click.UsageError(f"--to: {error}") from None
     command = f"coulee {listen} {' '.join(f'--to {url}' for url in urls)}"

@@ -58,7 +58,9 @@ class Console:
             lines += [f"  {line}" for line in str(event.fields.get("traceback", "")).splitlines()]
             for line in lines:  # an exception's text may hold what a client sent
                 self._print_to(self.errors, escaped(line))
-        elif event.name == "retry" and self.form == "short":
+        elif event.name in ("endpoint", "discovery"):
+            self._print_to(self.errors, escaped(f"{clock(event.at)} ! {event.text}"))
+        elif event.name in ("retry", "hedge") and self.form == "short":
             self._print(escaped(f"{clock(event.at)} ! {event.text}"))
         elif event.name == "draining":
             if self.on_draining is not None:

@@ -35,9 +35,9 @@ from coulee.lb.discovery import Finder, Source
 from coulee.lb.endpoint import Endpoint, Service, State, check_weight, endpoint_of
 from coulee.lb.health import Health, HealthCheck, Probe
 from coulee.lb.outliers import Detector, Outliers, Record
+from coulee.lb.policies import policy_named
 from coulee.lb.policy import Policy, overrides
 from coulee.lb.slow_start import SlowStart
-from coulee.lb.turns import RoundRobin
 
 if TYPE_CHECKING:
     from coulee.core.parts import Response
@@ -55,11 +55,11 @@ _UPSTREAM: Final = frozenset(word for word, reason in REASONS.items() if reason.
 class Cluster(Balancer):
     """`Cluster("http://127.0.0.1:9000", "http://127.0.0.1:9001")`: in turn, all alike, those that fail left out.
 
-    `policy` is how one is chosen (round robin); `health` how they are checked (not at all); `outliers` what makes one
-    be left out that fails requests (five in a row; None: nothing does); `breaker` when its circuit opens (never);
-    `budget` how many retries there may be; `slow_start` how one comes up; `discovery` where endpoints come from, in
-    place of those given here, which serve until it has found some. `panic` is the healthy share of the endpoints below
-    which all are used, healthy or not; with 0, none is healthy means 503.
+    `policy`, or the name of one, is how an endpoint is chosen; `health` how they are checked (not at all); `outliers`
+    what makes one be left out that fails requests (five in a row; None: nothing does); `breaker` when its circuit opens
+    (never); `budget` how many retries there may be; `slow_start` how one comes up; `discovery` where endpoints come
+    from, in place of those given here, which serve until it has found some. `panic` is the healthy share of the
+    endpoints below which all are used, healthy or not; with 0, nobody is healthy means 503.
 
     Raises `ValueError` for what makes no sense.
     """
@@ -67,7 +67,7 @@ class Cluster(Balancer):
     def __init__(
         self,
         *endpoints: str | Peer,
-        policy: Policy | None = None,
+        policy: Policy | str = "round-robin",
         health: HealthCheck | None = None,
         outliers: Outliers | None = USUAL_OUTLIERS,
         breaker: Breaker | None = None,
@@ -91,7 +91,7 @@ class Cluster(Balancer):
         self.slow_start = slow_start
         self.discovery = discovery
         self.panic = panic
-        self.policy_definition = policy or RoundRobin()
+        self.policy_definition = policy_named(policy) if isinstance(policy, str) else policy
         self.policy = self.policy_definition.fresh()
         # what is known
         self.members: list[Endpoint] = []
@@ -207,7 +207,7 @@ class Cluster(Balancer):
         return endpoint
 
     def begin(self, peer: Peer) -> None:
-        endpoint = self._known(peer)
+        endpoint = peer if peer.__class__ is Endpoint and peer.owner is self else self._known(peer)
         if endpoint is None:
             return
         endpoint.in_flight += 1

@@ -34,9 +34,6 @@ from coulee.lb.health import CheckFailed
 ANSWER_BYTES_MAX: Final = 16 * 1024
 """All that a server sends, settings and fields and all. An honest answer is a few hundred bytes."""
 
-SERVICE_BYTES_MAX: Final = 1024
-"""The name of a service."""
-
 SERVING: Final = 1
 _STATES: Final = {0: "UNKNOWN", SERVING: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 

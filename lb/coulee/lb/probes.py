@@ -25,7 +25,6 @@ from coulee.core.kernel import current_kernel
 from coulee.core.parts import Request
 from coulee.core.peer import Peer
 from coulee.lb.endpoint import Endpoint
-from coulee.lb.grpc_health import SERVICE_BYTES_MAX, HealthCall
 from coulee.lb.health import CheckFailed
 from coulee.lb.tls_hello import client_hello, is_server_hello
 
@@ -41,6 +40,9 @@ SEARCHED_BYTES_MAX: Final = 64 * 1024
 _TARGET: Final = re.compile(r"(?:/[!-~]*|\*)")
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)(?![0-9.]+\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _AUTHORITY: Final = re.compile(r"[!-~]*")
+
+SERVICE_BYTES_MAX: Final = 1024
+"""The name of a gRPC service."""
 
 _GROUP: Final = "health check"
 """Keeps the connections of checks apart from those of exchanges, and out of their cap."""
@@ -170,6 +172,8 @@ class Grpc:
         _require_port(self.port)
 
     async def __call__(self, endpoint: Endpoint) -> None:
+        from coulee.lb.grpc_health import HealthCall  # which needs h2, and this probe alone does
+
         peer = _peer(endpoint, self.port)
         call = HealthCall(self.authority or peer.authority, self.service)
         async with dial(peer) as line:
