@@ -17,7 +17,7 @@ import click
 from coulee.backends.asyncio import serve
 from coulee.core import Exchange, ExchangeError, Filter, Peer, Proxy, Response, respond, sleep
 from coulee.core.seam import Address, show_address
-from coulee.lb import Cluster
+from coulee.lb import Cluster, HealthCheck, Tcp
 from coulee.server.console import Console
 
 ORIGINS: Final = {"fast": (0.009, 0.0), "slow": (0.120, 0.0), "flaky": (0.009, 0.5)}
@@ -56,7 +56,8 @@ async def run_demo(listen: Address, traffic: float, console: Console) -> None:
         addresses = {name: await _start(_nowhere(_Origin(name)), ("127.0.0.1", 0), running) for name in ORIGINS}
         flaky = running[-1]
         peers = [Peer(address, name=name) for name, address in addresses.items()]
-        address = await _start(Proxy(Cluster(*peers)), listen, running, console)
+        cluster = Cluster(*peers, health=HealthCheck(Tcp(), interval_s=2, fall=2, rise=1))
+        address = await _start(Proxy(cluster), listen, running, console)
         _explain(address)
         running.append(asyncio.create_task(_flicker(flaky, addresses["flaky"], running)))
         if traffic > 0:
@@ -115,7 +116,7 @@ def _explain(address: Address) -> None:
     click.echo("try, in another terminal:")
     for command in (f"curl {url}/", f"curl -i {url}/any/path", f"for i in $(seq 20); do curl -s {url}/; done"):
         click.echo(f"  {command}")
-    click.echo("Ctrl-C ends it. A line for each request, and one with ! for each attempt that failed:")
+    click.echo("Ctrl-C ends it. A line for each request, and one with ! for a failed attempt or a change of health:")
 
 
 async def _make_traffic(address: Address, per_second: float) -> None:
