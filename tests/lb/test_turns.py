@@ -146,6 +146,19 @@ def test_who_was_full_has_one_turn_as_soon_as_there_is_room_and_no_more(full: in
     assert abs(counts[0] * 5 - after) < 2 * 5
 
 
+@given(each=weights)
+def test_the_others_share_what_is_left_by_one_who_is_full(each: list[int]) -> None:
+    view = robin(10, *each)
+    view.members[0].limits = PeerLimits(requests_max=1)
+    view.begin(view.members[0])
+    whole = sum(each)
+    counts: Counter[int] = Counter()
+    for count, number in enumerate(picks(view, 2 * whole), start=1):
+        counts[number - 1] += 1
+        for other, weight in enumerate(each):
+            assert abs(counts[other] * whole - count * weight) <= whole
+
+
 def test_who_was_full_goes_between_those_of_its_weight() -> None:
     view = robin(1, 1, 1, 1)
     first = view.members[0]
@@ -242,7 +255,7 @@ def test_nobody_is_chosen_where_there_is_nobody() -> None:
     assert FakeView([], RoundRobin()).choose() is None
 
 
-def test_time_does_not_run_back_while_all_are_full() -> None:
+def test_when_all_were_full_turns_go_on_as_before() -> None:
     view = robin(1, 1)
     for member in view.members:
         member.limits = PeerLimits(requests_max=1)

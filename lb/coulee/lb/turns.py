@@ -58,8 +58,6 @@ class RoundRobin(Policy):
         """What all weigh that stand in queues."""
         self._starts = 0
         """The sum of their starts, each times its weight."""
-        self._now = 0
-        """Virtual time at the latest choice."""
         self._last: Endpoint | None = None
 
     def choose(self, exchange: Routed, tried: Collection[str]) -> Endpoint | None:
@@ -68,7 +66,7 @@ class RoundRobin(Policy):
 
     def _next(self, tried: Collection[str]) -> Endpoint | None:
         ready, waiting = self._ready, self._waiting
-        now = self._now = self._virtual_time()
+        now = self._virtual_time()
         while waiting and waiting[0][0] <= now:
             _, step, queue = heappop(waiting)
             heappush(ready, (queue.turns[0].start + step, step, queue))
@@ -109,7 +107,7 @@ class RoundRobin(Policy):
         return None
 
     def _virtual_time(self) -> int:
-        return self._starts // self._whole if self._whole else self._now
+        return self._starts // self._whole if self._whole else 0
 
     def _fetch(self) -> bool:
         """Nobody in the queues may be chosen: is there one who opened without a word?"""
@@ -151,7 +149,6 @@ class RoundRobin(Policy):
             turn = self._turns[endpoint]
             turn.start_again(now, queue.step)
             self._add(queue, turn)
-        self._now = now
         self._ready = []
         self._waiting = [(queue.turns[0].start, queue.step, queue) for queue in self._queues.values()]
         heapify(self._waiting)
