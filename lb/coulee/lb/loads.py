@@ -40,8 +40,9 @@ class LeastRequests(Policy):
 
     def __init__(self) -> None:
         self._rows: list[_Row] = []
-        """The usable ones."""
+        """Of the usable ones."""
         self._row_of: dict[Endpoint, _Row] = {}
+        """Of all members."""
         self._heap: list[_Key] = []
         """Keys of rows, none above what it would be now: a load that has risen is noticed when its key comes up. Of a
         row's keys, only the one that it has as `key` holds; others are stale."""
@@ -93,7 +94,7 @@ class LeastRequests(Policy):
     def ended(self, endpoint: Endpoint) -> None:
         """Its load has fallen, or it was full and is back."""
         row = self._row_of.get(endpoint)
-        if row is not None:
+        if row is not None and row.place >= 0:
             key = row.key_now()
             if row.key is None or key < row.key:
                 self._push(row, key)
@@ -105,13 +106,14 @@ class LeastRequests(Policy):
             self._build()
 
     def changed(self) -> None:
-        """Other endpoints, or weights; who stays keeps its turn."""
-        before = self._row_of
-        self._rows = []
-        for place, endpoint in enumerate(self.view.usable):
-            known = before.get(endpoint)
-            self._rows.append(_Row(endpoint, place, self._now if known is None else known.start))
-        self._row_of = {row.endpoint: row for row in self._rows}
+        """Other endpoints, or weights; each member keeps its turn."""
+        before, view = self._row_of, self.view
+        self._row_of = {endpoint: before.get(endpoint) or _Row(endpoint, self._now) for endpoint in view.members}
+        for row in self._row_of.values():
+            row.place = -1
+        self._rows = [self._row_of[endpoint] for endpoint in view.usable]
+        for place, row in enumerate(self._rows):
+            row.place = place
         self._build()
 
     def _build(self) -> None:
@@ -126,10 +128,11 @@ class _Row:
 
     __slots__ = ("endpoint", "key", "place", "start")
 
-    def __init__(self, endpoint: Endpoint, place: int, start: float) -> None:
+    def __init__(self, endpoint: Endpoint, start: float) -> None:
         self.endpoint = endpoint
-        self.place = place
         self.start = start
+        self.place = -1
+        """Among the usable ones."""
         self.key: _Key | None = None
 
     def key_now(self) -> _Key:

@@ -10,8 +10,8 @@ Rules:
   is nothing to reset. It is counted in integers: no error adds up, however long the proxy runs.
 - Endpoints of one weight stand in one queue, in the order of their starts. Two heaps hold the queues, not the
   endpoints: with a few different weights, ten thousand endpoints cost what ten do.
-- One that is not open when its turn comes is set aside until an attempt of it ends, or `changed`. When it is back, its
-  next turn starts at once, and those that it missed are gone.
+- The time of one that is away stands still: when it is back, it has as much of its turn left as when it went, and
+  nothing to catch up with. One that is full when its turn comes is away until an attempt of it ends, or `changed`.
 - One that this exchange has tried keeps its place at the front.
 """
 
@@ -75,7 +75,7 @@ class RoundRobin(Policy):
         while ready or waiting:
             queue = heappop(ready or waiting)[2]
             looked_at.append(queue)
-            place = self._first(queue, tried)
+            place = self._first(queue, tried, now)
             if place is None:
                 continue
             chosen = queue, place
@@ -89,17 +89,17 @@ class RoundRobin(Policy):
                 heappush(waiting, (queue.turns[0].start, queue.step, queue))
         return None if chosen is None else self._last
 
-    def _first(self, queue: _Queue, tried: Collection[str]) -> int | None:
-        """The place of the first in a queue who may be chosen. Those before it who are not open are set aside."""
+    def _first(self, queue: _Queue, tried: Collection[str], now: int) -> int | None:
+        """The place of the first in a queue who may be chosen. Those before it who are not open go away."""
         turns = queue.turns
         place = 0
         while place < len(turns):
             turn = turns[place]
             if not turn.endpoint.open:
                 del turns[place]
-                turn.units = 0
                 self._whole -= queue.units
                 self._starts -= queue.units * turn.start
+                turn.leave(now)
             elif turn.endpoint.name in tried:
                 place += 1
             else:
@@ -119,35 +119,34 @@ class RoundRobin(Policy):
     def ended(self, endpoint: Endpoint) -> None:
         """One that was full is back."""
         turn = self._turns.get(endpoint)
-        if turn is not None and not turn.units and endpoint.open:
+        if turn is not None and turn.away and endpoint.open:
             queue = self._queue_for(endpoint)
-            turn.start_again(self._virtual_time(), queue.step)
+            turn.come(self._virtual_time(), queue.units, self._whole)
             if queue.turns:
-                turn.start = max(turn.start, queue.turns[0].start)
+                turn.start = max(turn.start, queue.turns[0].start)  # whose queue has its place in a heap
             self._add(queue, turn)
             if len(queue.turns) == 1:
                 heappush(self._waiting, (turn.start, queue.step, queue))
 
     def changed(self) -> None:
-        """Who stands in a queue keeps the part of its turn that is left; who comes begins one."""
+        """All leave, and those that are usable come again: first those that were here, in the order that they had."""
         now = self._virtual_time()
-        members, usable = self.view.members, dict.fromkeys(self.view.usable)
         standing = [turn for queue in self._queues.values() for turn in queue.turns]
-        self._turns = {endpoint: self._turns.get(endpoint) or _Turn(endpoint, now) for endpoint in members}
+        for turn in standing:
+            turn.leave(now)
+        self._turns = {endpoint: self._turns.get(endpoint) or _Turn(endpoint) for endpoint in self.view.members}
         self._queues = {}
         self._whole = self._starts = 0
+        coming = dict.fromkeys(self.view.usable)
         for turn in standing:
-            units, turn.units = turn.units, 0
-            if turn.endpoint in usable:
-                del usable[turn.endpoint]
+            if turn.endpoint in coming:
+                del coming[turn.endpoint]
                 queue = self._queue_for(turn.endpoint)
-                if queue.units != units:
-                    turn.start = now + (turn.start - now) * units // queue.units
+                turn.come(now, queue.units)
                 self._add(queue, turn)
-        for endpoint in usable:
-            queue = self._queue_for(endpoint)
-            turn = self._turns[endpoint]
-            turn.start_again(now, queue.step)
+        for endpoint in coming:
+            queue, turn = self._queue_for(endpoint), self._turns[endpoint]
+            turn.come(self._virtual_time(), queue.units, self._whole)
             self._add(queue, turn)
         self._ready = []
         self._waiting = [(queue.turns[0].start, queue.step, queue) for queue in self._queues.values()]
@@ -162,7 +161,6 @@ class RoundRobin(Policy):
 
     def _add(self, queue: _Queue, turn: _Turn) -> None:
         queue.add(turn)
-        turn.units = queue.units
         self._whole += queue.units
         self._starts += queue.units * turn.start
 
@@ -170,17 +168,28 @@ class RoundRobin(Policy):
 class _Turn:
     """The present turn of an endpoint."""
 
-    __slots__ = ("endpoint", "start", "units")
+    __slots__ = ("away", "endpoint", "start", "units")
 
-    def __init__(self, endpoint: Endpoint, start: int) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.start = start
+        self.away = True
+        """Whether it stands in no queue."""
+        self.start = 0
+        """In virtual time; while it is away, how far that was from the time when it went."""
         self.units = 0
-        """Those of the queue that it stands in; 0 where it stands in none."""
+        """What it weighed when it last came."""
 
-    def start_again(self, now: int, step: int) -> None:
-        """It was away: nothing to catch up with, and at most one turn to wait."""
-        self.start = min(max(self.start, now), now + step)
+    def leave(self, now: int) -> None:
+        self.away = True
+        self.start -= now
+
+    def come(self, now: int, units: int, others: int = 0) -> None:
+        """With another weight, the same part of its turn is left. What the others weigh counts, since it moves their
+        mean: without it, whoever came and went all the time would have more turns (Linux, `place_entity`)."""
+        left = self.start if units == self.units else self.start * self.units // units
+        self.start = now + (left * (others + units) // others if others else left)
+        self.units = units
+        self.away = False
 
 
 class _Queue:
