@@ -119,6 +119,35 @@ def test_who_comes_back_has_nothing_to_catch_up_with() -> None:
     assert 0 in order[:3]
 
 
+def test_who_joins_has_nothing_to_catch_up_with() -> None:
+    view = least(1, 1)
+    picks(view, 50)
+    view.place([*view.members, endpoints(3)[2]])
+    assert abs(picks(view, 30).count(2) - 10) <= 1
+
+
+def test_short_absences_give_no_more_turns() -> None:
+    view = least(1, 1, 1, 1)
+    counts: Counter[int] = Counter()
+    for _ in range(100):
+        counts.update(picks(view, 1))
+        view.close(view.members[0])
+        view.reopen(view.members[0])
+    assert abs(counts[0] - 25) <= 1
+
+
+def test_what_ends_at_one_that_is_closed_does_not_bring_it_back() -> None:
+    view = least(1, 1, 1)
+    busy(view, 2, 1, 1)
+    view.close(view.members[0])
+    view.end(view.members[0])
+    view.end(view.members[1])
+    assert letters(view, 4) == "bbbb"
+    policy = view.policy
+    assert isinstance(policy, LeastRequests)
+    assert len(policy._rows) == 2
+
+
 def test_who_was_away_among_those_that_stay_has_nothing_to_catch_up_with() -> None:
     view = least(1, 1, 1)
     view.begin(view.members[0])
@@ -197,6 +226,23 @@ def test_the_heap_has_a_bound(each: tuple[int, ...]) -> None:
         else:
             view.end(going_on.pop(step % len(going_on)))
         assert len(policy._heap) <= (STALE_MAX + 1) * len(each)
+
+
+def test_stale_entries_go_when_they_come_up() -> None:
+    view = least(1, 1)
+    policy = view.policy
+    assert isinstance(policy, LeastRequests)
+    for _ in range(6):
+        chosen = view.choose()
+        assert chosen is not None
+        view.begin(chosen)
+    assert view.choose() is not None
+    view.end(view.members[0])
+    view.end(view.members[1])
+    assert len(policy._heap) == 4
+    busy(view, 3, 3)
+    assert view.choose() is not None
+    assert len(policy._heap) == 2
 
 
 # -- two choices

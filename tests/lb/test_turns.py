@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coulee.core.peer import PeerLimits
-from coulee.lb.turns import DRAWS_MAX, UNITS, Lots, RandomChoice, RoundRobin
+from coulee.lb.turns import CYCLE, DRAWS_MAX, UNITS, Lots, RandomChoice, RoundRobin
 from tests.lb.laws import Story, cluster, letters, picks, play, stories, weights
 from tests.lb.stub import Asks, FakeView, endpoints
 
@@ -313,6 +313,8 @@ def check(policy: RoundRobin) -> None:
     assert policy._whole == sum(turn.units for turn in standing)
     assert policy._starts == sum(turn.units * turn.start for turn in standing)
     assert all(turn.units == queue.units for queue in queues for turn in queue.turns)
+    for turn in policy._turns.values():
+        assert not turn.away or abs(turn.start) * turn.units <= CYCLE
     here = [turn.endpoint.index for turn in policy._turns.values() if not turn.away]
     assert here == sorted(turn.endpoint.index for turn in standing)
 
@@ -325,6 +327,19 @@ def test_the_books_are_right_whatever_happens(each: list[int], story: Story) -> 
         check(view.policy)
     check(view.policy)
     assert list(view.policy._turns) == view.members
+
+
+def test_the_books_are_right_also_where_light_and_heavy_ones_come_and_go_all_the_time() -> None:
+    rng = Random(64)
+    for count in range(2, 12):
+        view = robin(*rng.choices([1, 5, 100, 1000], k=count))
+        assert isinstance(view.policy, RoundRobin)
+        for _ in range(150):
+            view.choose()
+            some = view.policy._last if rng.random() < 0.5 else None
+            some = some or rng.choice(view.members)
+            rng.choice([view.close, view.reopen])(some)
+            check(view.policy)
 
 
 # -- at random
@@ -341,8 +356,12 @@ def alike(counts: Counter[str], shares: dict[str, float]) -> bool:
 
 def drawn(view: FakeView, count: int, *tried: str) -> Counter[str]:
     """How often each is chosen."""
-    chosen = [view.choose(Asks(tried=tried)) for _ in range(count)]
-    return Counter(endpoint.name for endpoint in chosen if endpoint)
+    counts: Counter[str] = Counter()
+    for _ in range(count):
+        chosen = view.choose(Asks(tried=tried))
+        assert chosen is not None
+        counts[chosen.name] += 1
+    return counts
 
 
 def test_random_choices_are_by_weight() -> None:
@@ -395,20 +414,39 @@ def test_a_second_draw_is_by_weight_too(but: int) -> None:
     assert alike(counts, {f"a{i}": weight for i, weight in enumerate([1, 2, 3, 10]) if i != but})
 
 
-class Highest(Random):
-    """The highest number that `random` gives, always."""
+class Fixed(Random):
+    """The same number always, and how often."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.number = number
+        self.drawn = 0
 
     def random(self) -> float:
-        return 1 - 2**-53
+        self.drawn += 1
+        return self.number
 
 
-@pytest.mark.parametrize("but", [-1, 0, 1, 2])
-def test_the_highest_number_draws_the_last(but: int) -> None:
+def test_the_highest_number_draws_the_last_also_where_sums_are_rounded() -> None:
     members = endpoints(3)
     for endpoint in members:
         endpoint.effective_weight = 0.1
-    place = Lots(members).draw_place(Highest(), (), but)
-    assert place in ({2} if but != 2 else {1, -1})
+    lots = Lots(members)
+    assert [lots.draw_place(Fixed(1 - 2**-53), (), but) for but in (-1, 0, 1, 2)] == [2, 2, 2, 1]
+
+
+def test_where_sums_are_rounded_a_second_draw_is_another_all_the_same() -> None:
+    members = endpoints(2)
+    members[0].effective_weight, members[1].effective_weight = 0.7, 3.0
+    rng = Fixed(1 - 3 * 2**-53)  # 0.7, rounded, and so the second again
+    assert Lots(members).draw_place(rng, (), 1) == -1
+    assert rng.drawn == DRAWS_MAX
+
+
+def test_where_there_is_one_nothing_is_drawn_for_a_second() -> None:
+    rng = Fixed(0.5)
+    assert Lots(endpoints(1)).draw_place(rng, (), 0) == -1
+    assert rng.drawn == 0
 
 
 # -- both

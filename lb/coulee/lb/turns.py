@@ -180,8 +180,10 @@ class _Turn:
         """What it weighed when it last came."""
 
     def leave(self, now: int) -> None:
+        """Never more than one turn is owed, by it or to it, whatever the others did."""
+        step = CYCLE // self.units
+        self.start = min(max(self.start - now, -step), step)
         self.away = True
-        self.start -= now
 
     def come(self, now: int, units: int, others: int = 0) -> None:
         """With another weight, the same part of its turn is left. What the others weigh counts, since it moves their
