@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from coulee.core.peer import PeerLimits
 from coulee.lb.endpoint import Endpoint
 from coulee.lb.groups import ENOUGH, Levels, Priority, shares_of
+from coulee.lb.sections import SLICE
 from coulee.lb.turns import RoundRobin
 from tests.lb.stub import Asks, FakeView, endpoints
 
@@ -176,6 +177,13 @@ def test_levels_are_what_endpoints_say_in_any_order_and_with_gaps() -> None:
     view.close(members[0])
     view.close(members[2])
     assert view.choose() is members[3]
+
+
+def test_few_endpoints_are_divided_at_once_and_many_in_slices() -> None:
+    members = levels(SLICE, SLICE)
+    view = FakeView(members[:100], Priority())
+    assert sum(1 for _ in view.policy.arrange(members[:100])) == 0
+    assert sum(1 for _ in view.policy.arrange(members)) == 2 + 1
 
 
 def test_a_level_that_was_tried_out_hands_over_to_the_next() -> None:

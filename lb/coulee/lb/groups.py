@@ -24,7 +24,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from coulee.lb.policy import Policy
-from coulee.lb.sections import Section, Sectioned
+from coulee.lb.sections import SLICE, Section, Sectioned
 
 if TYPE_CHECKING:
     from coulee.core.peer import Routed
@@ -38,7 +38,7 @@ _NOTHING: Final = 1e-9
 """A share below it is a rounding error."""
 
 
-class Levels(Sectioned[int]):
+class Levels(Sectioned):
     """Sections in an order of preference, 0 first: subclass it, and override `level_of` or `divide`."""
 
     def __init__(self, inner: Policy | None = None, *, enough: float = ENOUGH) -> None:
@@ -56,9 +56,10 @@ class Levels(Sectioned[int]):
 
     def divide(self, members: Sequence[Endpoint]) -> Generator[None, None, dict[int, list[Endpoint]]]:
         """One section for each level that occurs."""
-        yield
         divided: dict[int, list[Endpoint]] = {}
-        for endpoint in members:
+        for at, endpoint in enumerate(members, 1):
+            if at % SLICE == 0:
+                yield
             divided.setdefault(self.level_of(endpoint), []).append(endpoint)
         return divided
 

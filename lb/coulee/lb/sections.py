@@ -5,17 +5,17 @@ Rules:
 - What users give as `inner` is a definition. Each section has a policy made from it, to which the section is the whole
   cluster; so such policies nest.
 - An endpoint may be in several sections. What becomes of an attempt is told to all of them.
-- Sections are divided in `arrange` and nowhere else: a section that is still there afterwards keeps its policy, and
-  with it all that was learnt. One by one they are built and put in place; given up half-way, they are put back.
-- Nobody is chosen who is not open, so an endpoint that is not a member yet must not be.
+- Sections are divided in `arrange` and nowhere else, beside those in use, and put in their place all at once.
+- A section that is still there afterwards keeps its policy, and with it all that was learnt. Only a policy that has
+  tables to arrange is made anew, since it would put them to use before the other sections have theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import copy
 from random import Random
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from coulee.lb.policy import Policy, View, overrides
 from coulee.lb.turns import RoundRobin
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from coulee.core.peer import Routed
     from coulee.lb.endpoint import Endpoint
 
-K = TypeVar("K", bound=Hashable)
+Key: TypeAlias = Any
+"""What tells the sections of a policy apart: a level, say."""
+
+SLICE: Final = 2000
+"""Endpoints that are looked at in one slice, of about a millisecond. What takes less than one takes effect at once."""
 
 
 class Section:
@@ -52,13 +56,14 @@ class Section:
         return self.whole.rng
 
 
-class Sectioned(Policy, Generic[K]):
+class Sectioned(Policy):
     """Subclass it, and override `divide` and `choose`. `sections` holds them by their keys."""
 
-    sections: dict[K, Section]
+    sections: dict[Key, Section]
 
     def __init__(self, inner: Policy | None = None) -> None:
         self.inner = inner if inner is not None else RoundRobin()
+        self._inner_arranges = overrides(self.inner, "arrange")
         self._inner_began = overrides(self.inner, "began")
         self._inner_ended = overrides(self.inner, "ended")
         self._inner_answered = overrides(self.inner, "answered")
@@ -74,38 +79,47 @@ class Sectioned(Policy, Generic[K]):
         self.sections = {}
         self._sections_of: dict[Endpoint, list[Section]] = {}
 
-    def divide(self, members: Sequence[Endpoint]) -> Generator[None, None, dict[K, list[Endpoint]]]:
+    def divide(self, members: Sequence[Endpoint]) -> Generator[None, None, dict[Key, list[Endpoint]]]:
         """The members of each section, in their order; none is empty. Each `yield` ends a slice, as in `arrange`."""
         raise NotImplementedError
 
     def arrange(self, members: Sequence[Endpoint]) -> Iterator[None]:
         """See `Policy.arrange`."""
+        put_in_place = yield from self.prepare(members)
+        put_in_place()
+
+    def prepare(self, members: Sequence[Endpoint]) -> Generator[None, None, Callable[[], None]]:
+        """Builds the sections, and returns what puts them in their place: so that nested ones change together."""
         divided = yield from self.divide(members)
-        present = self.sections
-        self.sections = dict(present)
-        replaced: list[tuple[Section, list[Endpoint]]] = []
-        try:
-            for key, its_members in divided.items():
+        sections: dict[Key, Section] = {}
+        sections_of: dict[Endpoint, list[Section]] = {}
+        inner_ones: list[Callable[[], None]] = []
+        looked_at = 0
+        for key, its_members in divided.items():
+            looked_at += len(its_members)
+            if looked_at > SLICE:
+                looked_at = 0
                 yield
-                section = present.get(key) or Section(self.view, self.inner)
+            section = self.sections.get(key)
+            if section is not None and isinstance(section.policy, Sectioned):
+                inner_ones.append((yield from section.policy.prepare(its_members)))
+            elif section is None or self._inner_arranges:
+                section = Section(self.view, self.inner)
                 yield from section.policy.arrange(its_members)
-                replaced.append((section, section.members))
-                self.sections[key] = section
-                self._place(section, its_members)
-                section.policy.changed()
-        except BaseException:
-            self.sections = present
-            for section, its_members in replaced:
-                if its_members:
-                    for _ in section.policy.arrange(its_members):
-                        pass
-                self._place(section, its_members)
-            self.changed()
-            raise
-        for key, section in present.items():
-            if key not in divided:
-                self._place(section, [])
-        self.sections = {key: self.sections[key] for key in divided}
+            sections[key] = section
+            for endpoint in its_members:
+                sections_of.setdefault(endpoint, []).append(section)
+
+        def put_in_place() -> None:
+            for inner_one in inner_ones:
+                inner_one()
+            for key, section in sections.items():
+                section.members = divided[key]
+                section.in_flight = sum(endpoint.in_flight for endpoint in section.members)
+            self.sections = sections
+            self._sections_of = sections_of
+
+        return put_in_place
 
     def changed(self) -> None:
         """See `Policy.changed`."""
@@ -147,17 +161,3 @@ class Sectioned(Policy, Generic[K]):
     def section_for(self, exchange: Routed, endpoint: Endpoint) -> Section | None:
         """The section in which an exchange is served by an endpoint; None where that is not a member any more."""
         return next(iter(self._sections_of.get(endpoint, ())), None)
-
-    def _place(self, section: Section, members: list[Endpoint]) -> None:
-        """These are the section's members from now on."""
-        sections_of = self._sections_of
-        for endpoint in section.members:
-            sections_of[endpoint].remove(section)
-            if not sections_of[endpoint]:
-                del sections_of[endpoint]
-        for endpoint in members:
-            sections_of.setdefault(endpoint, []).append(section)
-        usable = dict.fromkeys(self.view.usable)
-        section.members = members
-        section.usable = [endpoint for endpoint in members if endpoint in usable]
-        section.in_flight = sum(endpoint.in_flight for endpoint in members)
