@@ -341,6 +341,9 @@ def test_a_proxy_works_out_the_subsets_before_its_own_in_slices() -> None:
     members = endpoints(SLICE // 4)
     assert sum(1 for _ in FakeView(members, DeterministicSubset(0, 5)).policy.arrange(members)) == 0
     assert sum(1 for _ in FakeView(members, DeterministicSubset(13, 5)).policy.arrange(members)) == 2
+    many = endpoints(SLICE + 1)
+    # one for the second half of the hashes, one for the proxy, and one for the sections
+    assert sum(1 for _ in FakeView(many, DeterministicSubset(0, 5)).policy.arrange(many)) == 3
 
 
 def test_an_address_that_is_no_text_is_an_address() -> None:
