@@ -105,3 +105,8 @@ class FakeView:
     def _changed(self) -> None:
         self.usable = [endpoint for endpoint in self.members if endpoint.usable]
         self.policy.changed()
+
+    @property
+    def wall_clock(self) -> float:
+        """A day of 2023, and what has passed since."""
+        return 1.7e9 + self.now

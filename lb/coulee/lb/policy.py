@@ -48,6 +48,11 @@ class View(Protocol):
         ...
 
     @property
+    def wall_clock(self) -> float:
+        """Seconds since 1970, for what outlives this process."""
+        ...
+
+    @property
     def rng(self) -> Random:
         """The machine's random source."""
         ...
