@@ -119,12 +119,12 @@ def test_what_is_not_run_to_its_end_has_changed_nothing() -> None:
 def test_a_slice_is_not_more_than_a_few_thousand_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ketama, "SLICE_POINTS", 1000)
     view = FakeView(endpoints(1), Ketama(target))
-    # 160 points each are made, and then put in order
-    assert 40 <= sum(1 for _ in view.policy.arrange(endpoints(200))) <= 80
+    # 160 points each are made, sorted, and put into buckets
+    assert 80 <= sum(1 for _ in view.policy.arrange(endpoints(200))) <= 100
     # ten that stay, and one with 16,000 points
     members = endpoints(11, [1] * 10 + [100])
     view.place(members[:10])
-    assert 20 <= sum(1 for _ in view.policy.arrange(members)) <= 60
+    assert 40 <= sum(1 for _ in view.policy.arrange(members)) <= 60
     # nobody comes or goes: they are looked through three times
     many = endpoints(2000)
     view.place(many)

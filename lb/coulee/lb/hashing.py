@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from hashlib import blake2b
 from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -129,3 +130,8 @@ class Walking(Deferring):
         if weight <= 0:
             return False
         return endpoint.in_flight >= self.bound * (self.view.in_flight + 1) * endpoint.effective_weight / weight
+
+
+def number_of(data: bytes, purpose: bytes) -> int:
+    """64 bits that depend on all of the data and on what they are for: the same on every machine."""
+    return int.from_bytes(blake2b(data, digest_size=8, person=purpose).digest(), "big")

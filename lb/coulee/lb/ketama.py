@@ -48,6 +48,9 @@ BUCKET_POINTS: Final = 256
 SLICE_POINTS: Final = 5_000
 """Points that are worked on in one slice of `arrange`: a few milliseconds."""
 
+GROUPS: Final = 256
+"""Into so many groups changes are sorted first."""
+
 _POINT_BITS: Final = 32
 _SLOT_MASK: Final = (1 << _POINT_BITS) - 1
 
@@ -138,14 +141,16 @@ def place(ring: Ring, members: Sequence[Endpoint]) -> Iterator[int]:
     """Make these the endpoints on the ring; gives how much it has done since it was last asked, in points."""
     wanted = {endpoint.key: points_wanted(endpoint.weight, ring.halvings) for endpoint in members}
     yield len(members)
-    touched: dict[int, array[int]] = {}
-    stale = [slot for key, slot in ring.slots.items() if wanted.get(key) != ring.points[slot]]
+    removed = [slot for key, slot in ring.slots.items() if wanted.get(key) != ring.points[slot]]
+    stale = frozenset(removed)
     yield len(members)
-    for slot in stale:
+    changes = [array("Q") for _ in range(min(GROUPS, len(ring.buckets)))]
+    """The entries that come and those that go, grouped by their top bits: so many ends to write at stay in a cache."""
+    for slot in removed:
         gone = ring.endpoints.pop(slot)
         del ring.slots[gone.key]
-        yield from _touch(touched, ring.shift, None, gone, ring.points.pop(slot))
-    unused = (slot for slot in count() if slot not in ring.endpoints)
+        yield from _gather(changes, slot, points_of(gone.address, ring.points.pop(slot)))
+    unused = (slot for slot in count() if slot not in ring.endpoints and slot not in stale)
     for endpoint in members:
         if endpoint.key in ring.slots:
             ring.endpoints[ring.slots[endpoint.key]] = endpoint
@@ -155,8 +160,10 @@ def place(ring: Ring, members: Sequence[Endpoint]) -> Iterator[int]:
             ring.endpoints[slot] = endpoint
             ring.slots[endpoint.key] = slot
             ring.points[slot] = points
-            yield from _touch(touched, ring.shift, slot, endpoint, points)
-    yield from _merge(ring, touched, frozenset(stale))
+            yield from _gather(changes, slot, points_of(endpoint.address, points))
+    for group in changes:
+        yield len(group)
+        yield from _merge(ring, sorted(group), stale)
 
 
 def points_wanted(weight: int, halvings: int) -> int:
@@ -178,31 +185,33 @@ def points_of(address: Address, points: int) -> Iterator[list[int]]:
         points -= SLICE_POINTS
 
 
-def _touch(
-    touched: dict[int, array[int]], shift: int, slot: int | None, endpoint: Endpoint, points: int
-) -> Iterator[int]:
-    """Note the buckets in which an endpoint has points, and, where it comes and does not go, its entries in them."""
-    for piece in points_of(endpoint.address, points):
+def _gather(changes: list[array[int]], slot: int, points: Iterator[list[int]]) -> Iterator[int]:
+    """Put the entries of one endpoint into their groups."""
+    shift = _POINT_BITS + 1 - len(changes).bit_length()
+    for piece in points:
         for point in piece:
-            bucket = touched.get(point >> shift)
-            if bucket is None:
-                bucket = touched[point >> shift] = array("Q")
-            if slot is not None:
-                bucket.append(point << _POINT_BITS | slot)
+            changes[point >> shift].append(point << _POINT_BITS | slot)
         yield len(piece)
 
 
-def _merge(ring: Ring, touched: dict[int, array[int]], stale: frozenset[int]) -> Iterator[int]:
-    """Put new buckets in the place of those that something comes to, or goes from."""
+def _merge(ring: Ring, changes: list[int], stale: frozenset[int]) -> Iterator[int]:
+    """Make new buckets of those in which there are changes. What goes stands in the old one and in the changes too."""
 
     def order(entry: int) -> tuple[int, bytes]:
         return entry >> _POINT_BITS, identity(ring.endpoints[entry & _SLOT_MASK])
 
-    for at, coming in touched.items():
-        entries = coming.tolist()
-        entries += [entry for entry in ring.buckets[at] if entry & _SLOT_MASK not in stale]
+    bits = _POINT_BITS + ring.shift
+    start = 0
+    while start < len(changes):
+        at = changes[start] >> bits
+        end = bisect_left(changes, at + 1 << bits, start)
+        entries = changes[start:end]
+        entries.extend(ring.buckets[at])
+        if stale:
+            entries = [entry for entry in entries if entry & _SLOT_MASK not in stale]
         entries.sort()
         if len({entry >> _POINT_BITS for entry in entries}) < len(entries):
             entries.sort(key=order)
         ring.buckets[at] = array("Q", entries)
+        start = end
         yield len(entries)
