@@ -114,8 +114,7 @@ def _look(
     try:
         if known is not None and _stamp_of(os.stat(path)) == known:
             return None
-        # a pipe would otherwise keep us waiting for whoever writes to it
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise DiscoveryError(f"{path}: this is no file")
@@ -132,6 +131,11 @@ def _look(
     if path.endswith(".toml"):
         return stamp, digest, (parse_toml(data, path), toml_lines(data))
     return stamp, digest, (parse_json(data, path), [])
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """A pipe would otherwise keep us until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _stamp_of(status: os.stat_result) -> Stamp:
