@@ -536,3 +536,20 @@ def test_without_dnspython_there_is_one_clear_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(sys.modules, "coulee.lb.dns")
     with pytest.raises(ImportError, match=r'^Dns needs: pip install "coulee\[dns\]"$'):
         importlib.import_module("coulee.lb.dns")
+
+
+def test_a_server_that_takes_no_connection_is_one_that_does_not_answer() -> None:
+    world, seeker = seeking(dns_of(server_timeout_s=2))
+    world.wait(2)
+    (said,) = seeker.said
+    assert said.startswith("a.internal (A): 10.0.0.53:53: ")
+
+
+def test_whoever_cancels_it_finds_nothing_left() -> None:
+    for connected in (False, True):
+        world, seeker = seeking(dns_of())
+        if connected:
+            world.connects()
+        seeker.stops()
+        world.gives(None)
+        assert not any(world.machine.leftovers.values()), world.machine.leftovers
