@@ -3,7 +3,7 @@
     python docs/generate.py             rewrites both
     python docs/generate.py --check     says whether they are what it would write
 
-The tables themselves are in `coulee.core.errors` and `coulee.core.config`.
+The tables themselves are in `coulee.core.errors`, `coulee.core.config` and the settings of `coulee.lb`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Final
 
-import coulee.core.config
 from coulee.core import REASONS, Config, ExchangeError, Forwarding, Limits, Reason, Request, Retry, Timeouts
 from coulee.core.answers import error_answer
+from coulee.core.peer import PeerLimits
+from coulee.lb import Breaker, HealthCheck, Outliers, RetryBudget, SlowStart, Tcp
 
 HERE: Final = Path(__file__).parent
 NOTE: Final = "<!-- Written by docs/generate.py. Do not edit: change the code, and run it again. -->\n"
@@ -112,32 +113,57 @@ A proxy that is started as `coulee LISTEN --to URL` has the defaults; one that i
 `config` that `app.py` gave it. What answers when a limit is passed is on the page of [reasons](errors.md).
 """
 
+CLUSTER_INTRO: Final = """
+# Of a cluster
+
+What a `Cluster`, and each of its endpoints, can be given; what they are for is on the page about
+[load balancing](load-balancing.md).
+"""
+
+CLUSTER_SECTIONS: Final[dict[type, object]] = {
+    HealthCheck: HealthCheck(Tcp()),
+    Outliers: Outliers(),
+    Breaker: Breaker(),
+    RetryBudget: RetryBudget(),
+    SlowStart: SlowStart(),
+    PeerLimits: PeerLimits(),
+}
+REQUIRED: Final = {(HealthCheck, "probe")}
+
 SECTIONS: Final = {Config: "", Limits: "limits", Timeouts: "timeouts", Retry: "retry", Forwarding: "forwarding"}
 
 
 def configuration_page() -> str:
     """configuration.md: one table a class."""
-    return NOTE + CONFIGURATION_INTRO + "".join(config_table(kind, field) for kind, field in SECTIONS.items())
+    return (
+        NOTE
+        + CONFIGURATION_INTRO
+        + "".join(
+            config_table(kind, kind(), f"The field `{field}` of `Config`. " if field else "")
+            for kind, field in SECTIONS.items()
+        )
+        + CLUSTER_INTRO
+        + "".join(config_table(kind, instance, "") for kind, instance in CLUSTER_SECTIONS.items())
+    )
 
 
-def config_table(kind: type, field: str) -> str:
+def config_table(kind: type, instance: object, place: str) -> str:
     """The fields of one dataclass."""
-    instance = kind()
-    place = f"The field `{field}` of `Config`. " if field else ""
     lines = [
         f"\n## {kind.__name__}\n\n{place}{kind.__doc__}\n\n",
         "| field | type | default | meaning |\n|---|---|---|---|\n",
     ]
-    for name, annotation, text in documented_fields(kind.__name__):
+    for name, annotation, text in documented_fields(kind):
         value = getattr(instance, name)
-        lines.append(f"| `{name}` | `{annotation}` | {shown(name, value)} | {cell(text or section_link(value))} |\n")
+        default = "" if (kind, name) in REQUIRED else shown(name, value)
+        lines.append(f"| `{name}` | `{cell(annotation)}` | {default} | {cell(text or section_link(value))} |\n")
     return "".join(lines)
 
 
-def documented_fields(kind: str) -> list[tuple[str, str, str]]:
+def documented_fields(kind: type) -> list[tuple[str, str, str]]:
     """Name, type and docstring of each field: the string literal under it."""
-    tree = ast.parse(Path(str(coulee.core.config.__file__)).read_text(encoding="utf-8"))
-    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind)
+    tree = ast.parse(Path(str(sys.modules[kind.__module__].__file__)).read_text(encoding="utf-8"))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     fields: list[tuple[str, str, str]] = []
     for node, below in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):

@@ -137,7 +137,7 @@ def test_advice_names_settings_that_exist() -> None:
 def test_every_setting_has_its_docstring() -> None:
     module = generator()
     for kind, field in module.SECTIONS.items():
-        for name, _, text in module.documented_fields(kind.__name__):
+        for name, _, text in module.documented_fields(kind):
             assert text or (kind is Config and hasattr(Config(), name)), f"{field or 'config'}.{name}"
 
 

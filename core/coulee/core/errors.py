@@ -81,7 +81,7 @@ _LIST: Final = [
            "the endpoint's answer breaks HTTP", "The detail names the rule; mend the origin."),
     Reason("upstream_status", 502, "upstream", "http_response_incomplete",
            "the endpoint answered with a status that is tried again elsewhere",
-           "Seen in attempts only: see `statuses` of `Retry`."),
+           "Seen in attempts only: see `statuses`, of what is retried."),
     # ours
     Reason("no_healthy_endpoint", 503, "coulee", "destination_unavailable",
            "the cluster has no endpoint to offer", "Look at the health of the cluster's endpoints."),
@@ -90,7 +90,7 @@ _LIST: Final = [
            "Raise `connections_per_peer_max`, or add endpoints."),
     Reason("circuit_open", 503, "coulee", "destination_unavailable",
            "every endpoint has failed too often and is left alone for a while",
-           "Look at the origins' errors; see `Breaker`."),
+           "Look at the origins' errors; the cluster's Breaker says when circuits open."),
     Reason("superseded", 0, "coulee", "connection_terminated",
            "another attempt at the same request answered first", "Seen in attempts only: see `hedge_after_s`."),
     Reason("too_many_connections", 503, "coulee", "connection_limit_reached",

@@ -11,8 +11,8 @@ from coulee.lb.budget import RetryBudget
 from coulee.lb.cluster import Cluster
 from coulee.lb.condition import Status
 from coulee.lb.endpoint import Endpoint, peer_from_url
-from coulee.lb.health import CheckFailed, HealthCheck, Probe
 from coulee.lb.groups import Priority
+from coulee.lb.health import CheckFailed, HealthCheck, Probe
 from coulee.lb.ketama import Ketama
 from coulee.lb.keys import Key, by_address, by_cookie, by_header, by_path, by_target
 from coulee.lb.loads import LeastRequests, PeakEwma, TwoChoices
