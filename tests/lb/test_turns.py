@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coulee.core.peer import PeerLimits
+from coulee.lb.endpoint import Endpoint
 from coulee.lb.turns import CYCLE, DRAWS_MAX, UNITS, Lots, RandomChoice, RoundRobin
 from tests.lb.laws import Story, cluster, letters, picks, play, stories, weights
 from tests.lb.stub import Asks, FakeView, endpoints
@@ -299,6 +300,8 @@ def test_what_ends_elsewhere_is_nobodys_turn() -> None:
 
 def check(policy: RoundRobin) -> None:
     """Its books are right."""
+    if policy._stale:
+        policy._place_queues()
     queues = [queue for queue in policy._queues.values() if queue.turns]
     heaps = [*((False, *entry) for entry in policy._waiting), *((True, *entry) for entry in policy._ready)]
     assert sorted(queue.units for *_, queue in heaps) == sorted(queue.units for queue in queues)
@@ -459,3 +462,29 @@ def test_there_is_a_choice_where_there_can_be_and_equal_seeds_choose_alike(
 ) -> None:
     chosen = [[each and each.name for _, each in play(cluster(policy, each, seed=4), story)] for _ in range(2)]
     assert chosen[0] == chosen[1]
+
+
+@given(st.data())
+def test_one_queue_is_served_as_by_the_heaps(data: st.DataObject) -> None:
+    """All weigh the same: the short way, and the long one that many weights need, choose alike."""
+    count = data.draw(st.integers(1, 5))
+    short, long = (FakeView(endpoints(count), RoundRobin()) for _ in range(2))
+    for _ in range(data.draw(st.integers(1, 30))):
+        at = data.draw(st.integers(0, count - 1))
+        what = data.draw(st.sampled_from(["choose", "choose", "choose", "tried", "close", "reopen", "weigh"]))
+        chosen: list[Endpoint | None] = []
+        for view in (short, long):
+            endpoint = view.members[at]
+            if what == "close":
+                view.close(endpoint)
+            elif what == "reopen":
+                view.reopen(endpoint)
+            elif what == "weigh":
+                endpoint.effective_weight = 1 + data.draw(st.just(0.5)) * (endpoint.effective_weight == 1)
+                view.policy.changed()
+            else:
+                policy = view.policy
+                assert isinstance(policy, RoundRobin)
+                policy._only = None if view is long else policy._only
+                chosen.append(view.choose(Asks(tried=[endpoint.name] if what == "tried" else [])))
+        assert len({each and each.name for each in chosen}) <= 1

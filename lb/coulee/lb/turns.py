@@ -59,12 +59,28 @@ class RoundRobin(Policy):
         self._starts = 0
         """The sum of their starts, each times its weight."""
         self._last: Endpoint | None = None
+        self._only: _Queue | None = None
+        """The queue, where there is but one: who is first in it is next, and no heap needs to be asked."""
+        self._stale = False
+        """Whether that was done, so that the heaps do not know where it stands."""
 
     def choose(self, exchange: Routed, tried: Collection[str]) -> Endpoint | None:
         """The one whose turn it is."""
+        only = self._only
+        if only is not None and not tried and only.turns:  # all weigh the same: so it nearly always is
+            turn = only.turns[0]
+            if turn.endpoint.open:
+                only.turns.rotate(-1)
+                turn.start += only.step
+                self._starts += only.units * only.step
+                self._last = turn.endpoint
+                self._stale = True
+                return turn.endpoint
         return self._next(tried) or (self._next(tried) if self._fetch() else None)
 
     def _next(self, tried: Collection[str]) -> Endpoint | None:
+        if self._stale:
+            self._place_queues()
         ready, waiting = self._ready, self._waiting
         now = self._virtual_time()
         while waiting and waiting[0][0] <= now:
@@ -120,6 +136,8 @@ class RoundRobin(Policy):
         """One that was full is back."""
         turn = self._turns.get(endpoint)
         if turn is not None and turn.away and endpoint.open:
+            if self._stale:
+                self._place_queues()
             queue = self._queue_for(endpoint)
             turn.come(self._virtual_time(), queue.units, self._whole)
             if queue.turns:
@@ -148,15 +166,22 @@ class RoundRobin(Policy):
             queue, turn = self._queue_for(endpoint), self._turns[endpoint]
             turn.come(self._virtual_time(), queue.units, self._whole)
             self._add(queue, turn)
+        self._place_queues()
+
+    def _place_queues(self) -> None:
+        """Put all queues into the heap of those that wait."""
+        self._stale = False
         self._ready = []
-        self._waiting = [(queue.turns[0].start, queue.step, queue) for queue in self._queues.values()]
+        self._waiting = [(queue.turns[0].start, queue.step, queue) for queue in self._queues.values() if queue.turns]
         heapify(self._waiting)
+        self._only = next(iter(self._queues.values())) if len(self._queues) == 1 else None
 
     def _queue_for(self, endpoint: Endpoint) -> _Queue:
         units = max(1, round(endpoint.effective_weight * UNITS))
         queue = self._queues.get(units)
         if queue is None:
             queue = self._queues[units] = _Queue(units)
+            self._only = queue if len(self._queues) == 1 else None
         return queue
 
     def _add(self, queue: _Queue, turn: _Turn) -> None:
