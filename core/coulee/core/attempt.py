@@ -196,8 +196,8 @@ async def _another_peer(exchange: Exchange, error: ExchangeError) -> Peer | None
         if wait_s:
             await sleep(wait_s)
             peer = await chosen(exchange)
-    if peer is None or not proxy.balancer.may_retry(exchange):
-        return None
+    if peer is None or exchange.spent or not proxy.balancer.may_retry(exchange):
+        return None  # where a status is tried again, the body may have gone on during the wait
     proxy.counters.retries += 1
     proxy.tell_retry(exchange, error)
     return peer
