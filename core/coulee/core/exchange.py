@@ -59,8 +59,7 @@ class _Overtime(Alarm):
         super().__init__()
         self.exchange = exchange
         self.limit_s = limit_s
-        kernel = exchange.proxy.kernel
-        kernel.arm(self, kernel.now + limit_s)
+        exchange.proxy.kernel.arm(self, exchange.started + limit_s)
 
     def ring(self, now: float) -> None:
         late = ExchangeError("upstream_timeout", f"no answer within {self.limit_s:g} s, all attempts together")
@@ -481,6 +480,8 @@ class Exchange:
     async def _fail(self, error: ExchangeError, cause: BaseException | None = None) -> None:
         """The request has failed for good: answer it, if that is still possible."""
         self.error = error
+        if self.limit is not None:
+            self.proxy.kernel.disarm(self.limit)  # no attempt follows, and the answer may take its time
         if error.reason in ("filter_error", "internal_error"):
             self.proxy.tell_failure(self, error, cause or error.__cause__ or error)
         if self.head_sent or error.status == 0:
