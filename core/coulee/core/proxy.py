@@ -187,12 +187,12 @@ class Proxy(KernelMachine):
     # -- ending
 
     def drain(self, grace_s: float) -> None:
+        self.balancer.stop()
         if not self.listeners and not self.connections:
             return
         self.report(Event("draining", f"draining for at most {grace_s:g} s", self.wall_clock, {"grace_s": grace_s}))
         for listener in list(self.listeners):
             self.operations.append(Close(listener))
-        self.balancer.stop()
         self.pool.retire_all()
         for downstream in list(self.downstreams):
             downstream.drain()
