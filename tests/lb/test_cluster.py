@@ -8,6 +8,10 @@ from coulee.core.parts import Request
 from coulee.core.peer import Balancer, Peer, Routed
 from coulee.core.seam import Address
 from coulee.lb import Cluster
+from coulee.lb.discovery import Found
+from coulee.lb.health import HealthCheck
+from tests.lb.play import Checks, Play
+from tests.lb.stub import endpoints
 
 A, B, C = "http://127.0.0.1:9001", "http://127.0.0.1:9002", "http://127.0.0.1:9003"
 
@@ -93,3 +97,31 @@ def test_an_endpoint_given_twice_is_refused(again: str | Peer) -> None:
 def test_a_url_that_names_no_endpoint_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^'127.0.0.1:9000' has no scheme; write http://127.0.0.1:9000$"):
         Cluster(A, "127.0.0.1:9000")
+
+
+# ------------------------------------------------------------------------------------------- its tasks and alarms
+
+
+class Nothing:
+    """A source of endpoints that finds none."""
+
+    name = "nothing"
+    interval_s = 10.0
+    timeout_s = 5.0
+
+    def fresh(self) -> Nothing:
+        """Itself: it has no state."""
+        return self
+
+    async def find(self) -> Found:
+        """Never anything."""
+        return Found([])
+
+
+def test_stopped_it_leaves_neither_a_task_nor_an_alarm() -> None:
+    play = Play(Cluster(*endpoints(2), health=HealthCheck(Checks()), discovery=Nothing()))
+    play.fail("a0", 5)
+    assert play.bench.left["tasks"] == 2
+    assert play.stopped() == {}
+    play.fail("a1", 5)
+    assert play.bench.left == {}

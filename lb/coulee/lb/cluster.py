@@ -157,7 +157,7 @@ class Cluster(Balancer):
             self._run(Finder(self.discovery, self).run())
 
     def stop(self) -> None:
-        for task in self._tasks:
+        for task in list(self._tasks):  # each that ends leaves the list
             task.cancel()
         self._tasks.clear()
         self._checker = None
