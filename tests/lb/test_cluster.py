@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from coulee.core.errors import ExchangeError
 from coulee.core.parts import Request
 from coulee.core.peer import Balancer, Peer, Routed
 from coulee.core.seam import Address
@@ -125,3 +126,29 @@ def test_stopped_it_leaves_neither_a_task_nor_an_alarm() -> None:
     assert play.stopped() == {}
     play.fail("a1", 5)
     assert play.bench.left == {}
+
+
+# ------------------------------------------------------------------------------------------------ failing open
+
+
+def all_down(panic: float = 0.5, count: int = 4) -> tuple[Play, Checks]:
+    """A cluster whose endpoints have all failed a check."""
+    checks = Checks()
+    checks.bad = {f"a{i}": "down" for i in range(count)}
+    health = HealthCheck(checks, fall=1, rise=1, interval_s=5, unhealthy_interval_s=5, jitter=0)
+    return Play(Cluster(*endpoints(count), health=health, panic=panic)), checks
+
+
+def test_where_all_are_down_and_requests_fail_as_they_are_failing_open_it_is_the_cluster_that_fails() -> None:
+    play, checks = all_down()
+    assert play.choose() == "a0"
+    failed = ExchangeError("upstream_refused", "connection refused")
+    verdict = play.turn(lambda: play.cluster.verdict(failed))
+    assert (verdict.reason, verdict.status, verdict.retry_after_s) == ("no_healthy_endpoint", 503, 5)
+    assert verdict.detail == (
+        "upstream_refused: connection refused; failing open: "
+        "a0 is unhealthy (down); a1 is unhealthy (down); a2 is unhealthy (down); and 1 more"
+    )
+    checks.bad = {f"a{i}": "down" for i in range(3)}
+    play.wait(5)
+    assert play.turn(lambda: play.cluster.verdict(failed)) is failed  # one is healthy: it is what it met that fails

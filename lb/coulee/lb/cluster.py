@@ -30,7 +30,7 @@ from coulee.lb.bell import Bell
 from coulee.lb.breaker import Breaker, Circuit
 from coulee.lb.budget import Budget, RetryBudget
 from coulee.lb.checks import Checker
-from coulee.lb.condition import Status, condition, nothing_open, told, words
+from coulee.lb.condition import Status, condition, none_healthy, nothing_open, told, words
 from coulee.lb.discovery import Finder, Source
 from coulee.lb.endpoint import Endpoint, Service, State, check_weight, endpoint_of
 from coulee.lb.health import Health, HealthCheck, Probe
@@ -262,7 +262,7 @@ class Cluster(Balancer):
         if self._stale:
             self._refresh()
         if self.failing_open and not self.healthy and error.side == "upstream":
-            wider = nothing_open(self.members, self.now, self.discovery_error)
+            wider = none_healthy(self.members, self.now)
             return ExchangeError(
                 wider.reason, f"{error}; failing open: {wider.detail}", retry_after_s=wider.retry_after_s
             )

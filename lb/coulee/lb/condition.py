@@ -52,8 +52,15 @@ def nothing_open(members: Sequence[Endpoint], now: float, discovery_error: str) 
     if not members:
         why = f": {discovery_error}" if discovery_error else " yet"
         return ExchangeError("no_healthy_endpoint", f"the cluster has no endpoints{why}")
-    if any(endpoint.usable and endpoint.state != "half_open" for endpoint in members):
+    if any(endpoint.open for endpoint in members):
+        return ExchangeError("no_healthy_endpoint", "the policy offers this request none of those that are open")
+    if any(_full(endpoint) for endpoint in members):
         return ExchangeError("pool_full", "every endpoint has as many requests in flight as it may have")
+    return none_healthy(members, now)
+
+
+def none_healthy(members: Sequence[Endpoint], now: float) -> ExchangeError:
+    """What each endpoint is, where none is what it should be, and when one will be tried again."""
     again = min((_back_at(endpoint, now) for endpoint in members), default=inf)
     retry_after_s = min(max(again - now, 1.0), 60.0) if again != inf else 1.0
     broken = [endpoint for endpoint in members if endpoint.state in ("circuit_open", "half_open")]
@@ -67,6 +74,11 @@ def nothing_open(members: Sequence[Endpoint], now: float, discovery_error: str) 
 def words(state: State) -> str:
     """A state as people write it."""
     return state.replace("_", " ")
+
+
+def _full(endpoint: Endpoint) -> bool:
+    """Whether it would get this request, if it had not so many already."""
+    return endpoint.usable and not endpoint.open and (endpoint.circuit is None or endpoint.circuit.allows)
 
 
 def _back_at(endpoint: Endpoint, now: float) -> float:
