@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import pytest
 
 from coulee.core.errors import ExchangeError
@@ -10,8 +12,9 @@ from coulee.core.peer import Balancer, Peer, Routed
 from coulee.core.seam import Address
 from coulee.lb import Cluster
 from coulee.lb.discovery import Found
+from coulee.lb.endpoint import Endpoint
 from coulee.lb.health import HealthCheck
-from tests.lb.play import Checks, Play
+from tests.lb.play import Checks, Play, Sliced
 from tests.lb.stub import endpoints
 
 A, B, C = "http://127.0.0.1:9001", "http://127.0.0.1:9002", "http://127.0.0.1:9003"
@@ -152,3 +155,116 @@ def test_where_all_are_down_and_requests_fail_as_they_are_failing_open_it_is_the
     checks.bad = {f"a{i}": "down" for i in range(3)}
     play.wait(5)
     assert play.turn(lambda: play.cluster.verdict(failed)) is failed  # one is healthy: it is what it met that fails
+
+
+# ------------------------------------------------------------------------------------------- the set of endpoints
+
+
+def sliced(play: Play) -> Sliced:
+    """The policy that it has."""
+    policy = play.cluster.policy
+    assert isinstance(policy, Sliced)
+    return policy
+
+
+def test_the_old_endpoints_serve_until_the_tables_of_the_new_ones_are_built() -> None:
+    play = Play(Cluster(*endpoints(2), policy=Sliced(3)))
+    busy = play.begin("a1")
+    old = play.cluster.members
+    play.update("a5", "a6")
+    assert play.states == {"a0": "healthy", "a1": "healthy"}
+    assert [play.choose() for _ in range(4)] == ["a0", "a1", "a0", "a1"]
+    play.fail("a0", 5)  # something is known that was not: who is usable is found out anew
+    assert [play.choose() for _ in range(2)] == ["a1", "a1"]
+    assert not play.events[1:]
+    play.wait(0)
+    assert play.states == {"a5": "healthy", "a6": "healthy"}
+    assert [play.choose() for _ in range(4)] == ["a5", "a6", "a5", "a6"]
+    assert [(each.state, each.usable, each.open) for each in old] == [("removed", False, False)] * 2
+    busy.end()
+    assert play.cluster.in_flight == 0
+    assert sliced(play).table == ["a5", "a6"]
+
+
+def test_one_that_has_left_as_the_next_set_is_built_and_is_in_the_one_after_that_is_the_same_one() -> None:
+    play = Play(Cluster(*endpoints(2), policy=Sliced(3)))
+    play.wait(1)
+    attempt = play.begin("a1")
+    member = play["a1"]
+    play.update("a0")
+    play.wait(0)
+    play.update("a0", "a1")  # is being built ...
+    play.update("a0", "a2")  # ... when another one is wanted
+    play.wait(0)
+    play.update("a0", "a1")
+    play.wait(0)
+    assert play["a1"] is member
+    assert (member.in_flight, play.cluster.in_flight) == (1, 1)
+    attempt.end()
+    assert (member.in_flight, play.cluster.in_flight) == (0, 0)
+
+
+def test_a_new_endpoint_is_not_open_before_it_is_a_member() -> None:
+    seen: list[list[bool]] = []
+
+    class Looks(Sliced):
+        def arrange(self, members: Sequence[Endpoint]) -> Iterator[None]:
+            for _ in super().arrange(members):
+                seen.append([endpoint.open for endpoint in members])
+                yield
+
+    play = Play(Cluster("http://10.0.0.0:80", policy=Looks(1)))
+    play.update(Endpoint("http://10.0.0.0:80"), "a1")
+    play.wait(0)
+    assert seen == [[False], [True, False]]
+    assert [endpoint.open for endpoint in play.cluster.members] == [True, True]
+
+
+def test_a_newer_set_takes_the_place_of_one_that_is_being_built() -> None:
+    play = Play(Cluster(*endpoints(2), policy=Sliced(2)))
+    policy = sliced(play)
+    play.update("a2", "a3")
+    policy.slices = 0  # the next has less to build, and is there first
+    play.update("a4")
+    assert play.states == {"a4": "healthy"}
+    play.wait(0)
+    assert (policy.table, play.states) == (["a4"], {"a4": "healthy"})
+
+
+def test_tables_are_built_in_slices_between_which_exchanges_go_on() -> None:
+    play = Play(Cluster(*endpoints(2), policy=Sliced(4)))
+    play.update("a1", "a2")
+    turns = 0
+    while "a2" not in play.states:
+        play.bench.world.gives(None)
+        assert play.choose() in ("a0", "a1", "a2")
+        turns += 1
+    assert turns == 4
+    assert sliced(play).arranged == ["a0 a1", "a1 a2"]
+    assert play.stopped() == {}
+
+
+def test_stopped_while_tables_are_built_it_serves_with_those_that_it_had() -> None:
+    play = Play(Cluster(*endpoints(2), policy=Sliced(4)))
+    play.update("a1", "a2")
+    assert play.stopped() == {}
+    assert sliced(play).building == 0
+    play.wait(1)
+    assert [play.choose() for _ in range(3)] == ["a0", "a1", "a0"]
+
+
+def test_a_policy_whose_tables_cannot_be_built_keeps_the_old_ones_and_that_is_reported() -> None:
+    class Breaks(Sliced):
+        def arrange(self, members: Sequence[Endpoint]) -> Iterator[None]:
+            yield from super().arrange(members)
+            if len(members) > 2:
+                raise RuntimeError("too many")
+
+    play = Play(Cluster(*endpoints(2), policy=Breaks(1)))
+    play.update("a0", "a1", "a2")
+    with pytest.raises(RuntimeError, match=r"^too many$"):  # as the machine of the tests reports it
+        play.wait(0)
+    assert [play.choose() for _ in range(3)] == ["a0", "a1", "a0"]
+    play.update("a1")
+    play.wait(0)
+    assert play.choose() == "a1"

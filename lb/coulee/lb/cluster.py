@@ -16,7 +16,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import inf
 from random import Random
@@ -115,6 +115,7 @@ class Cluster(Balancer):
         self._stale = False  # something is known by which other endpoints may be usable
         self._reweighed = False  # ... or the same ones with other weights
         self._wanted: list[Endpoint] | None = None  # the set that tables are to be built for
+        self._slices: Iterator[None] | None = None  # ... what is left to do of them
         self.policy.bind(self)
         self._hears_begin = overrides(self.policy, "began")
         self._hears_end = overrides(self.policy, "ended")
@@ -160,6 +161,7 @@ class Cluster(Balancer):
         for task in list(self._tasks):  # each that ends leaves the list
             task.cancel()
         self._tasks.clear()
+        self._give_up()
         self._checker = None
         self._bell.stop()
 
@@ -301,18 +303,14 @@ class Cluster(Balancer):
         wanted = [endpoint_of(each) for each in endpoints]
         _check(wanted)
         members: list[Endpoint] = []
-        now_there: dict[PoolKey, None] = dict.fromkeys(each.key for each in wanted)
         for each in wanted:
-            endpoint = self._by_key.get(each.key) or self._leaving.pop(each.key, None)
+            endpoint = self._by_key.get(each.key) or self._leaving.get(each.key)
             if endpoint is None:
                 endpoint = each.fresh()
                 self._meet(endpoint)
             else:
                 endpoint.describe(each)
             members.append(endpoint)
-        for endpoint in self.members:
-            if endpoint.key not in now_there:
-                self._part(endpoint)
         self._build(members)
 
     def status(self) -> list[Status]:
@@ -350,8 +348,9 @@ class Cluster(Balancer):
         return self._by_key.get(peer.key)
 
     def _meet(self, endpoint: Endpoint) -> None:
-        """A new endpoint."""
+        """A new endpoint. It gets nothing before it is a member."""
         endpoint.owner = self
+        endpoint.usable = endpoint.open = False
         endpoint.since = self.now
         endpoint.record = Record()
         if self.breaker is not None:
@@ -374,30 +373,44 @@ class Cluster(Balancer):
     def _build(self, members: Sequence[Endpoint]) -> None:
         """Let the policy build its tables for these members, in slices, and then put them in place: at once, where it
         has none to build."""
+        self._give_up()
         self._wanted = wanted = list(members)
         slices = self.policy.arrange(wanted)
         for _ in slices:
             if self._proxy is not None:
+                self._slices = slices
                 self._run(self._go_on(wanted, slices))
                 return
         self._install(wanted)
 
     async def _go_on(self, members: list[Endpoint], slices: Iterator[None]) -> None:
         """Build the rest, unless there is a newer set by then."""
-        while self._wanted is members:
-            await sleep(0.0)
+        await sleep(0.0)
+        while self._slices is slices:
             if next(slices, _ALL) is _ALL:
-                break
-        if self._wanted is members:
-            self._install(members)
+                self._slices = None
+                self._install(members)
+                return
+            await sleep(0.0)
+
+    def _give_up(self) -> None:
+        """What is being built is for a set that nobody wants any more. It ends before another is begun: each puts its
+        tables in place, or puts back what was there."""
+        slices, self._slices = self._slices, None
+        if isinstance(slices, Generator):
+            slices.close()
 
     def _install(self, members: list[Endpoint]) -> None:
-        """These are the members."""
+        """These are the members, from one moment to the next."""
         self._wanted = None
-        self.members = members
+        before, self.members = self.members, members
         self._by_key = {endpoint.key: endpoint for endpoint in members}
+        for endpoint in before:
+            if endpoint.key not in self._by_key:
+                self._part(endpoint)
         for index, endpoint in enumerate(members):
             endpoint.index = index
+            self._leaving.pop(endpoint.key, None)
             self._judge(endpoint)
         self._reweighed = True
         self._refresh()
