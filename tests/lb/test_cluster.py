@@ -9,12 +9,16 @@ import pytest
 from coulee.core.errors import ExchangeError
 from coulee.core.parts import Request
 from coulee.core.peer import Balancer, Peer, Routed
+from coulee.core.pool import Pool
 from coulee.core.seam import Address
 from coulee.lb import Cluster
+from coulee.lb.breaker import Breaker
 from coulee.lb.discovery import Found
 from coulee.lb.endpoint import Endpoint
 from coulee.lb.health import HealthCheck
-from tests.lb.play import Checks, Play, Sliced
+from coulee.lb.outliers import Outliers
+from coulee.lb.slow_start import SlowStart
+from tests.lb.play import Checks, Play, Sliced, named
 from tests.lb.stub import endpoints
 
 A, B, C = "http://127.0.0.1:9001", "http://127.0.0.1:9002", "http://127.0.0.1:9003"
@@ -268,3 +272,90 @@ def test_a_policy_whose_tables_cannot_be_built_keeps_the_old_ones_and_that_is_re
     play.update("a1")
     play.wait(0)
     assert play.choose() == "a1"
+
+
+def test_what_ends_at_an_endpoint_that_has_left_is_counted_and_changes_nothing() -> None:
+    breaker = Breaker(failures_max=2)
+    play = Play(Cluster(*endpoints(4), outliers=Outliers(consecutive_failures=4), breaker=breaker))
+    play.wait(3)
+    leaver = play["a3"]
+    attempts = [play.begin("a3") for _ in range(6)]
+    play.update("a0", "a1", "a2")
+    play.wait(1)
+    for attempt in attempts[:5]:
+        attempt.end("upstream_reset", 0)
+    assert (leaver.failures, leaver.state, leaver.usable, leaver.open) == (
+        {"upstream_reset": 5},
+        "removed",
+        False,
+        False,
+    )
+    assert leaver.record is not None
+    assert not leaver.ejected
+    attempts[5].answer(503)
+    assert play.events == [("a3", "healthy", "removed", "", 3)]
+    play.wait(200)
+    attempts[5].end("client_gone")
+    play.wait(200)
+    assert play.events == [("a3", "healthy", "removed", "", 3)]
+    assert play.bench.left == {}
+
+
+def test_one_that_left_with_attempts_in_flight_and_comes_back_before_they_end_is_the_same_one() -> None:
+    play = Play(Cluster(*endpoints(3), slow_start=SlowStart(10, steps=2)))
+    leaver = play["a2"]
+    first, second = play.begin("a2"), play.begin("a2")
+    play.update("a0", "a1")
+    first.end()
+    assert (leaver.in_flight, play.cluster.in_flight) == (1, 1)
+    play.wait(4)
+    play.update("a0", "a1", named("a2", weight=3))
+    assert play["a2"] is leaver
+    assert (leaver.requests, leaver.in_flight, leaver.weight, leaver.index) == (2, 1, 3, 2)
+    second.end()
+    assert (leaver.in_flight, play.cluster.in_flight) == (0, 0)
+    play.wait(10)
+    assert play.events == [
+        ("a2", "healthy", "removed", "", 0),
+        ("a2", "removed", "slow_start", "", 4),
+        ("a2", "slow_start", "healthy", "", 10),
+    ]
+    play.update("a0", "a1")
+    play.update("a0", "a1", "a2")
+    assert play["a2"] is not leaver  # nothing was in flight: what was known of it is gone
+
+
+def test_one_that_leaves_in_its_slow_start_and_comes_back_begins_another() -> None:
+    play = Play(Cluster(*endpoints(1), slow_start=SlowStart(10, steps=2, share_min=0.5)))
+    play.update("a0", "a1")
+    attempt = play.begin("a1")
+    play.update("a0")
+    play.wait(20)
+    play.update("a0", named("a1", weight=2))
+    assert (play["a1"].state, play["a1"].effective_weight) == ("slow_start", 1)
+    attempt.end()
+    play.wait(10)
+    assert (play["a1"].state, play["a1"].effective_weight) == ("healthy", 2)
+    play.wait(200)
+    assert play.bench.left == {}
+
+
+def test_how_a_new_endpoint_begins_is_no_change_of_its_state() -> None:
+    checks = Checks()
+    health = HealthCheck(checks, start="unhealthy")
+    play = Play(Cluster(*endpoints(1), health=health, slow_start=SlowStart(10, steps=1)))
+    assert play.events == [("a0", "unhealthy", "slow_start", "", 0)]  # its first check was good
+    play.wait(2)
+    checks.bad["a1"] = "down"
+    play.update("a0", "a1")
+    assert play.states["a1"] == "unhealthy"
+    assert (play["a1"].cause, play["a1"].since) == ("down", 2)
+    assert play.events[1:] == []
+
+
+def test_connections_to_those_that_leave_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = Play(Cluster(*endpoints(3)))
+    deserted: list[str] = []
+    monkeypatch.setattr(Pool, "desert", lambda pool, peer: deserted.append(peer.name))
+    play.update("a1", "a3")
+    assert deserted == ["a0", "a2"]

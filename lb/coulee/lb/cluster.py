@@ -48,6 +48,9 @@ USUAL_BUDGET: Final = RetryBudget()
 
 _ALL: Final = object()
 
+_DOWN: Final = frozenset({"unhealthy", "ejected", "maintenance", "draining", "removed"})
+"""States after which an endpoint comes up, with a slow start. Not those of a circuit, which has had its trials."""
+
 _UPSTREAM: Final = frozenset(word for word, reason in REASONS.items() if reason.side == "upstream")
 """What an endpoint can be blamed for."""
 
@@ -359,11 +362,14 @@ class Cluster(Balancer):
             endpoint.health = Health(self.health)
         if self._proxy is not None and self.members:
             self._warm(endpoint)
+        endpoint.state, endpoint.cause = condition(endpoint)  # how it begins is no change
 
     def _part(self, endpoint: Endpoint) -> None:
         """It is no member any more: nothing new, and its connections end."""
         endpoint.usable = endpoint.open = False
-        endpoint.state, endpoint.cause, endpoint.since = "removed", "", self.now
+        endpoint.warm_since = -1.0
+        self._tell(endpoint, "removed", "")
+        endpoint.cause = ""
         self._bell.forget(endpoint)
         if endpoint.in_flight:
             self._leaving[endpoint.key] = endpoint
@@ -422,9 +428,11 @@ class Cluster(Balancer):
     def _judge(self, endpoint: Endpoint) -> None:
         """Something is known of an endpoint that was not: what does it come to? Who is usable is found out when the
         next request asks, so that a thousand changes at once cost one look at all endpoints."""
+        if self._by_key.get(endpoint.key) is not endpoint:
+            return  # it has left: what still ends there is counted, and changes nothing
         state, cause = condition(endpoint)
         if state != endpoint.state:
-            came_up = state == "healthy" and endpoint.state in ("unhealthy", "ejected", "maintenance", "draining")
+            came_up = state == "healthy" and endpoint.state in _DOWN
             if came_up and self._warm(endpoint):
                 state = "slow_start"
             self._tell(endpoint, state, cause)
@@ -487,7 +495,7 @@ class Cluster(Balancer):
         if self.outliers is None or record is None:
             return
         cause = self._detector.note(record, bool(failure), latency_s)
-        if cause and endpoint.is_healthy and endpoint.in_service:
+        if cause and endpoint.is_healthy and endpoint.in_service and endpoint.state != "removed":
             self._eject(endpoint, record, f"{cause}, the last {failure}")
 
     def _eject(self, endpoint: Endpoint, record: Record, cause: str) -> None:
