@@ -359,3 +359,96 @@ def test_connections_to_those_that_leave_are_ended(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Pool, "desert", lambda pool, peer: deserted.append(peer.name))
     play.update("a1", "a3")
     assert deserted == ["a0", "a2"]
+
+
+# ------------------------------------------------------------------------------------- peers that a filter chose
+
+
+def numbers(play: Play) -> tuple[int, dict[str, int]]:
+    """In flight: in all, and at each member."""
+    return play.cluster.in_flight, {endpoint.name: endpoint.in_flight for endpoint in play.cluster.members}
+
+
+def filters_peer(name: str) -> Peer:
+    """A peer of the same address as an endpoint, as a filter makes it."""
+    return Peer(named(name).address, name="of a filter")
+
+
+def test_a_peer_at_the_address_of_an_endpoint_counts_and_a_foreign_one_does_not() -> None:
+    play = Play(Cluster(*endpoints(2)))
+    attempt, foreign = play.begin(filters_peer("a1")), play.begin(filters_peer("a7"))
+    other_group = play.begin(Peer(named("a1").address, group="tenant"))
+    assert numbers(play) == (1, {"a0": 0, "a1": 1})
+    attempt.end("upstream_reset", 0)
+    foreign.answer().end()
+    other_group.end("upstream_reset", 0)
+    assert numbers(play) == (0, {"a0": 0, "a1": 0})
+    assert (play["a1"].requests, play["a1"].failures) == (1, {"upstream_reset": 1})
+
+
+def test_an_attempt_at_an_address_that_becomes_an_endpoints_is_none_of_that_endpoint() -> None:
+    play = Play(Cluster(*endpoints(1)))
+    first, second = play.begin(filters_peer("a1")), play.begin(filters_peer("a1"))
+    play.update("a0", "a1")
+    ours = play.begin("a1")
+    first.end()
+    assert numbers(play) == (1, {"a0": 0, "a1": 1})
+    ours.end()
+    second.end()
+    assert numbers(play) == (0, {"a0": 0, "a1": 0})
+    again = play.begin(filters_peer("a1"))
+    assert numbers(play) == (1, {"a0": 0, "a1": 1})
+    again.end()
+    assert numbers(play) == (0, {"a0": 0, "a1": 0})
+
+
+def test_the_end_of_an_endpoints_own_attempt_is_never_taken_for_another() -> None:
+    play = Play(Cluster(*endpoints(1)))
+    strange = play.begin(filters_peer("a1"))
+    play.update("a0", "a1")
+    ours = play.begin("a1")
+    ours.end()
+    assert numbers(play) == (0, {"a0": 0, "a1": 0})
+    strange.end()
+    assert numbers(play) == (0, {"a0": 0, "a1": 0})
+
+
+def test_an_attempt_of_a_filters_peer_ends_at_the_endpoint_that_has_left_meanwhile() -> None:
+    play = Play(Cluster(*endpoints(2)))
+    leaver = play["a1"]
+    first, second = play.begin(filters_peer("a1")), play.begin(filters_peer("a1"))
+    play.update("a0")
+    first.answer()
+    first.end()
+    assert (leaver.in_flight, play.cluster.in_flight) == (1, 1)
+    second.end()
+    assert (leaver.in_flight, play.cluster.in_flight) == (0, 0)
+
+
+def test_an_endpoint_that_a_filter_keeps_when_it_has_left_stands_for_its_address() -> None:
+    play = Play(Cluster(*endpoints(3)))
+    kept, busy_one = play["a2"], play["a1"]
+    busy = play.begin("a1")
+    play.update("a0")
+    busy.end()
+    old = [play.begin(kept), play.begin(busy_one)]
+    assert (kept.in_flight, busy_one.in_flight, play.cluster.in_flight) == (0, 0, 0)
+    play.update("a0", "a1", "a2")
+    new = [play.begin(kept), play.begin(busy_one)]
+    assert numbers(play) == (2, {"a0": 0, "a1": 1, "a2": 1})
+    for attempt in old + new:
+        attempt.end()
+    assert numbers(play) == (0, {"a0": 0, "a1": 0, "a2": 0})
+
+
+def test_one_that_is_to_come_back_and_whose_attempts_end_before_it_has_is_ours_all_the_same() -> None:
+    play = Play(Cluster(*endpoints(2), policy=Sliced(2)))
+    leaver = play["a1"]
+    attempt = play.begin("a1")
+    play.update("a0")
+    play.wait(0)
+    play.update("a0", "a1")
+    attempt.end()
+    play.wait(0)
+    assert play["a1"] is leaver
+    assert leaver.owner is play.cluster

@@ -108,6 +108,7 @@ class Cluster(Balancer):
         """What is wrong with the source of endpoints; "" where nothing is."""
         self._by_key: dict[PoolKey, Endpoint] = {}
         self._leaving: dict[PoolKey, Endpoint] = {}  # no members any more, with attempts that are
+        self._strangers: dict[PoolKey, int] = {}  # attempts at addresses that were no endpoint's as they began
         self._proxy: Proxy | None = None
         self._rng = Random(0)
         self._detector = Detector(outliers or Outliers())
@@ -214,6 +215,7 @@ class Cluster(Balancer):
     def begin(self, peer: Peer) -> None:
         endpoint = peer if peer.__class__ is Endpoint and peer.owner is self else self._known(peer)
         if endpoint is None:
+            self._strangers[peer.key] = self._strangers.get(peer.key, 0) + 1
             return
         endpoint.in_flight += 1
         endpoint.requests += 1
@@ -240,6 +242,8 @@ class Cluster(Balancer):
 
     def end(self, peer: Peer, reason: str, status: int, latency_s: float) -> None:
         endpoint = self._known(peer)
+        if endpoint is not peer and self._strangers and self._was_strange(peer):
+            return
         if endpoint is None:
             return
         endpoint.in_flight -= 1
@@ -256,8 +260,8 @@ class Cluster(Balancer):
             self.policy.ended(endpoint)
         if not reason or reason in _UPSTREAM or failed:
             self._note(endpoint, str(status) if failed or reason == "upstream_status" else reason, latency_s)
-        if self._leaving and not endpoint.in_flight:
-            self._leaving.pop(endpoint.key, None)
+        if self._leaving and not endpoint.in_flight and self._leaving.pop(endpoint.key, None) is not None:
+            endpoint.owner = None
 
     def may_retry(self, exchange: Routed) -> bool:
         return self.retries.grant(self.now)
@@ -348,7 +352,15 @@ class Cluster(Balancer):
         """What we know of a peer, which a filter may have made."""
         if isinstance(peer, Endpoint) and peer.owner is self:
             return peer
-        return self._by_key.get(peer.key)
+        return self._by_key.get(peer.key) or self._leaving.get(peer.key)
+
+    def _was_strange(self, peer: Peer) -> bool:
+        """Whether this is the end of an attempt that began when its address was no endpoint's; of several at one
+        address, those are taken to end first."""
+        count = self._strangers.pop(peer.key, 0)
+        if count > 1:
+            self._strangers[peer.key] = count - 1
+        return count > 0
 
     def _meet(self, endpoint: Endpoint) -> None:
         """A new endpoint. It gets nothing before it is a member."""
@@ -373,6 +385,8 @@ class Cluster(Balancer):
         self._bell.forget(endpoint)
         if endpoint.in_flight:
             self._leaving[endpoint.key] = endpoint
+        else:
+            endpoint.owner = None
         if self._proxy is not None:
             self._proxy.pool.desert(endpoint)
 
@@ -415,7 +429,7 @@ class Cluster(Balancer):
             if endpoint.key not in self._by_key:
                 self._part(endpoint)
         for index, endpoint in enumerate(members):
-            endpoint.index = index
+            endpoint.index, endpoint.owner = index, self
             self._leaving.pop(endpoint.key, None)
             self._judge(endpoint)
         self._reweighed = True
