@@ -63,9 +63,9 @@ class Bell(Alarm):
         due = self._cluster.due(endpoint)
         if due != inf:
             self._timed[endpoint] = due
-        elif self._timed.pop(endpoint, inf) == inf:
-            return  # so it nearly always is
-        self._set()
+            self._set(due)
+        else:
+            self._timed.pop(endpoint, None)
 
     def forget(self, endpoint: Endpoint) -> None:
         """It is no member any more."""
@@ -80,7 +80,7 @@ class Bell(Alarm):
         self._sweep_at = kernel.now + self._interval_s
         if self._rotate_at == inf:
             self._rotate_at = kernel.now + LATENCY_WINDOW_S
-        self._set()
+        self._set(min(self._sweep_at, self._rotate_at))
 
     def ring(self, now: float) -> None:
         for endpoint in [each for each, due in self._timed.items() if due <= now]:
@@ -91,7 +91,7 @@ class Bell(Alarm):
             self._cluster.sweep()
         if self._rotate_at <= now:
             self._rotate(now)
-        self._set()
+        self._set(min(self._sweep_at, self._rotate_at, min(self._timed.values(), default=inf)))
 
     def _rotate(self, now: float) -> None:
         """Forget old latencies; go on as long as there are any."""
@@ -107,12 +107,9 @@ class Bell(Alarm):
         if self._cluster.kernel is not None:
             self._cluster.kernel.disarm(self)
 
-    def _set(self) -> None:
+    def _set(self, due: float) -> None:
+        """Ring at this time at the latest. That what was due earlier is so no more, is noticed when it rings: only then
+        are all looked at."""
         kernel = self._cluster.kernel
-        if kernel is None or self._stopped:
-            return
-        due = min(self._sweep_at, self._rotate_at, min(self._timed.values(), default=inf))
-        if due == inf:
-            kernel.disarm(self)
-        elif due != self.deadline:
+        if kernel is not None and not self._stopped and due < self.deadline:
             kernel.arm(self, due)
