@@ -452,3 +452,81 @@ def test_one_that_is_to_come_back_and_whose_attempts_end_before_it_has_is_ours_a
     play.wait(0)
     assert play["a1"] is leaver
     assert leaver.owner is play.cluster
+
+
+# --------------------------------------------------------------------------------------------------- operators
+
+
+def test_a_thousand_changes_between_two_requests_cost_one_look() -> None:
+    play = Play(Cluster(*endpoints(1000), policy=Sliced(0)))
+    policy = sliced(play)
+    play.choose()
+    changes, arranged = policy.changes, len(policy.arranged)
+
+    def much_happens() -> None:
+        for i in range(500):
+            play.cluster.set_weight(f"a{i}", 2)
+        for i in range(500, 1000):
+            play.cluster.set_service(f"a{i}", "drain")
+
+    play.turn(much_happens)
+    play.choose()
+    play.choose()
+    assert policy.changes == changes + 1
+    assert len(policy.arranged) == arranged + 1
+    assert len(play.cluster.usable) == 500
+
+
+def test_a_weight_is_another_at_once_in_the_tables_when_they_are_built_and_nothing_is_forgotten() -> None:
+    play = Play(Cluster(*endpoints(2), policy=Sliced(2)))
+    play.fail("a0", 2)
+    member = play["a0"]
+    busy = play.begin("a0")
+    play.turn(lambda: play.cluster.set_weight("a0", 3))
+    assert (member.effective_weight, sliced(play).building) == (3, 1)
+    play.wait(0)
+    assert sliced(play).building == 0
+    assert play["a0"] is member
+    assert (member.in_flight, member.requests, member.failures) == (1, 3, {"upstream_refused": 2})
+    busy.end()
+    assert sorted(play.choose() for _ in range(8)) == ["a0"] * 6 + ["a1"] * 2
+
+
+def test_the_same_weight_again_is_no_change() -> None:
+    play = Play(Cluster(*endpoints(2), policy=Sliced(0)))
+    arranged = list(sliced(play).arranged)
+    play.turn(lambda: play.cluster.set_weight("a0", 1))
+    assert sliced(play).arranged == arranged
+
+
+def test_a_weight_that_changes_while_a_set_is_built_counts_for_that_set() -> None:
+    play = Play(Cluster(*endpoints(2), policy=Sliced(2)))
+    play.update("a1", "a2")
+    play.turn(lambda: play.cluster.set_weight("a1", 5))
+    play.wait(0)
+    assert (list(play.states), play["a1"].weight) == (["a1", "a2"], 5)
+    play.update()
+    play.turn(lambda: play.cluster.set_weight("a1", 6))
+    play.wait(0)
+    assert play.states == {}
+
+
+def test_stopped_in_the_turn_in_which_weights_changed_it_leaves_nothing() -> None:
+    play = Play(Cluster(*endpoints(2), policy=Sliced(2)))
+
+    def weigh_and_stop() -> None:
+        play.cluster.set_weight("a0", 3)
+        play.cluster.stop()
+
+    play.turn(weigh_and_stop)
+    assert play.bench.left == {}
+    play.turn(lambda: play.cluster.set_weight("a0", 4))
+    play.wait(0)
+    assert sliced(play).table == ["a0", "a1"]
+
+
+def test_weights_may_change_before_it_starts() -> None:
+    cluster = Cluster(*endpoints(2), policy=Sliced(3))
+    cluster.set_weight("a1", 0)
+    assert [endpoint.state for endpoint in cluster.members] == ["healthy", "draining"]
+    assert [cluster.choose(Asks()).name for _ in range(3)] == ["a0"] * 3

@@ -120,6 +120,7 @@ class Cluster(Balancer):
         self._reweighed = False  # ... or the same ones with other weights
         self._wanted: list[Endpoint] | None = None  # the set that tables are to be built for
         self._slices: Iterator[None] | None = None  # ... what is left to do of them
+        self._rebuilder: Task | None = None  # what will begin anew in this turn, since weights are others
         self.policy.bind(self)
         self._hears_begin = overrides(self.policy, "began")
         self._hears_end = overrides(self.policy, "ended")
@@ -165,6 +166,7 @@ class Cluster(Balancer):
         for task in list(self._tasks):  # each that ends leaves the list
             task.cancel()
         self._tasks.clear()
+        self._rebuilder = None
         self._give_up()
         self._checker = None
         self._bell.stop()
@@ -287,13 +289,14 @@ class Cluster(Balancer):
         raise KeyError(f"there is no endpoint {name}; there are {', '.join(each.name for each in self.members[:8])}")
 
     def set_weight(self, name: str, weight: int) -> None:
-        """Another share; 0 gives it nothing new. Raises `KeyError`, `ValueError`."""
+        """Another share; 0 gives it nothing new. Takes effect at the end of this turn, or, where the policy has tables,
+        when they are built. Raises `KeyError`, `ValueError`."""
         endpoint = self.endpoint(name)
         check_weight(weight, name)
         if weight != endpoint.weight:
             endpoint.weight = weight
             self._judge(endpoint)
-            self._build(self._wanted or self.members)
+            self._rebuild()
 
     def set_service(self, name: str, service: Service, cause: str = "") -> None:
         """`drain`: nothing new; `maintenance`: nor any checks; `ready`: as usual. Raises `KeyError`."""
@@ -412,6 +415,17 @@ class Cluster(Balancer):
                 self._install(members)
                 return
             await sleep(0.0)
+
+    def _rebuild(self) -> None:
+        """The same endpoints have other weights: other tables, one time for all that is changed in this turn."""
+        if self._proxy is None:
+            self._build(self.members)
+        elif self._rebuilder is None:
+            self._rebuilder = self._run(self._rebuilt())
+
+    async def _rebuilt(self) -> None:
+        self._rebuilder = None
+        self._build(self.members if self._wanted is None else self._wanted)
 
     def _give_up(self) -> None:
         """What is being built is for a set that nobody wants any more. It ends before another is begun: each puts its
