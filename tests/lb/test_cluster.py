@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -530,3 +531,34 @@ def test_weights_may_change_before_it_starts() -> None:
     cluster.set_weight("a1", 0)
     assert [endpoint.state for endpoint in cluster.members] == ["healthy", "draining"]
     assert [cluster.choose(Asks()).name for _ in range(3)] == ["a0"] * 3
+
+
+def test_an_operators_word_that_is_none_and_a_set_that_makes_no_sense_are_refused_and_change_nothing() -> None:
+    play = Play(Cluster(*endpoints(2)))
+    word: Any = "draining"
+    with pytest.raises(ValueError, match=r"^'draining' is nothing that a0 could be; say ready, drain, maintenance$"):
+        play.cluster.set_service("a0", word)
+    with pytest.raises(KeyError, match=r"there is no endpoint a7; there are a0, a1"):
+        play.cluster.set_service("a7", "drain")
+    with pytest.raises(ValueError, match=r"^endpoint a1: weight is -1; it must be from 0 to 65535$"):
+        play.cluster.set_weight("a1", -1)
+    with pytest.raises(ValueError, match=r"^endpoint a2 is given twice$"):
+        play.cluster.update([named("a2"), named("a2")])
+    with pytest.raises(ValueError, match=r"^all endpoints have weight 0: none would get a request; give one of them"):
+        play.cluster.update([named("a0", weight=0), named("a2", weight=0)])
+    assert play.states == {"a0": "healthy", "a1": "healthy"}
+    assert [play.choose() for _ in range(2)] == ["a0", "a1"]
+
+
+@pytest.mark.parametrize(("panic", "shown"), [(-0.1, "-0.1"), (1.1, "1.1"), (float("nan"), "nan")])
+def test_a_panic_that_is_no_share_is_refused(panic: float, shown: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^panic is {shown}; it must be a share of the endpoints, from 0 \(never\) to 1$"
+    ):
+        Cluster(A, panic=panic)
+
+
+def test_endpoints_that_would_all_get_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^all endpoints have weight 0"):
+        Cluster(Endpoint(A, weight=0))
+    assert Cluster(Endpoint(A, weight=0), B).choose(Asks()).name == "127.0.0.1:9002"

@@ -32,7 +32,7 @@ from coulee.lb.budget import Budget, RetryBudget
 from coulee.lb.checks import Checker
 from coulee.lb.condition import Status, condition, none_healthy, nothing_open, told, words
 from coulee.lb.discovery import Finder, Source
-from coulee.lb.endpoint import Endpoint, Service, State, check_weight, endpoint_of
+from coulee.lb.endpoint import SERVICES, Endpoint, Service, State, check_weight, endpoint_of
 from coulee.lb.health import Health, HealthCheck, Probe
 from coulee.lb.outliers import Detector, Outliers, Record
 from coulee.lb.policies import policy_named
@@ -85,8 +85,6 @@ class Cluster(Balancer):
             raise ValueError(f"panic is {panic}; it must be a share of the endpoints, from 0 (never) to 1")
         self.definition = [endpoint_of(each) for each in endpoints]
         _check(self.definition)
-        if endpoints and not any(endpoint.weight for endpoint in self.definition):
-            raise ValueError("all endpoints have weight 0: none would get a request; give one of them a weight")
         self.health = health
         self.outliers = outliers
         self.breaker = breaker
@@ -299,8 +297,10 @@ class Cluster(Balancer):
             self._rebuild()
 
     def set_service(self, name: str, service: Service, cause: str = "") -> None:
-        """`drain`: nothing new; `maintenance`: nor any checks; `ready`: as usual. Raises `KeyError`."""
+        """`drain`: nothing new; `maintenance`: nor any checks; `ready`: as usual. Raises `KeyError`, `ValueError`."""
         endpoint = self.endpoint(name)
+        if service not in SERVICES:
+            raise ValueError(f"{service!r} is nothing that {name} could be; say {', '.join(SERVICES)}")
         endpoint.service = service
         endpoint.service_cause = cause or "somebody said so"
         self._judge(endpoint)
@@ -603,7 +603,7 @@ class Cluster(Balancer):
 
 
 def _check(endpoints: Sequence[Endpoint]) -> None:
-    """Raises `ValueError` where one is given twice."""
+    """Raises `ValueError` where one is given twice, and where none would get anything."""
     names: dict[str, None] = {}
     keys: dict[PoolKey, None] = {}
     for endpoint in endpoints:
@@ -611,3 +611,5 @@ def _check(endpoints: Sequence[Endpoint]) -> None:
             raise ValueError(f"endpoint {endpoint.name} is given twice")
         names[endpoint.name] = None
         keys[endpoint.key] = None
+    if endpoints and not any(endpoint.weight for endpoint in endpoints):
+        raise ValueError("all endpoints have weight 0: none would get a request; give one of them a weight")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from coulee.core.peer import Peer, PeerLimits
@@ -28,6 +28,8 @@ WEIGHT_MAX: Final = 65535
 
 Service: TypeAlias = Literal["ready", "drain", "maintenance"]
 """What an operator said: as usual; nothing new; nothing new, and no checks either."""
+
+SERVICES: Final[tuple[Service, ...]] = get_args(Service)
 
 State: TypeAlias = Literal[
     "healthy", "slow_start", "unhealthy", "ejected", "circuit_open", "half_open", "draining", "maintenance", "removed"
