@@ -17,6 +17,7 @@ from coulee.core.headers import Headers
 from coulee.core.parts import Response
 from coulee.core.peer import Peer
 from coulee.lb.cluster import Cluster
+from coulee.lb.discovery import Found
 from coulee.lb.endpoint import Endpoint
 from coulee.lb.health import CheckFailed
 from coulee.lb.turns import RoundRobin
@@ -180,6 +181,40 @@ class Sliced(RoundRobin):
         super().changed()
 
 
+class Sets:
+    """A source that gives one set after another, and then nothing new; an exception is raised."""
+
+    name = "sets"
+    interval_s = 10.0
+    timeout_s = 5.0
+
+    def __init__(self, *sets: Sequence[Endpoint] | Exception) -> None:
+        self.sets = list(sets)
+        self.asked = 0
+
+    def fresh(self) -> Sets:
+        return Sets(*self.sets)
+
+    async def find(self) -> Found:
+        found = self.sets[min(self.asked, len(self.sets) - 1)]
+        self.asked += 1
+        if isinstance(found, Exception):
+            raise found
+        return Found(found)
+
+
 def named(name: str, weight: int = 1) -> Endpoint:
     """The endpoint that `stub.endpoints` would give this name."""
     return Endpoint((f"10.0.0.{name[1:]}", 80), name=name, weight=weight)
+
+
+def sliced(play: Play) -> Sliced:
+    """The policy that it has."""
+    policy = play.cluster.policy
+    assert isinstance(policy, Sliced)
+    return policy
+
+
+def filters_peer(name: str) -> Peer:
+    """A peer of the same address as an endpoint, as a filter makes it."""
+    return Peer(named(name).address, name="of a filter")

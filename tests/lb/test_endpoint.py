@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from coulee.core.peer import Peer, PeerLimits
 from coulee.core.seam import Address
 from coulee.lb import peer_from_url
+from coulee.lb.endpoint import WEIGHT_MAX, Endpoint, endpoint_of
+from coulee.lb.outliers import Record
 
 
 @pytest.mark.parametrize(
@@ -74,3 +79,112 @@ def test_a_host_with_characters_that_no_host_has_is_refused(url: str) -> None:
         peer_from_url(url)
     assert repr(url) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------- endpoints
+
+
+@pytest.mark.parametrize("where", ["http://10.0.0.1:9000", ("10.0.0.1", 9000), Peer(("10.0.0.1", 9000))])
+def test_an_endpoint_is_made_of_a_url_an_address_or_a_peer(where: str | Address | Peer) -> None:
+    endpoint = Endpoint(where)
+    assert (endpoint.address, endpoint.name, endpoint.key) == (
+        ("10.0.0.1", 9000), "10.0.0.1:9000", (("10.0.0.1", 9000), ""),
+    )  # fmt: skip
+    assert (endpoint.weight, endpoint.priority, endpoint.zone, endpoint.labels, endpoint.limits) == (1, 0, "", {}, None)
+
+
+def test_what_a_peer_says_counts_where_nothing_else_is_said() -> None:
+    peer = Peer(("10.0.0.1", 9000), "blue", "tenant", PeerLimits(requests_max=1))
+    endpoint = Endpoint(peer)
+    assert (endpoint.name, endpoint.group, endpoint.limits) == ("blue", "tenant", peer.limits)
+    other = Endpoint(peer, name="green", group="other", limits=PeerLimits(requests_max=2))
+    assert (other.name, other.group, other.limits) == ("green", "other", PeerLimits(requests_max=2))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"weight": -1}, "endpoint a: weight is -1; it must be from 0 to 65535"),
+        ({"weight": 65536}, "endpoint a: weight is 65536; it must be from 0 to 65535"),
+        ({"weight": float("nan")}, "endpoint a: weight is nan; it must be from 0 to 65535"),
+        ({"priority": -1}, "endpoint a: priority is -1; the first group is 0, the next 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        Endpoint("http://10.0.0.1", name="a", **given)
+    assert str(caught.value) == message
+
+
+def test_the_least_and_the_most_that_an_endpoint_can_weigh() -> None:
+    assert Endpoint("http://a", weight=WEIGHT_MAX).open
+    none = Endpoint("http://a", weight=0)
+    assert (none.usable, none.open, none.in_service) == (False, False, False)
+
+
+def test_it_is_itself_and_none_other_whatever_they_have_in_common() -> None:
+    one, other = Endpoint("http://a"), Endpoint("http://a")
+    assert one != other
+    assert one == one
+    assert len({one, other}) == 2
+
+
+def test_a_fresh_one_has_the_same_definition_and_nothing_is_known_of_it() -> None:
+    labels = {"version": "2"}
+    limits = PeerLimits(requests_max=1)
+    one = Endpoint("http://a", name="n", group="g", weight=3, priority=1, zone="eu", labels=labels, limits=limits)
+    one.in_flight, one.requests, one.failures, one.state, one.owner, one.service = (
+        1,
+        2,
+        {"503": 1},
+        "ejected",
+        one,
+        "drain",
+    )
+    one.record = Record()
+    fresh = one.fresh()
+    assert (fresh.key, fresh.name, fresh.weight, fresh.priority, fresh.zone) == (one.key, "n", 3, 1, "eu")
+    assert (fresh.labels, fresh.limits) == (labels, limits)
+    assert (fresh.in_flight, fresh.requests, fresh.failures, fresh.state) == (0, 0, {}, "healthy")
+    assert (fresh.owner, fresh.service, fresh.record) == (None, "ready", None)
+    labels["version"] = "3"
+    assert fresh.labels == one.labels == {"version": "2"}
+
+
+def test_another_definition_of_it_changes_what_it_says_and_not_what_is_known() -> None:
+    one = Endpoint("http://a")
+    one.in_flight, one.state, one.service = 2, "ejected", "drain"
+    limits = PeerLimits(requests_max=1)
+    one.describe(Endpoint("http://a", name="n", weight=3, priority=1, zone="eu", labels={"v": "2"}, limits=limits))
+    assert (one.name, one.weight, one.priority, one.zone, one.labels, one.limits) == (
+        "n",
+        3,
+        1,
+        "eu",
+        {"v": "2"},
+        limits,
+    )
+    assert (one.in_flight, one.state, one.service) == (2, "ejected", "drain")
+
+
+def test_what_users_may_write_in_its_place() -> None:
+    endpoint = Endpoint("http://a")
+    assert endpoint_of(endpoint) is endpoint
+    assert endpoint_of("http://b:81").name == "b:81"
+    assert endpoint_of(Peer("/run/c")).key == ("/run/c", "")
+
+
+def test_how_it_shows_itself() -> None:
+    endpoint = Endpoint("http://10.0.0.1:9000", weight=2)
+    assert repr(endpoint) == "<Endpoint 10.0.0.1:9000 healthy weight 2 in flight 0>"
+
+
+def test_whether_it_may_get_requests_and_what_speaks_for_it() -> None:
+    endpoint = Endpoint("http://a")
+    assert (endpoint.in_service, endpoint.is_healthy, endpoint.ejected) == (True, True, False)
+    endpoint.record = Record()
+    assert (endpoint.is_healthy, endpoint.ejected) == (True, False)
+    endpoint.record.ejected_until = 5.0
+    assert (endpoint.in_service, endpoint.is_healthy, endpoint.ejected) == (True, False, True)
+    endpoint.service = "maintenance"
+    assert not endpoint.in_service

@@ -154,6 +154,7 @@ class Cluster(Balancer):
         self._rng = proxy.rng
         for endpoint in self.members:
             endpoint.since = self.now
+            self._bell.mind(endpoint)
         if self.health is not None:
             self._checker = Checker(self.health, self)
             self._run(self._checker.run())
@@ -242,9 +243,7 @@ class Cluster(Balancer):
 
     def end(self, peer: Peer, reason: str, status: int, latency_s: float) -> None:
         endpoint = self._known(peer)
-        if endpoint is not peer and self._strangers and self._was_strange(peer):
-            return
-        if endpoint is None:
+        if (endpoint is not peer and self._strangers and self._was_strange(peer)) or endpoint is None:
             return
         endpoint.in_flight -= 1
         self.in_flight -= 1
