@@ -322,6 +322,57 @@ def check(policy: RoundRobin) -> None:
     assert here == sorted(turn.endpoint.index for turn in standing)
 
 
+def test_the_books_are_right_when_one_that_was_full_is_back() -> None:
+    view = robin(1, 1, 1)
+    assert isinstance(view.policy, RoundRobin)
+    first = view.members[0]
+    first.limits = PeerLimits(requests_max=1)
+    view.begin(first)
+    assert letters(view, 2) == "bc"
+    assert view.policy._turns[first].away
+    view.end(first)
+    assert not view.policy._turns[first].away
+    check(view.policy)
+
+
+def test_the_books_are_right_when_somebody_was_passed_over() -> None:
+    view = robin(1, 1, 1)
+    assert isinstance(view.policy, RoundRobin)
+    assert letters(view, 1) == "a"
+    assert view.choose(Asks(tried=["a1", "a2"])) is view.members[0]
+    check(view.policy)
+    assert letters(view, 5) == "bcabc"
+
+
+def test_what_ends_at_one_that_is_closed_does_not_bring_it_back() -> None:
+    view = robin(1, 1)
+    assert isinstance(view.policy, RoundRobin)
+    first = view.members[0]
+    view.begin(first)
+    view.close(first)
+    view.end(first)
+    assert view.policy._turns[first].away
+
+
+@pytest.mark.parametrize("how", ["full", "closed"])
+def test_who_is_back_has_as_much_of_its_turn_left_as_when_it_went(how: str) -> None:
+    view = robin(3, 2, 1)
+    policy = view.policy
+    assert isinstance(policy, RoundRobin)
+    last = view.members[2]
+    last.limits = PeerLimits(requests_max=1)
+    assert letters(view, 5) == "ababa"  # and c
+    view.begin(last)
+    if how == "closed":
+        view.close(last)
+    assert "c" not in letters(view, 6)
+    left = policy._turns[last].start
+    assert left == -CYCLE // UNITS * 5 // 6
+    view.end(last)
+    view.reopen(last)
+    assert abs(policy._turns[last].start - policy._virtual_time() - left) <= 1
+
+
 @given(each=weights, story=stories)
 def test_the_books_are_right_whatever_happens(each: list[int], story: Story) -> None:
     view = cluster(RoundRobin(), each)

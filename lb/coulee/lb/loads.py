@@ -108,7 +108,7 @@ class LeastRequests(Policy):
     def changed(self) -> None:
         """Other endpoints, or weights; each member keeps its turn."""
         before, view = self._row_of, self.view
-        self._row_of = {endpoint: before.get(endpoint) or _Row(endpoint, self._now) for endpoint in view.members}
+        self._row_of = {endpoint: before.get(endpoint) or _Row(endpoint) for endpoint in view.members}
         for row in self._row_of.values():
             row.place = -1
         self._rows = [self._row_of[endpoint] for endpoint in view.usable]
@@ -128,9 +128,9 @@ class _Row:
 
     __slots__ = ("endpoint", "key", "place", "start")
 
-    def __init__(self, endpoint: Endpoint, start: float) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.start = start
+        self.start = 0.0
         self.place = -1
         """Among the usable ones."""
         self.key: _Key | None = None
