@@ -152,8 +152,15 @@ def test_while_all_goes_to_one_level_no_chance_is_drawn() -> None:
     assert view.rng.getstate() != before
 
 
+def test_a_rounding_error_is_no_share() -> None:
+    view = FakeView(levels(9, 9, 1), Priority(enough=1))
+    part_closed(view, 8, 1)
+    assert 1 - 8 / 9 - 1 / 9 > 0
+    assert len(view.policy._loaded) == 2  # type: ignore[attr-defined]
+
+
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=4))
-def test_a_rounding_error_is_no_share(counts: list[tuple[int, int]]) -> None:
+def test_a_level_has_a_share_while_those_before_it_have_not_all(counts: list[tuple[int, int]]) -> None:
     view = FakeView(levels(*(count for count, _ in counts)), Priority())
     part_closed(view, *(usable for _, usable in counts))
     whole = 0.0

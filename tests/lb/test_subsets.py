@@ -63,6 +63,8 @@ def test_all_labels_must_be_there_and_may_be_asked_for_in_any_order() -> None:
     assert served(view, 2, version="1", stage="canary") == ["a1", "a1"]
     assert served(view, 2, stage="canary", version="1") == ["a1", "a1"]
     assert served(view, 3, stage="canary") == ["a1", "a2", "a3"]
+    assert isinstance(view.policy, ByLabels)
+    assert view.policy.sections[("stage", "canary"),].members == members[1:]
     assert served(view, 2, version="1") == ["a0", "a1"]
 
 
@@ -312,6 +314,7 @@ def test_the_policy_that_is_given_chooses_in_the_subset() -> None:
 def test_another_group_at_the_same_address_is_another_endpoint() -> None:
     members = [Endpoint(("10.0.0.1", 80), name=name, group=name) for name in "ab"]
     assert {subset(members, 0, 1)[0], subset(members, 1, 1)[0]} == {"a", "b"}
+    assert subset(members[::-1], 0, 1) == subset(members, 0, 1)
 
 
 def test_a_subset_of_which_one_is_usable_is_kept_to_and_left_when_none_is() -> None:

@@ -94,11 +94,11 @@ class Levels(Sectioned):
         if not usable:
             return 0.0
         whole = sum(endpoint.weight for endpoint in section.members)
-        return min(1.0, usable / whole / self.enough) if self.enough else 1.0
+        return usable / whole / self.enough if self.enough else 1.0
 
 
 def shares_of(healths: Sequence[float]) -> list[float]:
-    """What goes to each level. All of it is 1, or 0 where no level has any health."""
+    """What goes to each level: 1 in all, or 0 where no level has any health. A health above 1 is as good as 1."""
     whole = min(1.0, sum(healths))
     shares: list[float] = []
     left = 1.0

@@ -87,7 +87,7 @@ class ByLabels(Sectioned):
         labels = self._asked(exchange)
         section = self.sections.get(labels)
         chosen = section.policy.choose(exchange, tried) if section is not None else None
-        if chosen is not None or not labels or self.otherwise == "none":
+        if chosen is not None or self.otherwise == "none":
             return chosen
         whole = self.sections.get(())
         return whole.policy.choose(exchange, tried) if whole is not None else None
@@ -148,13 +148,12 @@ class DeterministicSubset(Levels):
 
     def divide(self, members: Sequence[Endpoint]) -> Generator[None, None, dict[int, list[Endpoint]]]:
         """Level 0 is the subset, level 1 are all others."""
-        identities = [f"{show_address(endpoint.address)}\0{endpoint.group}" for endpoint in members]
-        in_order = sorted(range(len(members)), key=identities.__getitem__)
         hashes: list[int] = []
         for at in range(0, len(members), SLICE):
             if at:
                 yield
-            hashes += [_hash(identities[member]) for member in in_order[at : at + SLICE]]
+            some = members[at : at + SLICE]
+            hashes += [_hash(f"{show_address(endpoint.address)}\0{endpoint.group}") for endpoint in some]
         uses = [0] * len(members)
         subset: list[int] = []
         looked_at = 0
@@ -168,7 +167,7 @@ class DeterministicSubset(Levels):
             subset = nsmallest(self.size, range(len(members)), key=scores.__getitem__)
             for at in subset:
                 uses[at] += 1
-        chosen = dict.fromkeys(in_order[at] for at in subset)
+        chosen = dict.fromkeys(subset)
         divided: dict[int, list[Endpoint]] = {}
         for at, endpoint in enumerate(members):
             divided.setdefault(0 if at in chosen else 1, []).append(endpoint)
