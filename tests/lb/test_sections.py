@@ -137,6 +137,7 @@ def test_a_section_has_the_clock_and_the_randomness_of_its_cluster() -> None:
     view.now = 12.5
     section = sectioned(view).sections["x"]
     assert section.now == 12.5
+    assert section.wall_clock == view.wall_clock
     assert section.rng is view.rng
     assert section.rng.random() == Random(7).random()
 

@@ -51,6 +51,11 @@ class Section:
         return self.whole.now
 
     @property
+    def wall_clock(self) -> float:
+        """Seconds since 1970, for what outlives this process."""
+        return self.whole.wall_clock
+
+    @property
     def rng(self) -> Random:
         """The machine's random source."""
         return self.whole.rng
