@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import pytest
@@ -89,7 +89,6 @@ def an_outcome_without_a_trial(circuit: Circuit) -> None:
     assert row_of(circuit, "xoo", 6.0) == [False] * 3
     circuit.begin()
     assert not circuit.note(False, 6.0)
-    circuit.end()
     assert row_of(circuit, "xoo", 6.0) == [False] * 3
 
 
@@ -97,7 +96,6 @@ def a_trial_that_fails(circuit: Circuit) -> None:
     for now, until in ((6.0, 14.0), (14.0, 24.0), (25.0, 35.0)):
         circuit.begin()
         assert circuit.note(True, now)
-        circuit.end()
         assert (circuit.until, circuit.cause) == (until, "a trial failed")
         circuit.ring(until)
     circuit.begin()
@@ -108,22 +106,12 @@ def trials_that_succeed(circuit: Circuit) -> None:
     for changed in (False, True):
         circuit.begin()
         assert circuit.note(False, 6.0) == changed
-        circuit.end()
     assert (circuit.until, circuit.cause) == (0.0, "")
-    # Nothing is remembered: neither the failures in the window, nor how long it was open.
-    assert row_of(circuit, "oooxxx", 7.0) == [False] * 5 + [True]
-    assert circuit.until == 11.0
-    circuit.ring(11.0)
-    for _ in range(2):
-        circuit.begin()
-        circuit.note(False, 11.0)
 
 
 def a_trial_more(circuit: Circuit) -> None:
     circuit.begin()
     assert not circuit.note(False, 6.0)
-    circuit.end()
-    assert circuit.allows
 
 
 def a_bell_for_nobody(circuit: Circuit) -> None:
@@ -139,7 +127,7 @@ TABLE: Final[dict[tuple[str, str], Callable[[Circuit], None]]] = {
     ("open", "an attempt's outcome"): an_old_outcome,
     ("open", "the bell, before `until`"): too_early,
     ("open", "the bell, at `until` or later"): in_time,
-    ("half open", "an outcome, where each trial has had its own"): an_outcome_without_a_trial,
+    ("half open", "an outcome, where no trial is going on"): an_outcome_without_a_trial,
     ("half open", "a trial fails"): a_trial_that_fails,
     ("half open", "a trial succeeds, the last of `successes` in a row"): trials_that_succeed,
     ("half open", "any other trial succeeds"): a_trial_more,
@@ -198,38 +186,32 @@ def test_a_trial_without_an_outcome_makes_room_for_another() -> None:
     assert circuit.state == "half_open"
 
 
-@pytest.mark.parametrize("end_first", [False, True])
-def test_an_outcome_counts_before_its_end_and_after_it(end_first: bool) -> None:
+def test_a_trial_goes_on_until_its_outcome() -> None:
     circuit = half_open()
     circuit.begin()
-    if end_first:
-        circuit.end()
-    assert circuit.note(True, 6.0)
-    if not end_first:
-        circuit.end()
-    assert circuit.state == "open"
     assert not circuit.allows
+    assert not circuit.note(False, 6.0)
+    assert circuit.allows
 
 
-def test_attempts_from_before_that_end_late_keep_nothing_shut() -> None:
+def test_attempts_from_before_keep_nothing_shut() -> None:
     circuit = closed()
-    for _ in range(3):
+    for _ in range(5):
         circuit.begin()
-        circuit.note(True, 1.0)
+    row_of(circuit, "xxx", 1.0)
     circuit.end()
     assert not circuit.allows  # open
     circuit.ring(5.0)
-    circuit.end()
     circuit.begin()
     assert not circuit.allows
-    circuit.end()  # ... and one of these may be the third from before
+    circuit.end()  # ... and this may be the fifth from before
     assert circuit.allows
     circuit.end()
     circuit.begin()
     assert not circuit.allows
 
 
-def test_trials_that_end_when_it_is_open_or_closed_again_count_for_nothing() -> None:
+def test_trials_are_nothing_once_it_is_open_or_closed_again() -> None:
     circuit = Circuit(Breaker(failures_max=1, trials=2, successes=1))
     circuit.note(True, 0.0)
     circuit.ring(5.0)
@@ -237,15 +219,34 @@ def test_trials_that_end_when_it_is_open_or_closed_again_count_for_nothing() -> 
     circuit.begin()
     circuit.note(True, 6.0)
     circuit.end()
-    circuit.end()
     assert not circuit.allows
     circuit.ring(16.0)
     circuit.begin()
     circuit.begin()
+    assert not circuit.allows
     circuit.note(False, 17.0)
     circuit.end()
-    circuit.end()
     assert (circuit.state, circuit.allows) == ("closed", True)
+
+
+def test_once_closed_again_nothing_is_remembered() -> None:
+    # Neither the failures that opened it, which are still in the window, nor the requests, nor how long it was open.
+    circuit = half_open()
+    circuit.begin()
+    circuit.note(True, 5.0)
+    assert circuit.until == 13.0
+    circuit.ring(13.0)
+    for _ in range(2):
+        circuit.begin()
+        circuit.note(False, 13.0)
+    row_of(circuit, "xxx", 13.0)
+    assert circuit.until == 17.0
+    circuit.ring(17.0)
+    for _ in range(2):
+        circuit.begin()
+        circuit.note(False, 17.0)
+    assert row_of(circuit, "oxoxox", 17.0) == [False] * 5 + [True]
+    assert circuit.cause == "3 of 6 requests failed"
 
 
 def test_failures_that_are_too_long_ago_make_no_share() -> None:
@@ -264,10 +265,10 @@ def test_only_a_failure_opens_it() -> None:
     assert circuit.cause == "5 of 7 requests failed"
 
 
-def test_a_share_is_what_it_is_divided_not_multiplied() -> None:
-    # 0.7 * 10 is more than 7.
-    circuit = Circuit(Breaker(failures_max=0, failed_share=0.7, requests_min=10))
-    assert row_of(circuit, "oooxxxxxxx", 1.0) == [False] * 9 + [True]
+def test_a_share_is_divided_not_multiplied() -> None:
+    # 0.55 * 100 is more than 55.
+    circuit = Circuit(Breaker(failures_max=0, failed_share=0.55, requests_min=100))
+    assert row_of(circuit, "o" * 45 + "x" * 55, 1.0) == [False] * 99 + [True]
 
 
 def test_each_way_to_open_can_be_off() -> None:
@@ -317,10 +318,9 @@ class Naive:
         self.settings = settings
         self.state = "closed"
         self.outcomes: list[tuple[int, bool]] = []
-        """Since it was closed: the second, and whether it failed. Half open: of trials."""
+        """Since the state began: the second, and whether it failed."""
         self.openings: list[float] = []
         """Since it was closed: when."""
-        self.begun = 0
         self.going_on = 0
 
     @property
@@ -337,7 +337,7 @@ class Naive:
     def enter(self, state: str) -> None:
         self.state = state
         self.outcomes = []
-        self.begun = self.going_on = 0
+        self.going_on = 0
         if state == "closed":
             self.openings = []
 
@@ -352,7 +352,8 @@ class Naive:
             if failed and (in_a_row or share):
                 self.openings.append(now)
                 self.enter("open")
-        elif self.state == "half_open" and len(self.outcomes) < self.begun:
+        elif self.going_on:
+            self.going_on -= 1
             self.outcomes.append((int(now), failed))
             if failed:
                 self.openings.append(now)
@@ -416,31 +417,20 @@ class Sequences(RuleBasedStateMachine):
         self.attempts.append(Attempt(self.round if self.model.state == "half_open" else 0))
         self.circuit.begin()
         if self.model.state == "half_open":
-            self.model.begun += 1
             self.model.going_on += 1
 
     @precondition(lambda self: self.attempts)
-    @rule(
-        which=st.integers(0, 19),
-        outcomes=st.sampled_from([(), (False,), (True,), (True,), (True,)]),
-        end_first=st.booleans(),
-    )
-    def end(self, which: int, outcomes: Sequence[bool], end_first: bool) -> None:
+    @rule(which=st.integers(0, 19), outcome=st.sampled_from([None, False, True, True]))
+    def comes_to_something(self, which: int, outcome: bool | None) -> None:
         attempt = self.attempts.pop(which % len(self.attempts))
-        if end_first:
-            self._end(attempt)
-        for failed in outcomes:
-            before = self.model.state
-            self.model.note(failed, self.now)
-            assert self.circuit.note(failed, self.now) == (self.model.state != before)
-        if not end_first:
-            self._end(attempt)
-
-    def _end(self, attempt: Attempt) -> None:
-        self.circuit.end()
-        if self.model.state == "half_open":
+        before = self.model.state
+        if outcome is None:
             self.model.going_on = max(0, self.model.going_on - 1)
-            self.too_many += attempt.trial_in != self.round
+            self.circuit.end()
+        else:
+            self.model.note(outcome, self.now)
+            assert self.circuit.note(outcome, self.now) == (self.model.state != before)
+        self.too_many += attempt.trial_in != self.round
 
     @invariant()
     def it_is_as_the_model_says(self) -> None:
@@ -466,7 +456,6 @@ class Sequences(RuleBasedStateMachine):
             assert circuit.allows
             circuit.begin()
             circuit.note(False, self.now + 1000.0)
-            circuit.end()
         assert circuit.state == "closed"
 
 

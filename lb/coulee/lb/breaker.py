@@ -6,9 +6,10 @@ Rules:
 - Failures in a row, or a share of the requests of late (`window.py` says of when), open it; only a failure does.
 - Half open, it lets few attempts through at once, the trials. One that fails opens it again, for twice as long; so many
   that succeed in a row close it, with nothing remembered.
-- An attempt from before may end while it is half open, and nobody can tell it from a trial. So no more outcomes count
-  than trials have begun, and trials are taken to end first: there may be one trial too many at once for each attempt
-  that is left from before, but one that never ends, as a tunnel, does not keep the circuit half open.
+- A trial goes on until its outcome, so one that becomes a tunnel, or a long answer, holds nobody up.
+- An attempt from before may come to its outcome while it is half open, and nobody can tell it from a trial. It is taken
+  for one where there is one, and else counts for nothing. So there may be one trial too many at once for each attempt
+  that is left from before; but none of these can keep the circuit half open.
 """
 
 from __future__ import annotations
@@ -73,19 +74,19 @@ class Circuit:
     | open      | an attempt's outcome                                | open      | it counts for nothing          |
     | open      | the bell, before `until`                            | open      |                                |
     | open      | the bell, at `until` or later                       | half open |                                |
-    | half open | an outcome, where each trial has had its own        | half open | it counts for nothing          |
+    | half open | an outcome, where no trial is going on              | half open | it counts for nothing          |
     | half open | a trial fails                                       | open      | twice as long as the last time |
     | half open | a trial succeeds, the last of `successes` in a row  | closed    | with nothing remembered        |
     | half open | any other trial succeeds                            | half open |                                |
     | any other | the bell                                            | the same  |                                |
 
-    Attempts may begin while it is closed, and while it is half open and fewer than `trials` are going on.
+    Attempts may begin while it is closed, and while it is half open and fewer than `trials` are going on. Each is told
+    with a `begin`, and with a `note` or an `end`.
     """
 
     __slots__ = (
         "_failures",
         "_open_s",
-        "_outcomes_due",
         "_requests",
         "_row",
         "_trials",
@@ -111,30 +112,27 @@ class Circuit:
         self._row = 0
         """Closed: failures in a row. Half open: successes."""
         self._trials = 0
-        """That are going on, half open."""
-        self._outcomes_due = 0
-        """Of trials, half open."""
+        """That are going on, half open; 0 else."""
 
     def begin(self) -> None:
         """An attempt begins."""
         if self.state == "half_open":
             self._trials += 1
-            self._outcomes_due += 1
             self.allows = self._trials < self.settings.trials
 
     def end(self) -> None:
-        """An attempt has ended, with an outcome or without, as when the client left."""
+        """An attempt has ended without an outcome, as when the client left."""
         if self._trials:
             self._trials -= 1
             self.allows = self._trials < self.settings.trials
 
     def note(self, failed: bool, now: float) -> bool:
-        """An attempt's outcome, one for each at most, and before or after its `end`. True where the state changes."""
+        """An attempt's outcome: an answer's head, or that there is none. True where the state changes."""
         if self.state == "closed":
             return self._note_closed(failed, now)
-        if self.state == "open" or not self._outcomes_due:
+        if not self._trials:
             return False
-        self._outcomes_due -= 1
+        self.end()
         if failed:
             self._open(now, min(2 * self._open_s, self.settings.open_max_s), "a trial failed")
             return True
@@ -189,4 +187,3 @@ class Circuit:
         self.until = 0.0
         self._row = 0
         self._trials = 0
-        self._outcomes_due = 0

@@ -42,9 +42,8 @@ class Window:
             at = entered % (SLOTS + 1)
             self.count -= self._counts[at]
             self._counts[at] = 0
-        if slot > self._slot:
-            self._slot = slot
-            self._slot_ends = (slot + 1) * self._slot_s
+        self._slot = slot
+        self._slot_ends = (slot + 1) * self._slot_s
 
     def clear(self) -> None:
         """It has never happened."""
