@@ -111,6 +111,12 @@ def test_with_both_kinds_a_name_may_have_one() -> None:
     assert looked_up(dns_of("both"), {"a.internal AAAA": ["60 ::1"]})[1].names == [["[::1]:8080"]]
 
 
+def test_with_both_kinds_a_server_may_deny_a_name_that_has_the_other() -> None:
+    # It should not (RFC 4074 section 4.2), and some do.
+    zone: Zone = {"a.internal A": ["60 10.0.0.1"], "a.internal AAAA": "NXDOMAIN"}
+    assert looked_up(dns_of("both"), zone)[1].names == [["10.0.0.1:8080"]]
+
+
 def test_with_both_kinds_half_of_an_answer_is_none() -> None:
     zone: Zone = {"a.internal A": ["60 10.0.0.1"], "a.internal AAAA": "SERVFAIL"}
     assert error_of(dns_of("both"), zone) == "a.internal (A and AAAA): 10.0.0.53:53: SERVFAIL"
@@ -437,14 +443,23 @@ def test_with_both_kinds_the_one_that_did_not_come_is_asked_for() -> None:
     assert server.asked == [SRV, "a.internal AAAA"]
 
 
-def test_two_records_that_lead_to_one_address_are_one_endpoint() -> None:
+@pytest.mark.parametrize(("first", "second"), [("a.internal", "b.internal"), ("b.internal", "a.internal")])
+def test_two_records_that_lead_to_one_address_are_one_endpoint(first: str, second: str) -> None:
     zone: Zone = {
-        SRV: ["60 5 9 80 b.internal.", "60 1 2 80 a.internal."],
+        SRV: [f"60 5 9 80 {second}.", f"60 1 2 80 {first}."],
         "a.internal A": ["60 10.0.0.1"],
         "b.internal A": ["60 10.0.0.1"],
     }
     _, seeker, _ = looked_up(srv(), zone)
-    assert [(each.name, each.weight, each.priority) for each in seeker.sets[0]] == [("10.0.0.1:80", 2, 0)]
+    (found,) = seeker.sets[0]
+    assert (found.name, found.weight, found.priority, found.labels["target"]) == ("10.0.0.1:80", 2, 0, first)
+
+
+def test_of_a_service_the_shorter_ttl_counts() -> None:
+    world, seeker, _ = looked_up(srv(), {SRV: ["2 0 1 80 a.internal."], "a.internal A": ["60 10.0.0.1"]})
+    assert seeker.names == [["10.0.0.1:80"]]
+    world.wait(2.3)
+    assert world.connecting
 
 
 def test_a_target_without_an_address_is_passed_over() -> None:
