@@ -1,4 +1,4 @@
-"""Finds the proxy that `coulee run` is given: in a file, or as `module:attribute`."""
+"""Finds the proxy that `coulee run` is given, or the cluster of `coulee lb`: in a file, or as `module:attribute`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from coulee.core import Proxy
+from coulee.lb import Cluster
 
 
 class LoadError(Exception):
@@ -18,6 +19,28 @@ class LoadError(Exception):
 
 def load_proxy(target: str) -> Proxy:
     """The `Proxy` in `app.py`, `app.py:name`, `module` or `module:name`. Raises `LoadError`."""
+    module, place, name = _load(target)
+    return _proxy_in(module, name, place)
+
+
+def load_balanced(target: str) -> Proxy:
+    """The same; but what is named may be a `Cluster` too, and where there is no `Proxy` a single one need not be named:
+    then it is in a `Proxy` without filters. Raises `LoadError`."""
+    module, place, name = _load(target)
+    if name:
+        found = getattr(module, name, None)
+        return Proxy(found) if isinstance(found, Cluster) else _proxy_in(module, name, place)
+    everything = vars(module).values()
+    clusters = [value for value in everything if isinstance(value, Cluster)]
+    if clusters and not any(isinstance(value, Proxy) for value in everything):
+        if any(other is not clusters[0] for other in clusters):
+            raise LoadError(f"{place}: makes several clusters and no Proxy; say which, as {place}:NAME")
+        return Proxy(clusters[0])
+    return _proxy_in(module, name, place)
+
+
+def _load(target: str) -> tuple[ModuleType, str, str]:
+    """The module of a target, and the two parts of its name."""
     place, _, name = target.partition(":")
     if place.endswith(".py"):
         module = _from_file(Path(place))
@@ -26,7 +49,7 @@ def load_proxy(target: str) -> Proxy:
         module = _imported(place)
     else:
         raise LoadError(f"{target!r} names no module: write app.py, app.py:name, module or module:name")
-    return _proxy_in(module, name, place)
+    return module, place, name
 
 
 def _from_file(path: Path) -> ModuleType:
