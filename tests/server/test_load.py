@@ -11,7 +11,7 @@ import pytest
 
 from coulee.core import Proxy
 from coulee.lb import Cluster
-from coulee.server.load import LoadError, load_proxy
+from coulee.server.load import LoadError, load_balanced, load_proxy
 
 MAKES_ONE = """\
 from coulee.core import Proxy
@@ -95,6 +95,40 @@ def test_of_several_the_one_called_proxy_is_taken() -> None:
 def test_one_proxy_with_two_names_is_one() -> None:
     write("lc_app.py", MAKES_ONE.replace("proxy =", "a = b ="))
     assert first_peer(load_proxy("lc_app.py")) == "127.0.0.1:9000"
+
+
+# ------------------------------------------------------------------------------------------------------ clusters
+
+CLUSTER = """\
+from coulee.core import Proxy
+from coulee.lb import Cluster
+
+mine = also_mine = Cluster("http://127.0.0.1:9001")
+"""
+
+
+def test_where_balancing_counts_a_cluster_will_do() -> None:
+    write("lc_app.py", CLUSTER)
+    assert first_peer(load_balanced("lc_app.py")) == "127.0.0.1:9001"
+    assert first_peer(load_balanced("lc_app.py:mine")) == "127.0.0.1:9001"
+    with pytest.raises(LoadError, match="makes no Proxy"):
+        load_proxy("lc_app.py")
+
+
+def test_a_proxy_counts_more_than_a_cluster_unless_that_is_named() -> None:
+    write("lc_app.py", CLUSTER + 'proxy = Proxy(Cluster("http://127.0.0.1:9000"))\n')
+    assert first_peer(load_balanced("lc_app.py")) == "127.0.0.1:9000"
+    assert first_peer(load_balanced("lc_app.py:proxy")) == "127.0.0.1:9000"
+    assert first_peer(load_balanced("lc_app.py:mine")) == "127.0.0.1:9001"
+
+
+def test_of_several_clusters_one_must_be_named() -> None:
+    write("lc_app.py", CLUSTER + 'other = Cluster("http://127.0.0.1:9002")\n')
+    assert first_peer(load_balanced("lc_app.py:other")) == "127.0.0.1:9002"
+    with pytest.raises(LoadError, match=r"makes several clusters and no Proxy; say which, as lc_app.py:mine$"):
+        load_balanced("lc_app.py")
+    with pytest.raises(LoadError, match="'none' is not there"):
+        load_balanced("lc_app.py:none")
 
 
 # ---------------------------------------------------------------------------------------------------- not found

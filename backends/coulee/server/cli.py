@@ -30,6 +30,7 @@ from coulee.server.recording import Records
 from coulee.server.redaction import Redaction
 from coulee.server.replaying import replay
 from coulee.server.systemd import SYSTEMD, Service, listen_at
+from coulee.server.whatif.command import lb
 
 DEMO_BACKENDS: Final = ("asyncio", "uvloop")  # the demo's own client and clock are asyncio's
 CODECS: Final = ("own", "h11")
@@ -182,6 +183,7 @@ def demo(listen: str, traffic: float, backend: str) -> None:
 
 
 main.add_command(replay)
+main.add_command(lb)
 
 
 def _run(

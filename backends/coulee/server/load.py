@@ -30,12 +30,12 @@ def load_balanced(target: str) -> Proxy:
     if name:
         found = getattr(module, name, None)
         return Proxy(found) if isinstance(found, Cluster) else _proxy_in(module, name, place)
-    everything = vars(module).values()
-    clusters = [value for value in everything if isinstance(value, Cluster)]
-    if clusters and not any(isinstance(value, Proxy) for value in everything):
-        if any(other is not clusters[0] for other in clusters):
-            raise LoadError(f"{place}: makes several clusters and no Proxy; say which, as {place}:NAME")
-        return Proxy(clusters[0])
+    clusters = {key: value for key, value in vars(module).items() if isinstance(value, Cluster)}
+    if clusters and not any(isinstance(value, Proxy) for value in vars(module).values()):
+        first = next(iter(clusters))
+        if any(other is not clusters[first] for other in clusters.values()):
+            raise LoadError(f"{place}: makes several clusters and no Proxy; say which, as {place}:{first}")
+        return Proxy(clusters[first])
     return _proxy_in(module, name, place)
 
 

@@ -28,11 +28,6 @@ class Agenda:
         self.number += 1
         heappush(self.heap, (when, self.number, call, thing))
 
-    @property
-    def next_s(self) -> float:
-        """When the next thing happens."""
-        return self.heap[0][0] if self.heap else inf
-
 
 def arrivals_s(load: tuple[Load, ...], rng: Random | None) -> Iterator[float]:
     """When requests come, for ever: at random with an `rng` (a Poisson process), else evenly. With a load of 0 at the

@@ -35,7 +35,10 @@ NAME_MAX: Final = 18
 """Characters of an endpoint's name that there is room for."""
 
 _LETTER: Final = 6.3
-"""Width of a letter of 11 pixels, roughly."""
+"""Width of a letter of 11 pixels in the widest of the usual fonts, roughly."""
+
+_LEGEND_LETTER: Final = 7.0
+"""... and of 12."""
 
 _STYLE: Final = """\
     text { font-family: system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; font-size: 12px;
@@ -265,7 +268,7 @@ class _Chart:
         self._text(LEFT, y, title, "panel")
         x = float(LEFT + INNER)
         for name, label in reversed(legend):
-            x -= len(label) * 6.6
+            x -= len(label) * _LEGEND_LETTER
             self._text(x, y, label, "note")
             x -= 18
             if name.endswith("-line"):

@@ -10,17 +10,14 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from coulee.server.load import LoadError, load_balanced
-from coulee.server.whatif.bars import Bar
-from coulee.server.whatif.chart import chart
-from coulee.server.whatif.play import Play
-from coulee.server.whatif.scenario import Scenario, read_scenario
-from coulee.server.whatif.table import as_json, table
-from coulee.server.whatif.units import clock
+
+if TYPE_CHECKING:
+    from coulee.server.whatif.scenario import Scenario
 
 SCENARIO_BYTES_MAX: Final = 4 << 20
 
@@ -64,6 +61,11 @@ def simulate(
     Policies, health checks, ejection, circuits, retries and their budget are the real ones. Clients, the network and
     the origins are a model: nothing is connected to. The same seed gives the same table.
     """
+    from coulee.server.whatif.bars import Bar  # here, for no other command needs any of it
+    from coulee.server.whatif.chart import chart
+    from coulee.server.whatif.play import Play
+    from coulee.server.whatif.table import as_json, table
+
     if no_svg and picture is not None:
         raise click.UsageError("--svg and --no-svg: give one of them")
     try:
@@ -72,6 +74,8 @@ def simulate(
         raise click.UsageError(f"--check: {error}") from None
     scenario = _scenario(path, seed)
     place = None if no_svg else Path(picture or Path(path).with_suffix(".svg").name)
+    if place is not None and not place.parent.is_dir():
+        _stop(f"{place}: there is no such folder")
     try:
         play = Play(scenario, load_balanced(target))
     except LoadError as error:
@@ -95,6 +99,8 @@ def simulate(
 
 
 def _scenario(path: str, seed: int | None) -> Scenario:
+    from coulee.server.whatif.scenario import read_scenario
+
     try:
         data = Path(path).read_bytes()
         if len(data) > SCENARIO_BYTES_MAX:
@@ -126,7 +132,7 @@ class _Meter:
 
     def __call__(self, part: float, requests: int) -> None:
         if self.shows:
-            line = f"\r{part * 100:3.0f} %  {clock(part * self.duration_s)}  {requests:,} requests"
+            line = f"\r{part * 100:3.0f} % of {self.duration_s:g} s, {requests:,} requests"
             click.echo(line, err=True, nl=False)
 
     def clear(self) -> None:

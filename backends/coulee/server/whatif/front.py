@@ -4,7 +4,7 @@ its rules (`coulee.core.retrying`) and the real balancer, but for what filters w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coulee.core.peer import Peer
     from coulee.core.proxy import Proxy
     from coulee.core.seam import Address
+    from coulee.lb import Cluster
     from coulee.server.whatif.agenda import Agenda
     from coulee.server.whatif.origins import Origin
     from coulee.server.whatif.scenario import Scenario
@@ -32,16 +33,16 @@ class Front:
     """See above. It is the `Sender` of a network of its own."""
 
     def __init__(
-        self, scenario: Scenario, proxy: Proxy, agenda: Agenda, tally: Tally, rng: Random,
-        origin_of: Callable[[Peer], Origin],
+        self, scenario: Scenario, proxy: Proxy, cluster: Cluster, agenda: Agenda, tally: Tally, rng: Random,
+        origins: Mapping[str, Origin],
     ) -> None:  # fmt: skip
-        self.balancer = proxy.balancer
+        self.cluster = cluster
         self.retry = proxy.config.retry
         self.rng = proxy.rng
         self.agenda = agenda
         self.tally = tally
         self.network = Network(agenda, proxy.config, self)
-        self.origin_of = origin_of
+        self.origins = origins
         self.slices_per_s = SLICES / scenario.duration_s
         self.random = rng.random
         self.clients: list[Address] = [
@@ -70,14 +71,11 @@ class Front:
         if self.retry.total_timeout_s:
             self.agenda.at(now + self.retry.total_timeout_s, self._out_of_time, ask)
         try:
-            peer = self.balancer.choose(ask)
+            peer = self.cluster.choose(ask)
         except ExchangeError as error:
             self._end(ask, error.reason, now)
             return
-        if peer is None:
-            self._end(ask, "no_healthy_endpoint", now)
-        else:
-            self._begin(ask, peer, now)
+        self._begin(ask, peer, now)
 
     def _out_of_time(self, ask: Ask, now: float) -> None:
         """All attempts together have taken too long."""
@@ -92,7 +90,7 @@ class Front:
     # -- attempts
 
     def _begin(self, ask: Ask, peer: Peer, now: float) -> None:
-        origin = self.origin_of(peer)
+        origin = self.origins[peer.name]
         ask.attempts += 1
         ask.tried.append(peer.name)
         attempt = Attempt(ask, peer, origin, now)
@@ -104,7 +102,7 @@ class Front:
         if ask.attempts > 1:
             row.retries += 1
             self.tally.retries[at] += 1
-        self.balancer.begin(peer)
+        self.cluster.begin(peer)
         hedge_after_s = self.retry.hedge_after_s
         if hedge_after_s and ask.request.method in IDEMPOTENT and len(ask.running) == 1:
             self.agenda.at(now + hedge_after_s, self._hedge, attempt)
@@ -118,7 +116,7 @@ class Front:
         peer = self._another(ask)
         if peer is None or peer.name in ask.tried:
             return
-        if not self.balancer.may_retry(ask):
+        if not self.cluster.may_retry(ask):
             self.tally.refusals += 1
             return
         self.tally.hedges += 1
@@ -135,7 +133,7 @@ class Front:
         if status >= BAD_FROM:
             error = str(status)
             row.failed(self.slice_at(now), error)
-        self.balancer.answered(ask, peer, Response(status), latency_s)
+        self.cluster.answered(ask, peer, Response(status), latency_s)
         ask.running.remove(attempt)
         if status in self.retry.statuses:
             if ask.running:  # the race goes on without it
@@ -163,7 +161,7 @@ class Front:
             self._give_up(ask, reason, now)
 
     def _ended(self, attempt: Attempt, reason: str) -> None:
-        self.balancer.end(attempt.peer, reason, attempt.status, attempt.latency_s)
+        self.cluster.end(attempt.peer, reason, attempt.status, attempt.latency_s)
 
     def _stop_running(self, ask: Ask, reason: str, now: float) -> None:
         for attempt in ask.running:
@@ -195,7 +193,7 @@ class Front:
         peer = self._another(ask)
         if peer is not None and not failure.connected and peer.name in ask.tried:
             peer = None  # it would refuse again
-        if peer is not None and not self.balancer.may_retry(ask):
+        if peer is not None and not self.cluster.may_retry(ask):
             self.tally.refusals += 1
             peer = None
         if answered is not None:
@@ -209,12 +207,12 @@ class Front:
 
     def _another(self, ask: Ask) -> Peer | None:
         try:
-            return self.balancer.choose(ask)
+            return self.cluster.choose(ask)
         except ExchangeError:
             return None
 
     def _give_up(self, ask: Ask, reason: str, now: float) -> None:
-        self._end(ask, self.balancer.verdict(ExchangeError(reason)).reason, now)
+        self._end(ask, self.cluster.verdict(ExchangeError(reason)).reason, now)
 
 
 class _Failure:

@@ -27,7 +27,7 @@ _KEY: Final = re.compile(
     r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
 )
 _NAME: Final = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
-_AT_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)$")
+_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
 class TomlError(ValueError):
@@ -39,9 +39,9 @@ def parse(text: str, name: str) -> Table:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        found = _AT_LINE.search(str(error))
-        line = int(found[1]) if found else text.count("\n") + 1
-        raise TomlError(f"{name}:{line}: {_AT_LINE.sub('', str(error))}") from None
+        found = _PLACE.search(str(error))
+        line = int(found[1]) if found and found[1] else len(text.splitlines())
+        raise TomlError(f"{name}:{line}: {_PLACE.sub('', str(error))}") from None
     return Table(values, (), _lines_of(text), name)
 
 
@@ -121,6 +121,8 @@ class Table:
     def table(self, key: str) -> Table:
         """A table of its own; an empty one where it is not there."""
         value = self._take(key, {})
+        if isinstance(value, list):
+            raise self.error(key, f"{key} must be written as [{key}], and once")
         if not isinstance(value, dict):
             raise self.error(key, f"{key} is {_shown(value)}; it must be a table")
         return Table(value, (*self.path, key), self.lines, self.name)
@@ -144,6 +146,8 @@ class Table:
         """The line of a key, or of the table, or of whatever is around it."""
         path = (*self.path, key)
         while path and path not in self.lines:
+            if (*path, 0) in self.lines:  # the first of an array of tables
+                return self.lines[(*path, 0)]
             path = path[:-1]
         return self.lines.get(path, 1)
 

@@ -65,9 +65,8 @@ class Network:
         """It has died: whatever it was at is lost."""
         lost = [attempt for attempt in origin.attempts if attempt.state != CONNECTING]
         for attempt in lost:
-            if attempt.state != OVER:  # another's failure may have ended it
-                self._leave(attempt, now)
-                self.sender.failed(attempt, "upstream_reset", True, now)
+            self._leave(attempt, now)
+            self.sender.failed(attempt, "upstream_reset", True, now)
 
     def go_on(self, origin: Origin, now: float) -> None:
         """It is well again: what it has not lost it answers now."""
@@ -100,7 +99,7 @@ class Network:
         origin = attempt.origin
         if origin.concurrency and origin.busy >= origin.concurrency:
             attempt.state = QUEUED
-            origin.queue.append(attempt)
+            origin.queue[attempt] = None
             self._limit(attempt)
             return
         origin.busy += 1
@@ -129,7 +128,9 @@ class Network:
             del origin.waiters[attempt]
             return
         del origin.attempts[attempt]
-        if state == AT_WORK:
+        if state == QUEUED:
+            del origin.queue[attempt]
+        elif state == AT_WORK:
             origin.busy -= 1
             if origin.queue:
                 self._next_in_queue(origin, now)
@@ -141,9 +142,9 @@ class Network:
     def _next_in_queue(self, origin: Origin, now: float) -> None:
         queue = origin.queue
         while queue and origin.mode == "well" and origin.busy < origin.concurrency:
-            attempt = queue.popleft()
-            if attempt.state == QUEUED:
-                self._serve(attempt, now)
+            attempt = next(iter(queue))
+            del queue[attempt]
+            self._serve(attempt, now)
 
     # -- what comes of it
 

@@ -30,7 +30,6 @@ from coulee.server.whatif.subject import Order, machine_for, order
 from coulee.server.whatif.tally import COLUMNS, Row, Tally
 
 if TYPE_CHECKING:
-    from coulee.core.peer import Peer
     from coulee.core.proxy import Proxy
 
 STEPS: Final = 200
@@ -47,7 +46,6 @@ class Play:
         self.scenario = scenario
         self.agenda = Agenda()
         self.tally = Tally(scenario.duration_s)
-        self.origins: dict[str, Origin] = {}
         self.latencies: dict[tuple[float, float], list[float]] = {}
         self.models = {name: model for name, _, model in scenario.origins}
         seed = scenario.seed
@@ -55,9 +53,10 @@ class Play:
         self.checks_rng = Random(f"{seed} checks")
         self.trouble_rng = Random(f"{seed} outages")
         self.proxy, self.cluster = machine_for(definition, scenario, self._probe)
-        for endpoint in self.cluster.members:
-            self.origin_of(endpoint)
-        self.front = Front(scenario, self.proxy, self.agenda, self.tally, Random(f"{seed} clients"), self.origin_of)
+        self.origins = {endpoint.name: self._origin(endpoint) for endpoint in self.cluster.members}
+        self.front = Front(
+            scenario, self.proxy, self.cluster, self.agenda, self.tally, Random(f"{seed} clients"), self.origins
+        )
         self._plan()
 
     def run(self, progress: Progress | None = None) -> Tally:
@@ -66,16 +65,11 @@ class Play:
         self.tally.close()
         return self.tally
 
-    def origin_of(self, peer: Peer) -> Origin:
+    def _origin(self, endpoint: Endpoint) -> Origin:
         """The model behind an endpoint."""
-        origin = self.origins.get(peer.name)
-        if origin is None:
-            assert isinstance(peer, Endpoint), "a cluster chooses among its members"
-            model = self.models.get(peer.name, self.scenario.origin)
-            row = self.tally.rows[peer.name] = Row(peer.name, peer.weight, peer.state)
-            origin = Origin(peer, row, model, self._latencies_s(model), self.proxy.config, self.origins_rng)
-            self.origins[peer.name] = origin
-        return origin
+        model = self.models.get(endpoint.name, self.scenario.origin)
+        row = self.tally.rows[endpoint.name] = Row(endpoint.name, endpoint.weight, endpoint.state)
+        return Origin(endpoint, row, model, self._latencies_s(model), self.proxy.config, self.origins_rng)
 
     def _latencies_s(self, model: OriginModel) -> list[float]:
         key = (model.median_s, model.p99_s)
@@ -85,7 +79,7 @@ class Play:
 
     async def _probe(self, endpoint: Endpoint) -> None:
         """Stands in the place of the cluster's checks."""
-        await self.origin_of(endpoint).check(self.checks_rng)
+        await self.origins[endpoint.name].check(self.checks_rng)
 
     # -- time
 

@@ -250,7 +250,7 @@ def _happening(table: Table) -> Happening:
         line=table.line(chosen[0]),
         names=(table.text("endpoint"),) if table.has("endpoint") else table.texts("endpoints"),
         zone=table.text("zone"),
-        share=table.number("share", 0.0, 0.0, 1.0),
+        share=table.number("share", 1e-6, 1e-6, 1.0) if table.has("share") else 0.0,
         for_s=table.seconds("for", 0.0, zero=True),
         factor=table.number("factor", 10.0, 0.001, 1_000_000.0),
         status=table.whole("status", 503, 200, 599),
@@ -259,7 +259,7 @@ def _happening(table: Table) -> Happening:
         down_s=table.seconds("down", 5.0),
         weight=table.whole("value", 1, 0, WEIGHT_MAX),
     )
-    table.known += ["endpoint", "endpoints"]
+    table.known += ["endpoint", "endpoints", "share"]
     table.end()
     return happening
 

@@ -50,4 +50,4 @@ def order(cluster: Cluster, name: str, what: Order, weight: int) -> None:
     if what == "weight":
         cluster.set_weight(name, weight)
     else:
-        cluster.set_service(name, what)
+        cluster.set_service(name, what, "the scenario says so")
