@@ -85,29 +85,33 @@ def note_tried(exchange: Exchange) -> None:
 # ------------------------------------------------------------------------------------------ what is sent
 
 
-async def prepared_request(exchange: Exchange, peer: Peer) -> Request:
-    """The request as this peer gets it, with what is here of its body."""
-    proxy = exchange.proxy
-    chains = proxy.chains
-    if chains.connected_to_upstream:
-        await decide(chains.connected_to_upstream, (), exchange, exchange.reused)
+def plain_request(exchange: Exchange, peer: Peer) -> Request:
+    """The request as this peer gets it, with what is here of its body; where no filter has a say in that."""
     exchange.upstream_request = request = request_for_upstream(
-        exchange.request, exchange.client, exchange.downstream.connection.trusted, proxy.config
+        exchange.request, exchange.client, exchange.downstream.connection.trusted, exchange.proxy.config
     )
     if not request.authority:  # HTTP/1.0 may leave it out, HTTP/1.1 must not (RFC 9112 section 3.2)
         request.headers.set("Host", peer.authority)
     if exchange.continued:
         request.headers.remove("expect")  # we answered it ourselves
-    if chains.upstream_request_filter:
-        await decide(chains.upstream_request_filter, (), exchange, request)
-    ended = exchange.body_ended and exchange.trailers is None
     if exchange.replay:
         request.data = b"".join(exchange.replay)
+    request.ended = exchange.body_ended and exchange.trailers is None
+    return request
+
+
+async def filtered_request(exchange: Exchange, peer: Peer) -> Request:
+    """The same, through the filters."""
+    chains = exchange.proxy.chains
+    if chains.connected_to_upstream:
+        await decide(chains.connected_to_upstream, (), exchange, exchange.reused)
+    request = plain_request(exchange, peer)
+    if chains.upstream_request_filter:
+        await decide(chains.upstream_request_filter, (), exchange, request)
     if chains.request_body_filter:
         if request.data or exchange.body_ended:
             request.data = await transform(chains.request_body_filter, exchange, request.data, exchange.body_ended)
-        request.length = len(request.data) if ended else None
-    request.ended = ended
+        request.length = len(request.data) if request.ended else None
     return request
 
 

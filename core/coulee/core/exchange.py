@@ -18,7 +18,16 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from coulee.core.answers import METHODS, error_answer
-from coulee.core.attempt import after_failure, begin, end, instead_of, prepared_request, pump_request, send_trailers
+from coulee.core.attempt import (
+    after_failure,
+    begin,
+    end,
+    filtered_request,
+    instead_of,
+    plain_request,
+    pump_request,
+    send_trailers,
+)
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import Chain, decide, transform
 from coulee.core.headers import UNDERSCORE
@@ -300,7 +309,10 @@ class Exchange:
             upstream = await proxy.pool.acquire(peer)
         self.upstream = upstream
         self.connected = True
-        request = await prepared_request(self, peer)
+        if proxy.chains.sending:
+            request = await filtered_request(self, peer)
+        else:
+            request = plain_request(self, peer)
         if self.body_ended:
             upstream.patience_s = proxy.answer_limit_s
             upstream.write(request)

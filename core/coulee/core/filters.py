@@ -153,6 +153,7 @@ class Chains:
         "response_body_filter",
         "response_filter",
         "response_trailer_filter",
+        "sending",
         "upstream_peer",
         "upstream_request_filter",
         "upstream_response_body_filter",
@@ -177,6 +178,8 @@ class Chains:
     logging: Chain
     answering: bool
     """Whether there is a phase that may answer before a peer is chosen."""
+    sending: bool
+    """Whether there is a phase that sees what is sent to an origin."""
     relayed_body: Chain
     """What each piece of an origin's body goes through."""
 
@@ -193,6 +196,7 @@ class Chains:
                 chain.reverse()
             setattr(self, phase, tuple(chain))
         self.answering = bool(self.early_request_filter or self.request_filter)
+        self.sending = bool(self.connected_to_upstream or self.upstream_request_filter or self.request_body_filter)
         self.relayed_body = self.upstream_response_body_filter + self.response_body_filter
 
 

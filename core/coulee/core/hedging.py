@@ -17,7 +17,7 @@ from collections.abc import Generator
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from coulee.core.attempt import begin, chosen, note_tried, prepared_request, send_trailers
+from coulee.core.attempt import begin, chosen, filtered_request, note_tried, send_trailers
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import FilterError
 from coulee.core.kernel import PARKED, DeadlineExceeded, Nursery, Task, _Parked, deadline, nursery
@@ -165,7 +165,7 @@ class _Racer:
             self.stream = await proxy.pool.acquire(self.peer)
         stream = self.stream
         self._stand_for_the_exchange()
-        self.upstream_request = request = await prepared_request(exchange, self.peer)
+        self.upstream_request = request = await filtered_request(exchange, self.peer)
         stream.patience_s = proxy.answer_limit_s
         stream.write(request)
         if exchange.trailers is not None:
