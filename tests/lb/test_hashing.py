@@ -249,6 +249,22 @@ def test_a_slow_start_is_a_smaller_share(make: Callable[[float], Policy]) -> Non
 
 
 @BOUNDED
+def test_the_average_is_that_of_the_usable_ones(make: Callable[[float], Policy]) -> None:
+    view = FakeView(endpoints(5), make(1.0))
+    for endpoint in view.members[3:]:
+        view.close(endpoint)
+    view.members[0].effective_weight = 0.25
+    view.policy.changed()
+    key = next(key for key in KEYS if view.choose(Asks(key)) is view.members[1])
+    for _ in range(20):
+        chosen = view.choose(Asks(key))
+        assert chosen is not None
+        room = view.members[1].in_flight + 1 <= ceil((view.in_flight + 1) / 2.25)
+        assert (chosen is view.members[1]) == room
+        view.begin(chosen)
+
+
+@BOUNDED
 def test_no_weights_are_no_bound(make: Callable[[float], Policy]) -> None:
     view = FakeView(endpoints(2), make(1.0))
     for endpoint in view.members:

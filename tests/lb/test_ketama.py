@@ -66,12 +66,12 @@ def test_a_weight_has_points() -> None:
     assert [points_wanted(weight, 9) for weight in (0, 1, 7)] == [0, 1, 2]
 
 
-@given(st.integers(0, 2**32), st.lists(st.sampled_from([0, 0, 1, 1, 2, 5, 9]), min_size=1, max_size=12))
+@given(st.integers(0, 2**32), st.lists(st.sampled_from([0, 0, 1, 1, 2, 5, 9]), min_size=1, max_size=8))
 def test_a_ring_that_has_changed_is_the_ring_built_anew(seed: int, weights: list[int]) -> None:
     rng = Random(seed)
     everybody = endpoints(len(weights), weights)
     view = FakeView(everybody[:1], Ketama(target))
-    for _ in range(4):
+    for _ in range(3):
         members = rng.sample(everybody, rng.randint(1, len(everybody)))
         for endpoint in members:
             endpoint.weight = rng.choice(weights)
@@ -97,7 +97,7 @@ def test_the_old_ring_is_in_use_until_the_new_one_is_whole() -> None:
     view = FakeView(members[:100], Ketama(target))
     asks = [Asks(str(number)) for number in range(200)]
     before = [view.choose(ask) for ask in asks]
-    work = view.policy.arrange(members)
+    work = view.policy.arrange(members[50:])
     slices = 0
     for _ in work:
         slices += 1
@@ -138,16 +138,17 @@ def test_an_endpoint_with_the_same_address_takes_the_old_ones_place() -> None:
     again = endpoints(5)
     view.place(again)
     assert all(new is old for new, old in zip(ketama_of(view)._ring.buckets, ring.buckets, strict=True))
-    assert all(view.choose(Asks(str(number))) in again for number in range(50))
+    assert list(ketama_of(view)._ring.endpoints.values()) == again
 
 
 def test_a_key_belongs_to_the_first_point_not_below_it_or_to_the_lowest(monkeypatch: pytest.MonkeyPatch) -> None:
-    view = FakeView(endpoints(3), Ketama(target))
+    view = FakeView(endpoints(40), Ketama(target))
+    assert len(ketama_of(view)._ring.buckets) == 32
     points = entries(view)
-    hashes = {b"on": points[7][0], b"above": points[7][0] + 1, b"last": 2**32 - 1, b"first": 0}
+    hashes = {b"on": points[3000][0], b"above": points[3000][0] + 1, b"last": 2**32 - 1, b"first": 0}
     monkeypatch.setattr(ketama, "crc32", lambda key: hashes[key])
     names = [name for _, name in points]
-    for key, at in (("on", 7), ("above", 8), ("last", 0), ("first", 0)):
+    for key, at in (("on", 3000), ("above", 3001), ("last", 0), ("first", 0)):
         walk = [endpoint.name for endpoint in ketama_of(view).walk(key.encode())]
         assert walk == names[at:] + names[:at]
 

@@ -96,6 +96,12 @@ def test_nobody_is_left() -> None:
     assert view.choose() is None
 
 
+def test_the_lowest_number_is_a_number_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "number_of", lambda data, purpose: 0)
+    view = FakeView(endpoints(3, [1, 3, 2]), Rendezvous(by_target()))
+    assert view.choose() is view.members[1], "all draw it, and then weight decides"
+
+
 def test_it_is_arranged_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "SLICE_ENDPOINTS", 10)
     members = endpoints(35)

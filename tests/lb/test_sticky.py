@@ -205,6 +205,11 @@ def test_endpoints_with_one_address_are_told_apart_by_group() -> None:
     assert [view.choose(asks(cookie_for(view, endpoint))) for endpoint in members] == members
 
 
+def test_a_name_is_no_signature() -> None:
+    policy = Sticky(SECRET)
+    assert policy._keyed(b"secret", b"name", b"a") != policy._keyed(b"secret", b"cookie", b"a")
+
+
 # ------------------------------------------------------------------------------------------------ forgeries
 
 VIEW = view_of(max_age_s=1000)

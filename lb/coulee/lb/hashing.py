@@ -109,12 +109,8 @@ class Walking(Deferring):
         if not left:
             return None
         weight = self._weight
-        if self.bound is not None:
-            below = [endpoint for endpoint in left if not self._has_its_share(endpoint, weight)]
-            if below:
-                left = below
-            else:
-                weight = sum(endpoint.effective_weight for endpoint in left)
+        if self.bound is not None and all(self._has_its_share(endpoint, weight) for endpoint in left):
+            weight = sum(endpoint.effective_weight for endpoint in left)
         for endpoint in self.walk(raw):
             if (
                 endpoint.open
