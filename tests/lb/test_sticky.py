@@ -313,6 +313,6 @@ def test_it_is_arranged_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert view.choose(asks(cookie)) is members[2]
 
 
-def test_by_default_new_clients_go_by_chance() -> None:
+def test_by_default_new_clients_get_an_endpoint_in_turn() -> None:
     view = FakeView(endpoints(4), Sticky(SECRET))
     assert {view.choose() for _ in range(50)} == {*view.members}

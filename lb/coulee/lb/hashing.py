@@ -20,9 +20,9 @@ from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from coulee.lb.chance import RandomChoice
 from coulee.lb.keys import bytes_of
 from coulee.lb.policy import Policy
+from coulee.lb.turns import RandomChoice
 
 if TYPE_CHECKING:
     from coulee.core.parts import Response

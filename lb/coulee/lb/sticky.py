@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from coulee.core.headers import TOKEN
 from coulee.lb.hashing import Deferring
 from coulee.lb.keys import cookies, identity
+from coulee.lb.turns import RoundRobin
 
 if TYPE_CHECKING:
     from coulee.core.parts import Response
@@ -76,7 +77,7 @@ class Sticky(Deferring):
         secure: bool = False,
         same_site: SameSite = "Lax",
     ) -> None:
-        super().__init__(otherwise)
+        super().__init__(otherwise if otherwise is not None else RoundRobin())
         self._secrets = _secrets(secret)
         _check(cookie, max_age_s, path, secure, same_site)
         self.cookie = cookie
