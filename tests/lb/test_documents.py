@@ -166,7 +166,9 @@ def test_a_value_is_shown_as_far_as_a_line_goes() -> None:
     for document in (long, [long], [{"targets": [f"{long}:x"]}], [{"targets": [], "labels": {long: 1}}]):
         assert len(error_of(document)) < 250
     assert len(error_of({"endpoints": ["unix:/" + long] * 2})) < 250
-    assert error_of({"endpoints": [16**5000]}).startswith("file: endpoints[0]: a int is no endpoint")
+    digits = error_of({"endpoints": [16**5000]})  # more than Python shows
+    assert digits.startswith("file: endpoints[0]: ")
+    assert len(digits) < 250
 
 
 def test_there_is_a_most_of_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +244,7 @@ VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
     | st.sampled_from(["10.0.0.1:80", "http://a", "unix:/a", "1"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
-    max_leaves=20,
+    max_leaves=10,
 )  # fmt: skip
 GROUPS = st.lists(st.fixed_dictionaries({"targets": st.lists(VALUES)}, optional={"labels": VALUES}))
 TABLES = st.lists(st.fixed_dictionaries({"url": VALUES}, optional={"weight": VALUES, "labels": VALUES}))

@@ -49,8 +49,8 @@ PAUSE_MIN_S: Final = 0.1
 LATE_S: Final = 10.0
 """When to say that a source which cannot be cut short has not answered yet."""
 
-SLICE: Final = 256
-"""Endpoints that are looked at in one go: a few milliseconds."""
+SLICE: Final = 128
+"""Endpoints that are made, or looked at, in one go: two or three milliseconds."""
 
 TEXT_MAX: Final = 400
 """Characters of an error, for what a user's function raises may be of any length."""
