@@ -76,6 +76,14 @@ def test_lists_in_the_table_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\nrequests   1,833, 1,234 of them under way\n" in table(tally, what, "app.py")
 
 
+def test_a_slow_start_is_not_counted_as_not_healthy() -> None:
+    row = Row("a", 1, "slow_start")
+    row.becomes("healthy", 30.0, 10.0)
+    tally = Tally(60.0, rows={"a": row})
+    tally.close()
+    assert re.search(r"\na .* 0            -  healthy\n", table(tally, scenario(), "app.py"))
+
+
 def test_where_nothing_came_there_is_nothing_to_show() -> None:
     what = scenario(top="", endpoints="", length="10s")
     tally = Tally(10.0, rows={"a": Row("a", 1, "healthy")})

@@ -69,11 +69,11 @@ class Network:
             self.sender.failed(attempt, "upstream_reset", True, now)
 
     def go_on(self, origin: Origin, now: float) -> None:
-        """It is well again: what it has not lost it answers now."""
+        """It is well again: what it has not lost it works on now, in the order in which it came."""
+        origin.queue.clear()
         for attempt in list(origin.attempts):
-            if attempt.state == FROZEN:
+            if attempt.state == FROZEN or attempt.state == QUEUED:
                 self._serve(attempt, now)
-        self._next_in_queue(origin, now)
 
     # -- the steps
 
