@@ -44,6 +44,9 @@ class _Wire(Connection):
 
     def timed_out(self, reading: bool) -> None:
         assert self.stream is not None
+        if self.close_wanted:
+            self.close(abort=True)  # its block was left with bytes on their way that nobody takes
+            return
         doing = "sent" if reading else "took"
         self.stream.fail(ExchangeError("upstream_timeout", f"{self.name} {doing} nothing in time"))
 
