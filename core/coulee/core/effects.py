@@ -101,27 +101,38 @@ async def fetch(
         return await _ask(proxy, peer, request, body_bytes_max, fresh)
     call = _Call(request)
     balancer = proxy.balancer
-    peer = balancer.choose(call)
-    if peer is None:
+    offered = balancer.choose(call)
+    if offered is None:
         raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
-    balancer.begin(peer)
+    balancer.begin(offered)
     began = proxy.kernel.now
     status, latency_s = 0, 0.0
     reason = "client_gone"  # unless it is answered, or fails: whoever wanted it has left
+
+    def answered(head: Response) -> None:
+        nonlocal status, latency_s
+        status, latency_s = head.status, proxy.kernel.now - began
+        balancer.answered(call, offered, head, latency_s)
+
     try:
-        answer = await _ask(proxy, peer, request, body_bytes_max, fresh)
-        latency_s, status = proxy.kernel.now - began, answer.status
-        balancer.answered(call, peer, answer, latency_s)
+        answer = await _ask(proxy, offered, request, body_bytes_max, fresh, answered)
         reason = ""
     except ExchangeError as error:
         reason = error.reason
         raise
     finally:
-        balancer.end(peer, reason, status, latency_s)
+        balancer.end(offered, reason, status, latency_s)
     return answer
 
 
-async def _ask(proxy: Proxy, peer: Peer, request: Request, body_bytes_max: int, fresh: bool) -> Response:
+async def _ask(
+    proxy: Proxy,
+    peer: Peer,
+    request: Request,
+    body_bytes_max: int,
+    fresh: bool,
+    on_head: Callable[[Response], None] | None = None,
+) -> Response:
     """One request to one peer."""
     from coulee.core.pool import Upstream
 
@@ -143,17 +154,19 @@ async def _ask(proxy: Proxy, peer: Peer, request: Request, body_bytes_max: int, 
         while isinstance(head, Interim):
             head = await stream.receive()
         assert isinstance(head, Response)
+        if on_head is not None:
+            on_head(head)
         pieces = [head.data]
         total = len(head.data)
         ended = head.ended
-        while not ended:
+        while total <= body_bytes_max and not ended:
             part = await stream.receive()
             ended = not isinstance(part, Data) or part.ended
             if isinstance(part, Data):
                 pieces.append(part.data)
                 total += len(part.data)
-            if total > body_bytes_max:
-                raise ExchangeError("upstream_invalid", f"the answer to a sub-request is over {body_bytes_max} bytes")
+        if total > body_bytes_max:
+            raise ExchangeError("upstream_invalid", f"the answer to a sub-request is over {body_bytes_max} bytes")
         whole = True
     finally:
         proxy.pool.release(stream, whole)
