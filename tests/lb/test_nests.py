@@ -12,8 +12,11 @@ from coulee.core.peer import PeerLimits, Routed
 from coulee.lb.cluster import Cluster
 from coulee.lb.endpoint import Endpoint
 from coulee.lb.groups import Priority
-from coulee.lb.loads import LeastRequests
+from coulee.lb.ketama import Ketama
+from coulee.lb.keys import by_target
+from coulee.lb.loads import LeastRequests, PeakEwma
 from coulee.lb.locality import Locality
+from coulee.lb.maglev import Maglev
 from coulee.lb.policy import Policy
 from coulee.lb.sections import Sectioned
 from coulee.lb.subsets import ByLabels, DeterministicSubset
@@ -70,7 +73,14 @@ def around(inner: st.SearchStrategy[Policy]) -> st.SearchStrategy[Policy]:
     )
 
 
-LEAVES: st.SearchStrategy[Policy] = st.one_of(st.builds(RoundRobin), st.builds(Draw))
+LEAVES: st.SearchStrategy[Policy] = st.one_of(
+    st.builds(RoundRobin),
+    st.builds(Draw),
+    st.builds(LeastRequests),
+    st.builds(PeakEwma),
+    st.builds(Ketama, st.just(by_target()), bound=st.sampled_from([None, 1.25])),
+    st.builds(Maglev, st.just(by_target()), size=st.just(13)),
+)
 NESTS = around(st.recursive(LEAVES, around, max_leaves=3))
 LABELS = st.dictionaries(st.sampled_from("vw"), st.sampled_from("12"))
 
@@ -115,6 +125,7 @@ class Play:
             chosen = self.choose(labels, tried=[endpoint.name] if number & 1 else [])
             if chosen is not None:
                 view.begin(chosen)
+                view.policy.answered(chosen, number / 100)
         elif step == "end" and endpoint.in_flight and endpoint in view.members:
             view.end(endpoint)
         elif step == "close" and endpoint in view.members:
