@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from coulee.lb.endpoint import Endpoint
@@ -138,6 +138,7 @@ COUNTS = st.integers(1, 60).flatmap(lambda requests: st.tuples(st.just(requests)
     st.sampled_from([0.5, 1.0, 1.9, 3.0]),
     st.sampled_from([0.0, 0.05, 0.2]),
 )
+@example([(50, 0)] * 6 + [(10, 2)] + [(50, 0)] * 3, 3.0, 0.0)  # just three standard deviations
 def test_it_is_envoys_rule(counts: Sequence[tuple[int, int]], stdevs: float, gap_min: float) -> None:
     # In exact numbers, all squared because roots are not exact.
     settings = Outliers(
@@ -195,7 +196,7 @@ def test_few_answers_and_failures_make_no_mean() -> None:
     assert detector.sweep(rows(did(100), did(100), did(150, 51, mean_s=9.0))) == []
     assert names(detector.sweep(rows(did(100), did(100), did(150, 50, mean_s=9.0)))) == ["a2"]
     # A connection that is refused takes no time, and makes nobody fast.
-    record = did(100, mean_s=1.0)
+    record = did(100, mean_s=0.05)
     for _ in range(900):
         detector.note(record, True, 0.0)
     assert names(detector.sweep(rows(did(100), record))) == ["a1"]

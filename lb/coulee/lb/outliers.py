@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from coulee.lb.endpoint import Endpoint
 
 _ROUNDING: Final = 1e-9
-"""What a sum of floats may be wrong by: equal endpoints are never outliers, and 29 % of 100 are 29."""
+"""What a sum of floats may be wrong by: who is just at a bound is no outlier, and 29 % of 100 are 29."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Record:
         self.ejections = 0
         """In a row: how many times `ejection_s` the last one lasted, less one for each quiet interval since."""
         self.steady = True
-        """Not ejected at any moment of this interval."""
+        """Not ejected at any moment of this interval: the sweep that ends it says so of the next."""
         self.forget()
 
     def forget(self) -> None:
@@ -181,7 +181,6 @@ class Detector:
     def readmit(self, record: Record, now: float) -> None:
         """Its ejection has ended; `now` may be before `ejected_until`, where somebody knows better."""
         record.ejected_until = 0.0
-        record.steady = False
         record.forget()
 
     def _failing(self, rows: Sequence[Row]) -> list[Found]:
@@ -196,7 +195,7 @@ class Detector:
             return []
         mean = math.fsum(rate for rate, _, _ in judged) / len(judged)
         stdev = math.sqrt(math.fsum((rate - mean) ** 2 for rate, _, _ in judged) / len(judged))
-        gap = max(settings.success_rate_stdevs * stdev, settings.success_rate_gap_min, _ROUNDING)
+        gap = max(settings.success_rate_stdevs * stdev, settings.success_rate_gap_min) + _ROUNDING
         return [
             (endpoint, f"{record.failures} of {record.requests} requests failed, {1 - mean:.1%} is the mean")
             for rate, endpoint, record in sorted(judged, key=lambda each: each[0])
