@@ -335,6 +335,18 @@ def test_the_books_are_right_when_one_that_was_full_is_back() -> None:
     check(view.policy)
 
 
+@pytest.mark.parametrize("count", range(1, 9))
+def test_the_books_are_right_when_one_is_back_whose_turn_would_be_before_that_of_the_first(count: int) -> None:
+    view = robin(1, 1, 4)
+    assert isinstance(view.policy, RoundRobin)
+    first = view.members[0]
+    first.limits = PeerLimits(requests_max=1)
+    view.begin(first)
+    picks(view, count)
+    view.end(first)
+    check(view.policy)
+
+
 def test_the_books_are_right_when_somebody_was_passed_over() -> None:
     view = robin(1, 1, 1)
     assert isinstance(view.policy, RoundRobin)
