@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections import deque
 from random import Random
+from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from coulee.core import Config, Forwarding, Limits, Peer, Proxy, Retry, Timeouts
+from coulee.core.peer import PeerLimits
 from coulee.core.pool import Upstream
 from coulee.core.seam import Blocked, Drain, Sent
 from coulee.lb import Cluster
+from tests.core.ledger import Ledger, ends_well, played, wanted
 from tests.core.world import LISTENER, World
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -190,6 +194,7 @@ def test_who_leaves_the_queue_in_the_turn_of_being_called_passes_it_on() -> None
     connection = next(each for each in proxy_of(world).connections.values() if isinstance(each, Upstream))
     waiter.call(None)  # a place, which is not its own, for the next to have
     desk.total += 1
+    desk.connections_max += 1
     world.resets(second)
     assert len(world.connecting) == 1
     assert connection.number == origin
@@ -266,6 +271,298 @@ def test_nothing_goes_back_while_draining() -> None:
     assert status(world.sent(waiting)) == 200
     world.wait(2)
     assert world.machine.finished
+
+
+# ------------------------------------------------------------------------------------------------ limits of one peer
+
+
+def limited(**limits: Any) -> tuple[World, Ledger]:
+    """A proxy before one peer that has limits of its own."""
+    return played(ledger=Ledger("a", PeerLimits(**limits)), retry=Retry(retries_max=0))
+
+
+def change(ledger: Ledger, **limits: Any) -> None:
+    """Other limits from now on; the proxy learns of them with the next request that needs a connection."""
+    ledger.offers[0].limits = PeerLimits(**limits)
+
+
+def wait_for(world: World, *clients: int) -> list[int]:
+    """Which of these were answered, and how."""
+    return [status(answer) if (answer := world.sent(client)) else 0 for client in clients]
+
+
+def test_a_peers_own_cap_and_queue() -> None:
+    world, ledger = limited(connections_max=2, waiters_max=1)
+    clients = [asks(world) for _ in range(4)]
+    assert len(world.connecting) == 2
+    assert wait_for(world, *clients) == [0, 0, 0, 503]
+    assert world.access[0].detail == "1 exchanges wait for a already"
+    origins = [world.connects(), world.connects()]
+    for origin in (*origins, origins[0]):
+        world.receives(origin, OK)
+    assert wait_for(world, *clients) == [200, 200, 200, 0]
+    ends_well(world, ledger, *clients)
+
+
+def test_a_peer_that_nobody_may_wait_for() -> None:
+    world, ledger = limited(connections_max=1, waiters_max=0)
+    first, second = asks(world), asks(world)
+    assert wait_for(world, first, second) == [0, 503]
+    world.resets(first)
+    ends_well(world, ledger, second)
+
+
+def test_a_peers_own_patience() -> None:
+    world, ledger = limited(connections_max=1, wait_s=0.5)
+    first, second = asks(world), asks(world)
+    world.connects()
+    world.wait(0.4)
+    assert wait_for(world, second) == [0]
+    world.wait(0.2)
+    assert wait_for(world, first, second) == [0, 503]
+    world.resets(first)
+    ends_well(world, ledger, second)
+
+
+def test_each_peer_has_its_own() -> None:
+    ledger = Ledger("ab")
+    ledger.offers[0].limits = PeerLimits(connections_max=1, waiters_max=0)
+    ledger.offers[1].limits = PeerLimits(connections_max=2, waiters_max=0)
+    world, _ = played(ledger=ledger)
+    clients = [asks(world) for _ in range(4)]
+    assert wanted(world) == "abb", "the first is full with one, the second with two"
+    assert wait_for(world, *clients) == [0, 0, 0, 503]
+    for client in clients[:3]:
+        world.resets(client)
+    ends_well(world, ledger, clients[3])
+
+
+def test_what_a_peer_does_not_say_is_what_is_said_for_all() -> None:
+    world, ledger = played(
+        ledger=Ledger("a", PeerLimits(waiters_max=5)),
+        limits=Limits(connections_per_peer_max=1, pool_waiters_max=0),
+        timeouts=Timeouts(pool_wait_s=2.0),
+        retry=Retry(retries_max=0),
+    )
+    clients = [asks(world) for _ in range(7)]
+    assert wait_for(world, *clients) == [0] * 6 + [503]
+    world.wait(2.1)
+    assert wait_for(world, *clients[1:6]) == [503] * 5
+    world.resets(clients[0])
+    ends_well(world, ledger, *clients[1:])
+
+
+@pytest.mark.parametrize("uses", [1, 2, 3])
+def test_so_many_requests_a_connection_bears(uses: int) -> None:
+    world, ledger = limited(requests_per_connection_max=uses)
+    client = asks(world)
+    origin = world.connects()
+    for use in range(1, uses + 1):
+        assert origin not in world.closing
+        world.receives(origin, OK)
+        if use < uses:
+            world.receives(client, GET)
+            assert world.sent(origin).endswith(GET)
+    assert world.closing[origin] is False
+    world.receives(client, GET)
+    assert wanted(world) == "a"
+    world.resets(client)
+    ends_well(world, ledger)
+
+
+def test_a_worn_connection_is_not_for_those_who_wait() -> None:
+    world, ledger = limited(connections_max=1, requests_per_connection_max=2)
+    clients = [asks(world) for _ in range(3)]
+    origin = world.connects()
+    world.receives(origin, OK)
+    assert world.sent(origin) == GET * 2
+    world.receives(origin, OK)
+    assert world.closing[origin] is False
+    world.receives(world.connects(), OK)
+    assert wait_for(world, *clients) == [200, 200, 200]
+    ends_well(world, ledger, *clients)
+
+
+def test_a_connection_that_lies_idle_ends_with_its_life() -> None:
+    world, ledger = limited(connection_life_s=10.0)
+    client = asks(world)
+    world.wait(2)
+    origin = world.connects()
+    world.wait(2)
+    world.receives(origin, OK)
+    world.wait(5.9)
+    assert origin not in world.closing
+    world.wait(0.2)
+    assert world.closing[origin] is False, "10 s after it was asked for"
+    ends_well(world, ledger, client)
+
+
+def test_a_long_life_leaves_the_usual_limit_of_idleness() -> None:
+    world, ledger = limited(connection_life_s=1000.0)
+    client = asks(world)
+    origin = world.connects()
+    world.receives(origin, OK)
+    world.wait(54.9)
+    assert origin not in world.closing
+    world.wait(0.2)
+    assert world.closing[origin] is False
+    ends_well(world, ledger, client)
+
+
+def test_a_connection_that_is_lent_ends_its_exchange_first() -> None:
+    world, ledger = limited(connection_life_s=10.0, connections_max=1)
+    first, second = asks(world), asks(world)
+    origin = world.connects()
+    world.receives(origin, OK[:-1])
+    world.wait(4)
+    assert wait_for(world, second) == [0]
+    world.wait(0.9)
+    world.receives(origin, OK[-1:])
+    assert world.sent(origin) == GET * 2, "it is young enough for one more"
+    world.receives(origin, OK[:-1])
+    world.wait(6)
+    assert origin not in world.closing
+    world.receives(origin, OK[-1:])
+    assert world.closing[origin] is False
+    assert wait_for(world, first, second) == [200, 200]
+    ends_well(world, ledger, first, second)
+
+
+def test_a_higher_cap_is_for_those_who_wait_first() -> None:
+    world, ledger = limited(connections_max=1)
+    clients = [asks(world) for _ in range(4)]
+    assert len(world.connecting) == 1
+    change(ledger, connections_max=3)
+    clients.append(asks(world))
+    assert len(world.connecting) == 3
+    for origin in [world.connects() for _ in range(3)]:
+        world.receives(origin, OK)
+    assert wait_for(world, *clients) == [200, 200, 200, 0, 0], "first come, first served"
+    for client in clients[3:]:
+        world.resets(client)
+    ends_well(world, ledger, *clients[:3])
+
+
+def test_a_lower_cap_ends_what_is_surplus() -> None:
+    world, ledger = limited(connections_max=4)
+    clients = [asks(world) for _ in range(4)]
+    origins = [world.connects() for _ in range(4)]
+    for origin in origins[2:]:
+        world.receives(origin, OK)
+    change(ledger, connections_max=1)
+    assert isinstance(world.machine, Proxy)
+    pool = world.machine.pool
+    pool.set_limits(ledger.offers[0])
+    assert [origin in world.closing for origin in origins] == [False] * 4
+    world.gives()
+    assert [origin in world.closing for origin in origins] == [False, False, True, True], "idle ones at once"
+    waiting = asks(world)
+    assert not world.connecting
+    world.receives(origins[0], OK)
+    assert world.closing[origins[0]] is False, "busy ones when they are done"
+    assert wait_for(world, waiting) == [0]
+    world.receives(origins[1], OK)
+    world.receives(origins[1], OK)
+    assert wait_for(world, waiting) == [200], "and the last one stays"
+    assert origins[1] not in world.closing
+    assert pool.desks[ledger.offers[0].key].total == 1
+    ends_well(world, ledger, *clients, waiting)
+
+
+def test_a_lower_cap_holds_also_where_a_busy_one_dies() -> None:
+    world, ledger = limited(connections_max=2)
+    clients = [asks(world) for _ in range(2)]
+    origins = [world.connects() for _ in range(2)]
+    change(ledger, connections_max=1)
+    waiting = asks(world)
+    world.resets(origins[1])
+    assert not world.connecting, "there is one still, and one is the cap"
+    world.resets(origins[0])
+    world.receives(world.connects(), OK)
+    assert wait_for(world, *clients, waiting) == [502, 502, 200]
+    ends_well(world, ledger, *clients, waiting)
+
+
+def test_limits_of_a_peer_that_has_no_connections_need_no_telling() -> None:
+    world, ledger = limited(connections_max=2)
+    world.gives()
+    assert isinstance(world.machine, Proxy)
+    world.machine.pool.set_limits(ledger.offers[0])
+    assert not world.machine.pool.desks
+
+
+def test_a_connection_keeps_how_long_it_may_be_used() -> None:
+    world, ledger = limited(requests_per_connection_max=1)
+    first, second = asks(world), asks(world)
+    old = world.connects()
+    change(ledger, requests_per_connection_max=2)
+    other = asks(world)
+    world.receives(old, OK)
+    assert world.closing[old] is False
+    for _ in range(2):
+        world.receives(world.connects(), OK)
+    assert wait_for(world, first, second, other) == [200, 200, 200]
+    ends_well(world, ledger, first, second, other)
+
+
+# ------------------------------------------------------------------------------------------------ peers that are gone
+
+
+def deserted(world: World, ledger: Ledger) -> None:
+    """The peer is no endpoint any more."""
+    assert isinstance(world.machine, Proxy)
+    world.machine.pool.desert(ledger.offers[0])
+    world.gives()
+
+
+def test_connections_of_a_peer_that_is_gone_end_idle_ones_at_once_and_busy_ones_when_they_are_done() -> None:
+    world, ledger = limited()
+    first, second = asks(world), asks(world)
+    idle, busy = world.connects(), world.connects()
+    world.receives(idle, OK)
+    deserted(world, ledger)
+    assert world.closing[idle] is False
+    assert busy not in world.closing
+    world.receives(busy, OK)
+    assert world.closing[busy] is False
+    assert wait_for(world, first, second) == [200, 200]
+    ends_well(world, ledger, first, second)
+
+
+def test_who_waits_at_a_peer_that_is_gone_is_still_served() -> None:
+    world, ledger = limited(connections_max=1)
+    first, second = asks(world), asks(world)
+    origin = world.connects()
+    deserted(world, ledger)
+    world.receives(origin, OK)
+    assert world.closing[origin] is False
+    origin = world.connects()
+    world.receives(origin, OK)
+    assert world.closing[origin] is False
+    assert wait_for(world, first, second) == [200, 200]
+    ends_well(world, ledger, first, second)
+
+
+def test_a_peer_that_comes_back_is_like_any_other() -> None:
+    world, ledger = limited()
+    first = asks(world)
+    origin = world.connects()
+    deserted(world, ledger)
+    second = asks(world)
+    other = world.connects()
+    world.receives(origin, OK)
+    world.receives(other, OK)
+    assert origin not in world.closing
+    assert other not in world.closing
+    ends_well(world, ledger, first, second)
+
+
+def test_a_peer_that_has_no_connections_leaves_none() -> None:
+    world, ledger = limited()
+    world.gives()
+    deserted(world, ledger)
+    assert isinstance(world.machine, Proxy)
+    assert not world.machine.pool.desks
 
 
 # ------------------------------------------------------------------------------------------------------------- model

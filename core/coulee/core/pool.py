@@ -199,7 +199,7 @@ class Pool:
         if desk is None:
             desk = self.desks[peer.key] = _Desk(peer, self.proxy.config)
         elif desk.limits is not peer.limits:
-            desk.set_limits(peer, self.proxy.config)
+            self.set_limits(peer)
         desk.deserted = False
         if desk.total < desk.connections_max:
             desk.total += 1
@@ -297,6 +297,26 @@ class Pool:
             for connection in list(desk.idle):
                 self.retire(connection)
 
+    def set_limits(self, peer: Peer) -> None:
+        """The limits of a peer are others than they were: more connections are for those that wait for one, and
+        surplus ones end, those in use when their exchange is over. How often and how long a connection is used is what
+        was said when it was opened."""
+        desk = self.desks.get(peer.key)
+        if desk is None:
+            return
+        desk.set_limits(peer, self.proxy.config)
+        while desk.waiters and desk.total < desk.connections_max:
+            desk.total += 1
+            desk.waiters.popleft().call(None)
+        while desk.idle and desk.total > desk.connections_max:
+            self.retire(desk.idle[0])
+        surplus = desk.total - desk.connections_max
+        if surplus > 0:
+            busy = (each for each in self.proxy.connections.values() if each.stream is not None)
+            ours = [each for each in busy if isinstance(each, Upstream) and each.desk is desk]
+            for connection in ours[:surplus]:
+                connection.spend()
+
     def retire_all(self) -> None:
         """End all idle connections."""
         for connection in list(self.idle):
@@ -304,7 +324,7 @@ class Pool:
 
     def _free_place(self, desk: _Desk) -> None:
         """A connection is gone: who waits may open another."""
-        if desk.waiters:
+        if desk.waiters and desk.total <= desk.connections_max:
             desk.waiters.popleft().call(None)
             return
         desk.total -= 1
