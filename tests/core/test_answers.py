@@ -66,6 +66,15 @@ def test_a_503_says_when_to_come_again() -> None:
     assert "retry-after" not in error_answer(ExchangeError("upstream_timeout"), asking(), "coulee").headers
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.0, "0"), (0.001, "1"), (1.0, "1"), (1.01, "2"), (59.9, "60"), (60.0, "60")]
+)
+def test_a_503_says_when_to_come_again_in_whole_seconds_and_never_too_early(seconds: float, said: str) -> None:
+    error = ExchangeError("circuit_open", retry_after_s=seconds)
+    assert error_answer(error, asking(), "coulee").headers["retry-after"] == said
+    assert "retry-after" not in error_answer(ExchangeError("upstream_reset", retry_after_s=9), asking(), "c").headers
+
+
 def test_a_405_says_what_is_allowed() -> None:
     answer = error_answer(ExchangeError("method_not_allowed"), asking(), "coulee")
     assert answer.headers["allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
-from coulee.core.peer import Peer
+from coulee.core.errors import ExchangeError
+from coulee.core.parts import Response
+from coulee.core.peer import Balancer, Peer, Routed
 from coulee.core.seam import Address
 
 
@@ -35,6 +39,21 @@ def test_connections_are_shared_by_address_and_group_whatever_the_name() -> None
 def test_the_key_is_not_given_but_found() -> None:
     with pytest.raises(TypeError):
         Peer(("127.0.0.1", 9000), key=("else", ""))  # type: ignore[call-arg]
+
+
+def test_a_balancer_has_to_choose_and_need_do_nothing_else() -> None:
+    balancer, peer = Balancer(), Peer(("127.0.0.1", 9000))
+    exchange = cast("Routed", None)
+    with pytest.raises(NotImplementedError):
+        balancer.choose(exchange)
+    assert balancer.fresh() is balancer
+    balancer.begin(peer)
+    balancer.answered(exchange, peer, Response(200), 0.1)
+    balancer.end(peer, "", 200, 0.1)
+    assert balancer.may_retry(exchange)
+    error = ExchangeError("upstream_reset")
+    assert balancer.verdict(error) is error
+    balancer.stop()
 
 
 @pytest.mark.parametrize(
