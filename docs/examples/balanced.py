@@ -3,11 +3,7 @@
 from coulee.backends.asyncio import run
 from coulee.core import Config, Proxy
 from coulee.core.config import Retry
-from coulee.lb import Cluster
-from coulee.lb.endpoint import Endpoint
-from coulee.lb.health import HealthCheck
-from coulee.lb.loads import LeastRequests
-from coulee.lb.probes import Http
+from coulee.lb import Cluster, Endpoint, HealthCheck, Http, LeastRequests
 
 cluster = Cluster(
     *[Endpoint(f"http://10.0.0.{at}:80", name=f"a{at}", zone="eu" if at < 4 else "us") for at in range(1, 7)],

@@ -17,8 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 APP = """
 from coulee.core import Proxy
 from coulee.core.peer import Balancer
-from coulee.lb import Cluster
-from coulee.lb.turns import RandomChoice
+from coulee.lb import Cluster, RandomChoice
 
 cluster = Cluster("http://10.1.0.1:80", "http://10.1.0.2:80", "http://10.1.0.3:80", policy=RandomChoice())
 proxy = Proxy(cluster)

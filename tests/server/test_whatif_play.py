@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from coulee.core import Config, Peer, Proxy
 from coulee.core.config import Retry, Timeouts
 from coulee.core.peer import Balancer, PeerLimits, Routed
-from coulee.lb import Cluster
-from coulee.lb.budget import RetryBudget
+from coulee.lb import Cluster, Outliers, RetryBudget
 from coulee.lb.discovery import Found
-from coulee.lb.outliers import Outliers
 from coulee.server.whatif.attempts import AT_WORK, QUEUED
 from coulee.server.whatif.lines import TomlError
 from coulee.server.whatif.play import Play

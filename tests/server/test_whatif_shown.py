@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from coulee.lb.outliers import Outliers
+from coulee.lb import Outliers
 from coulee.server.whatif import table as tables
 from coulee.server.whatif.chart import LEFT, WIDTH, chart
 from coulee.server.whatif.scenario import Scenario

@@ -9,10 +9,7 @@ from typing import Any
 
 from coulee.core import Config, Proxy
 from coulee.core.config import Retry
-from coulee.lb import Cluster
-from coulee.lb.budget import RetryBudget
-from coulee.lb.endpoint import Endpoint
-from coulee.lb.health import HealthCheck
+from coulee.lb import Cluster, Endpoint, HealthCheck, RetryBudget
 from coulee.server.whatif.play import Play
 from coulee.server.whatif.scenario import Scenario, read_scenario
 from coulee.server.whatif.tally import SLICES, Tally

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from math import inf
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 Path: TypeAlias = tuple[str | int, ...]
 """Where a value is: names of tables and keys, and numbers of those in an array of tables."""
@@ -55,7 +55,7 @@ def duration_s(text: str) -> float | None:
 class Table:
     """One table of the file. Every method raises `TomlError`."""
 
-    def __init__(self, values: Mapping[str, Any], path: Path, lines: Mapping[Path, int], name: str) -> None:
+    def __init__(self, values: Mapping[str, object], path: Path, lines: Mapping[Path, int], name: str) -> None:
         self.values = values
         self.path = path
         self.lines = lines
@@ -110,13 +110,16 @@ class Table:
 
     def texts(self, key: str, default: Sequence[str] = ()) -> tuple[str, ...]:
         """A list of texts, with at least one."""
-        value = self._take(key, default)
-        if key in self.values and (not isinstance(value, list) or not value):
-            raise self.error(key, f"{key} is {_shown(value)}; it must be a list with at least one text")
-        for each in value:
+        value = self._take(key, list(default))
+        if not isinstance(value, list) or (value == [] and key in self.values):
+            shown = _shown(self.values[key])
+            raise self.error(key, f"{key} is {shown}; it must be a list with at least one text")
+        found: list[str] = []
+        for each in cast("list[object]", value):
             if not isinstance(each, str) or not each:
                 raise self.error(key, f"{key} has {_shown(each)} in it; it must be a list of texts")
-        return tuple(value)
+            found.append(each)
+        return tuple(found)
 
     def table(self, key: str) -> Table:
         """A table of its own; an empty one where it is not there."""
@@ -125,14 +128,18 @@ class Table:
             raise self.error(key, f"{key} must be written as [{key}], and once")
         if not isinstance(value, dict):
             raise self.error(key, f"{key} is {_shown(value)}; it must be a table")
-        return Table(value, (*self.path, key), self.lines, self.name)
+        return Table(cast("dict[str, object]", value), (*self.path, key), self.lines, self.name)
 
     def tables(self, key: str) -> list[Table]:
         """An array of tables, each written under `[[key]]`."""
         value = self._take(key, [])
-        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-            raise self.error(key, f"{key} must be written as [[{key}]], once for each")
-        return [Table(each, (*self.path, key, at), self.lines, self.name) for at, each in enumerate(value)]
+        found: list[Table] = []
+        for at, each in enumerate(cast("list[object]", value) if isinstance(value, list) else [None]):
+            if not isinstance(each, dict):
+                raise self.error(key, f"{key} must be written as [[{key}]], once for each")
+            path = (*self.path, key, at)
+            found.append(Table(cast("dict[str, object]", each), path, self.lines, self.name))
+        return found
 
     def end(self) -> None:
         """All keys that there are have been read; any other is a mistake."""
@@ -155,7 +162,7 @@ class Table:
         """An error with the place of a key."""
         return TomlError(f"{self.name}:{self.line(key)}: {what}")
 
-    def _take(self, key: str, default: Any) -> Any:
+    def _take(self, key: str, default: object) -> object:
         self.known.append(key)
         return self.values.get(key, default)
 
