@@ -435,3 +435,21 @@ def test_numbers_depend_on_all_of_the_data_and_on_what_they_are_for() -> None:
     assert len({number_of(b"a", b"key"), number_of(b"b", b"key"), number_of(b"a", b"skip")}) == 3
     assert all(0 <= number_of(str(n).encode(), b"key") < 2**64 for n in range(100))
     assert any(number_of(str(n).encode(), b"key") >= 2**63 for n in range(100))
+
+
+@pytest.mark.parametrize("make", [Ketama, Maglev, Rendezvous])
+def test_a_build_that_is_given_up_has_changed_nothing_in_the_other_policy_either(
+    make: type[Ketama | Maglev | Rendezvous],
+) -> None:
+    few, many = endpoints(2), endpoints(4000)[2:]
+    view = FakeView(few, make(lambda exchange: None, otherwise=Ketama(by_target())))
+    slices = view.policy.arrange([*few, *many])
+    assert next(slices, "all") is None, "it takes more than one slice"
+    assert {view.choose(Asks(f"/{number}")) for number in range(50)} == {*few}
+    for _ in slices:
+        pass
+    for endpoint in (*few, *many):
+        endpoint.usable = endpoint.open = True
+    view.members = [*few, *many]
+    view._changed()
+    assert len({view.choose(Asks(f"/{number}")) for number in range(50)}) > 40

@@ -47,7 +47,8 @@ class Deferring(Policy):
         self.otherwise.bind(view)
 
     def arrange(self, members: Sequence[Endpoint]) -> Iterator[None]:
-        """Override it with a generator that yields from this one first."""
+        """Override it with a generator that builds, yields from this one, and then puts in place what it has built:
+        so a build that is given up has changed neither."""
         return self.otherwise.arrange(members)
 
     def changed(self) -> None:

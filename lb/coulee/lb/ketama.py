@@ -114,7 +114,6 @@ class Ketama(Walking):
 
     def arrange(self, members: Sequence[Endpoint]) -> Iterator[None]:
         """See `Policy`. What stays as it is costs nothing."""
-        yield from super().arrange(members)
         ring = ring_for(self._ring, members)
         done = 0
         for points in place(ring, members):
@@ -122,6 +121,7 @@ class Ketama(Walking):
             if done >= SLICE_POINTS:
                 done = 0
                 yield
+        yield from super().arrange(members)
         self._ring = ring
 
 

@@ -76,7 +76,6 @@ class Maglev(Walking):
 
     def arrange(self, members: Sequence[Endpoint]) -> Iterator[None]:
         """See `Policy`."""
-        yield from super().arrange(members)
         named: list[tuple[bytes, Endpoint]] = []
         for endpoint in members:
             if endpoint.weight:
@@ -89,6 +88,7 @@ class Maglev(Walking):
             size = next_prime(2 * size)
         table = array("I", [0]) * size
         yield from fill(table, [(name, endpoint.weight) for name, endpoint in named])
+        yield from super().arrange(members)
         self._endpoints, self._table = [endpoint for _, endpoint in named], table
 
 

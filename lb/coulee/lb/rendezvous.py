@@ -46,12 +46,12 @@ class Rendezvous(Deferring):
 
     def arrange(self, members: Sequence[Endpoint]) -> Iterator[None]:
         """See `Policy`."""
-        yield from super().arrange(members)
         seeds: list[tuple[Endpoint, int]] = []
         for endpoint in members:
             seeds.append((endpoint, number_of(identity(endpoint), b"endpoint")))
             if len(seeds) % SLICE_ENDPOINTS == 0:
                 yield
+        yield from super().arrange(members)
         self._seeds = seeds
 
     def changed(self) -> None:

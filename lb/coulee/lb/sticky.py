@@ -92,7 +92,6 @@ class Sticky(Deferring):
 
     def arrange(self, members: Sequence[Endpoint]) -> Iterator[None]:
         """See `Policy`."""
-        yield from super().arrange(members)
         endpoints: dict[bytes, Endpoint] = {}
         names: dict[PoolKey, bytes] = {}
         for number, endpoint in enumerate(members, start=1):
@@ -102,6 +101,7 @@ class Sticky(Deferring):
                 names[endpoint.key] = name
             if number % SLICE_ENDPOINTS == 0:
                 yield
+        yield from super().arrange(members)
         self._endpoints, self._names = endpoints, names
 
     def choose(self, exchange: Routed, tried: Collection[str]) -> Endpoint | None:

@@ -12,7 +12,7 @@ Rules:
   endpoints: with a few different weights, ten thousand endpoints cost what ten do.
 - The time of one that is away stands still: when it is back, it has as much of its turn left as when it went, and
   nothing to catch up with. One that is full when its turn comes is away until an attempt of it ends, or `changed`.
-- One that this exchange has tried keeps its place at the front.
+- One that this exchange has tried is passed over, and neither loses a turn by it nor gains one.
 """
 
 from __future__ import annotations
@@ -70,8 +70,7 @@ class RoundRobin(Policy):
         if only is not None and not tried and only.turns:  # all weigh the same: so it nearly always is
             turn = only.turns[0]
             if turn.endpoint.open:
-                only.turns.rotate(-1)
-                turn.start += only.step
+                only.take(0)
                 self._starts += only.units * only.step
                 self._last = turn.endpoint
                 self._stale = True
@@ -97,13 +96,36 @@ class RoundRobin(Policy):
             chosen = queue, place
             if queue.turns[place].endpoint is not self._last or queue.units * 2 > self._whole:
                 break  # else it is chosen only where there is no other
+        endpoint: Endpoint | None = None
         if chosen is not None:
-            self._last = chosen[0].take(chosen[1])
+            endpoint = chosen[0].take(chosen[1])
             self._starts += chosen[0].units * chosen[0].step
         for queue in looked_at:
             if queue.turns:
                 heappush(waiting, (queue.turns[0].start, queue.step, queue))
-        return None if chosen is None else self._last
+        if endpoint is not None and tried:
+            self._let_time_pass(tried)
+        else:
+            self._last = endpoint or self._last
+        return endpoint
+
+    def _let_time_pass(self, tried: Collection[str]) -> None:
+        """A retry is a turn among those that were not tried: time passes for the others meanwhile. Else whoever fails
+        would be owed a turn for each retry, and soon be the first choice of every request."""
+        turns = [turn for turn in self._turns.values() if turn.endpoint.name in tried and not turn.away]
+        rest = self._whole - sum(turn.units for turn in turns)
+        for turn in turns:
+            queue = self._queues[turn.units]
+            queue.turns.remove(turn)
+            self._whole -= turn.units
+            self._starts -= turn.units * turn.start
+            turn.start += CYCLE // rest
+            if queue.turns:
+                turn.start = min(turn.start, queue.turns[0].start + 2 * queue.step)
+            queue.put(turn)
+            self._whole += turn.units
+            self._starts += turn.units * turn.start
+        self._stale = True
 
     def _first(self, queue: _Queue, tried: Collection[str], now: int) -> int | None:
         """The place of the first in a queue who may be chosen. Those before it who are not open go away."""
@@ -220,8 +242,8 @@ class _Turn:
 
 
 class _Queue:
-    """Those of one weight, in the order of their starts. These lie within one turn: so the first, when it has had its
-    turn, goes to the end."""
+    """Those of one weight, in the order of their starts. These lie within one turn, or two where requests were tried
+    again: so the first, when it has had its turn, goes to the end, or near to it."""
 
     __slots__ = ("step", "turns", "units")
 
@@ -234,26 +256,22 @@ class _Queue:
         turns = self.turns
         if turns:
             turn.start = min(max(turn.start, turns[-1].start - self.step), turns[0].start + self.step)
+        self.put(turn)
+
+    def put(self, turn: _Turn) -> None:
+        """In its place by its start, behind those of the same."""
+        turns = self.turns
         if not turns or turns[-1].start <= turn.start:
             turns.append(turn)
         else:
             insort_right(turns, turn, key=attrgetter("start"))
 
     def take(self, place: int) -> Endpoint:
-        """The endpoint at a place has its turn. It takes the start of the first, and each that it went past that of the
-        one behind: the order of the rest is what it was."""
-        turns = self.turns
-        turn = turns[place]
-        if place:
-            del turns[place]
-            start = turn.start
-            for passed in range(place - 1, -1, -1):
-                start, turns[passed].start = turns[passed].start, start
-            turn.start = start
-        else:
-            turns.popleft()
+        """The endpoint at a place has its turn."""
+        turn = self.turns[place]
+        del self.turns[place]
         turn.start += self.step
-        turns.append(turn)
+        self.put(turn)
         return turn.endpoint
 
 
