@@ -262,6 +262,33 @@ def test_a_circuit_opens_is_tried_and_closes() -> None:
     ]
 
 
+def test_a_trial_whose_answer_takes_long_makes_room_for_the_next_with_its_head() -> None:
+    breaker = Breaker(failures_max=1, open_s=5, trials=1, successes=2)
+    play = Play(Cluster(*endpoints(2), outliers=None, breaker=breaker))
+    play.fail("a0")
+    play.wait(5)
+    trial = play.begin("a0")
+    assert [play.choose() for _ in range(4)] == ["a1"] * 4
+    trial.answer()
+    assert play.states["a0"] == "half_open"
+    assert "a0" in [play.choose() for _ in range(2)]  # and no policy waits for the end of it
+    second = play.begin("a0")
+    trial.end("upstream_reset")  # which is no end of the other one
+    assert [play.choose() for _ in range(4)] == ["a1"] * 4
+    second.end()
+    assert play.states["a0"] == "healthy"
+
+
+def test_a_circuit_has_one_outcome_of_each_attempt_the_head_of_its_answer_or_that_there_is_none() -> None:
+    play = Play(Cluster(*endpoints(2), outliers=None, breaker=Breaker(failures_max=3, failed_share=0)))
+    play.fail("a0", 2)
+    play.fail("a0", 5, "upstream_reset", 200)
+    play.fail("a0", 2, "upstream_timeout", 503)
+    assert play.states["a0"] == "healthy"
+    play.fail("a0")
+    assert play.states["a0"] == "circuit_open"
+
+
 def test_a_trial_that_ends_without_an_outcome_makes_room_for_the_next() -> None:
     play = Play(Cluster(*endpoints(1), outliers=None, breaker=Breaker(failures_max=1, open_s=5)))
     play.fail("a0", status=503, reason="")

@@ -249,10 +249,11 @@ class Cluster(Balancer):
         self.in_flight -= 1
         failed = status in self._failing
         circuit = endpoint.circuit
-        if circuit is not None:
-            if reason in _UPSTREAM and not failed:
+        if circuit is not None and not status:  # else the head of its answer was its outcome
+            if reason in _UPSTREAM:
                 self._note_circuit(endpoint, circuit, True)
-            circuit.end()
+            else:
+                circuit.end()
         if circuit is not None or endpoint.limits is not None:
             self._set_open(endpoint)
         if self._hears_end:
@@ -532,8 +533,12 @@ class Cluster(Balancer):
             self._judge(endpoint)
 
     def _note_circuit(self, endpoint: Endpoint, circuit: Circuit, failed: bool) -> None:
+        was_open = endpoint.open
         if circuit.note(failed, self.now):
             self._judge(endpoint)
+        self._set_open(endpoint)
+        if endpoint.open and not was_open:  # before its attempt ends, which is when a policy would look at it again
+            self._stale = self._reweighed = True
 
     # -- what ends by time
 
