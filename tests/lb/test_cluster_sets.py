@@ -99,6 +99,7 @@ def test_tables_are_built_in_slices_between_which_exchanges_go_on() -> None:
         turns += 1
     assert turns == 4
     assert sliced(play).arranged == ["a0 a1", "a1 a2"]
+    assert not play.cluster._tasks
     assert play.stopped() == {}
 
 
@@ -167,7 +168,7 @@ def test_one_that_left_with_attempts_in_flight_and_comes_back_before_they_end_is
     assert play["a2"] is leaver
     assert (leaver.requests, leaver.in_flight, leaver.weight, leaver.index) == (2, 1, 3, 2)
     second.end()
-    assert (leaver.in_flight, play.cluster.in_flight) == (0, 0)
+    assert (leaver.in_flight, play.cluster.in_flight, leaver.owner) == (0, 0, play.cluster)
     play.wait(10)
     assert play.events == [
         ("a2", "healthy", "removed", "", 0),

@@ -214,7 +214,7 @@ class Cluster(Balancer):
         return endpoint
 
     def begin(self, peer: Peer) -> None:
-        endpoint = peer if peer.__class__ is Endpoint and peer.owner is self else self._known(peer)
+        endpoint = peer if type(peer) is Endpoint and peer.owner is self else self._known(peer)
         if endpoint is None:
             self._strangers[peer.key] = self._strangers.get(peer.key, 0) + 1
             return

@@ -77,8 +77,8 @@ def words(state: State) -> str:
 
 
 def _full(endpoint: Endpoint) -> bool:
-    """Whether it would get this request, if it had not so many already."""
-    return endpoint.usable and not endpoint.open and (endpoint.circuit is None or endpoint.circuit.allows)
+    """Whether it is not open though it is usable, and has no trials going on: for what it has in flight."""
+    return endpoint.usable and (endpoint.circuit is None or endpoint.circuit.allows)
 
 
 def _back_at(endpoint: Endpoint, now: float) -> float:

@@ -123,7 +123,7 @@ class Endpoint(Peer):
         self.ejection_cause = ""
         self.circuit: Circuit | None = None
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]  # a dataclass that compares has none
 
     def __eq__(self, other: object) -> bool:
         return self is other
