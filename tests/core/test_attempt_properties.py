@@ -160,7 +160,7 @@ class Play:
                 assert len(won) == (1 if record.attempts else 0)
 
 
-@settings(max_examples=3000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 120, deadline=None)
+@settings(max_examples=3000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 500, deadline=None)
 @given(RETRIES, st.integers(0, 2**32), st.booleans(), st.lists(EVENTS, min_size=5, max_size=60))
 def test_every_attempt_begins_once_and_ends_once(retry: Retry, seed: int, hooks: bool, events: list[str]) -> None:
     play = Play(retry, seed, hooks)

@@ -26,7 +26,6 @@ from coulee.core import (
     Exchange,
     Filter,
     Limits,
-    Peer,
     Proxy,
     Response,
     Retry,
@@ -36,7 +35,7 @@ from coulee.core import (
     sleep,
 )
 from coulee.core.seam import Address, Machine
-from coulee.lb import Cluster
+from tests.simulation.balance import BUSY, HEALTH, Balance
 
 PROXY: Address = ("10.0.0.1", 80)
 MALFORMED = (
@@ -143,12 +142,14 @@ class Scenario:
         self.strangers: list[FarEnd] = []
         self.origins: list[H11Origin] = []
         self.endpoints: list[Address] = [("10.1.0.1", 80 + index) for index in range(rng.randint(1, 3))]
-        for address in self.endpoints:
-            self.simulator.listen(address, self._origin)
+        self.balance = Balance(seed, hostile=hostile)
+        for place, address in enumerate(self.endpoints):
+            self.simulator.listen(address, partial(self._origin, place))
         filters: list[Filter] = [Gate()]
         if rng.random() < 0.5:
             filters.append(Bodies())
-        self.definition = Proxy(Cluster(*map(Peer, self.endpoints)), filters, self._config())
+        filters += self.balance.filters()
+        self.definition = Proxy(self.balance.cluster(self.endpoints), filters, self._config())
         self.proxies: list[Proxy] = []  # one; or those that followed each other
         self.definition.fresh = self._fresh  # type: ignore[method-assign]
         self.driver = self.simulator.run(wrapped(self.definition), [PROXY])
@@ -197,7 +198,7 @@ class Scenario:
         return Config(
             limits=limits,
             timeouts=timeouts,
-            retry=Retry(retries_max=rng.choice((0, 2))) if self.hostile else Retry(),
+            retry=self.balance.retry(Retry(retries_max=rng.choice((0, 2))) if self.hostile else Retry()),
             cancel_on_half_close=self.hostile and rng.random() < 0.2,
             http1_codec="h11" if rng.random() < 0.3 else "own",
         )
@@ -276,10 +277,10 @@ class Scenario:
                 reply.trailers = ()
         return reply
 
-    def _origin(self, far: FarEnd) -> FarEnd:
+    def _origin(self, place: int, far: FarEnd) -> FarEnd:
         rng = self.rng
         origin = H11Origin(
-            self._decide,
+            partial(self._decide, place),
             early=self.hostile and rng.random() < 0.2,
             idle_s=rng.choice((None, None, 0.02, 1.0)) if self.hostile else None,
             continues=rng.random() < 0.8,
@@ -287,10 +288,11 @@ class Scenario:
         self.origins.append(origin)
         return origin
 
-    def _decide(self, asked: Asked) -> Reply:
+    def _decide(self, place: int, asked: Asked) -> Reply:
         if asked.target == "/":  # a stranger's request, broken behind its head
             return Reply(404)
-        return self.plans[int(asked.target[1:])].reply
+        plan = None if asked.target == HEALTH else self.plans[int(asked.target[1:])]
+        return self.balance.reply(place, asked, plan.reply if plan is not None else None)
 
     # -- running
 
@@ -397,9 +399,9 @@ class Scenario:
             # What an origin says unasked, and what arrives only behind the next request, is its answer for all that
             # HTTP/1.1 can tell. What arrives before that ends the connection, and never comes here.
             return
-        assert answer.status == plan.reply.status
+        assert answer.status == plan.reply.status or (answer.status == BUSY and self.balance.wild)
         assert answer.get("x-number") == str(plan.number), "the answer to this request, and to no other"
-        bodiless = plan.ask.method == "HEAD" or answer.status in (204, 304)
+        bodiless = plan.ask.method == "HEAD" or answer.status in (204, 304, BUSY)
         expected = b"" if bodiless else plan.body_down
         assert expected.startswith(answer.body), "no byte of another answer, none lost, none invented"
         if answer.complete:
@@ -431,6 +433,7 @@ class Scenario:
             for asked in origin.asked:
                 if asked.target == "/":
                     assert not asked.complete, "a request that breaks is never passed on as whole"
+                if asked.target in ("/", HEALTH):
                     continue
                 plan = self.plans[int(asked.target[1:])]
                 assert plan.body_up.startswith(asked.body), "no byte of another request"
@@ -449,6 +452,7 @@ class Scenario:
             left = {kind: count for kind, count in what_is_left.items() if count}
             assert not left, f"left at the end: {left}"
         assert len(self.records) == self._counted("requests")
+        self.balance.judge(self.proxies, self.records)
         for proxy in self.proxies:
             assert not proxy.pool.desks
             assert not proxy.pool.idle
@@ -462,7 +466,8 @@ class Scenario:
             census[f"attempts:{len(record.attempts)}"] += 1
             census["reused"] += record.reused
             census["upgraded"] += record.status == 101
-        for name in ("retries", "reuses"):
+        census += self.balance.census(self.driver.records)
+        for name in ("retries", "reuses", "hedges"):
             census[name] += self._counted(name)
         census["machines"] = len(self.proxies)
         return Outcome(self.seed, self.simulator.trace_hash, len(self.records), census)

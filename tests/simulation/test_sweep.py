@@ -22,8 +22,16 @@ EXPECTED_REASONS = (
     "not_implemented", "client_gone", "version_not_supported", "send_timeout", "body_timeout", "upstream_refused",
     "upstream_unreachable", "upstream_connect_timeout", "upstream_reset", "upstream_timeout",
     "upstream_invalid", "pool_full", "filter_error", "too_many_connections", "body_too_large", "idle_timeout",
+    "circuit_open", "no_healthy_endpoint",
 )  # fmt: skip
 """What must come up somewhere in a thousand seeds."""
+
+EXPECTED_OF_BALANCING = (
+    "attempt:upstream_status", "attempt:superseded", "attempt:pool_full", "state:ejected", "state:circuit_open",
+    "state:half_open", "state:unhealthy", "state:slow_start", "state:healthy", "state:draining", "state:maintenance",
+    "state:removed", "won:later", "won:earlier", "answered after a status", "hedges",
+)  # fmt: skip
+"""... and of load balancing."""
 
 _census: Counter[str] = Counter()
 
@@ -51,6 +59,8 @@ def test_every_fault_and_every_reason_occurred() -> None:
     assert not kinds, f"what never went over the seam: {kinds}"
     absent = [reason for reason in EXPECTED_REASONS if not _census[f"reason:{reason}"]]
     assert not absent, f"reasons that never came up: {absent}"
+    never = [name for name in EXPECTED_OF_BALANCING if not _census[name]]
+    assert not never, f"what never came up of load balancing: {never}"
     assert min(_census["retries"], _census["reuses"], _census["attempts:3"], _census["upgraded"]) > 0
 
 
