@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from coulee.core import Config, ExchangeError, Peer, Timeouts, deadline, nursery, sleep
+from coulee.core.codec import ProtocolError
 from coulee.core.dial import Line, dial
 from coulee.core.kernel import Cancelled, DeadlineExceeded, Task
 from coulee.core.proxy import Proxy
@@ -300,6 +301,15 @@ def test_a_block_that_does_nothing_is_a_check_of_the_connection() -> None:
     conn = dialled.stands()
     assert dialled.world.closing[conn] is False
     assert dialled.error is None
+    dialled.is_over()
+
+
+def test_bytes_without_framing_cannot_be_wrong() -> None:
+    dialled = Dialled(ask)
+    conn = dialled.stands()
+    with pytest.raises(AssertionError, match="finds no fault"):
+        dialled.proxy.connections[conn].fault(ProtocolError("nothing"))
+    dialled.world.resets(conn)
     dialled.is_over()
 
 

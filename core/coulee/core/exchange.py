@@ -318,13 +318,15 @@ class Exchange:
             upstream.write(request)
             if self.trailers is not None:
                 await send_trailers(self, upstream, self.trailers)
-            return await self._relay_answer(upstream)
-        upstream.patience_s = inf  # its time to answer begins when the request is complete
-        with nursery() as tasks:
-            upstream.write(request)
-            tasks.start(pump_request, self, upstream)
-            return await self._relay_answer(upstream)
-        raise AssertionError("a nursery that was not cancelled does not swallow anything")
+            other = await self._relay_answer(upstream)
+        else:
+            other = None
+            upstream.patience_s = inf  # its time to answer begins when the request is complete
+            with nursery() as tasks:
+                upstream.write(request)
+                tasks.start(pump_request, self, upstream)
+                other = await self._relay_answer(upstream)
+        return other
 
     # -- the request's body
 
