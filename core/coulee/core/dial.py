@@ -93,13 +93,12 @@ class Line:
         """The next bytes, as they come; b"" once the peer has sent its last. Raises `ExchangeError` where the
         connection breaks, or where nothing comes for `answer_timeout_s`; for a shorter wait use `deadline`."""
         assert self._stream is not None, "a line is open inside its block"
-        while not self.ended:
-            part = await self._stream.receive()
-            assert isinstance(part, Data)
-            self.ended = part.ended
-            if part.data:
-                return part.data
-        return b""
+        if self.ended:
+            return b""
+        part = await self._stream.receive()
+        assert isinstance(part, Data)
+        self.ended = part.ended
+        return part.data
 
 
 def dial(peer: Peer, connect_timeout_s: float = 3.0) -> Line:

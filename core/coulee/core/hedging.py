@@ -185,7 +185,7 @@ class _Racer:
             exchange.proxy.tell_balancer_failure(exchange, "answered", broken)
         error = ExchangeError("superseded", _SUPERSEDED)
         if again:
-            self.course.error = error = ExchangeError("upstream_status", f"answered {response.status}")
+            error = ExchangeError("upstream_status", f"answered {response.status}")
         self.drop_out(error, response.status, latency_s)
 
     def drop_out(self, error: ExchangeError, status: int = 0, latency_s: float = 0.0) -> None:
