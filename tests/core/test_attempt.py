@@ -562,6 +562,31 @@ def test_a_body_that_is_spent_is_not_sent_again_after_a_status() -> None:
     ends_well(world, ledger, client)
 
 
+def test_nothing_is_kept_to_be_sent_again_once_the_answer_has_begun() -> None:
+    kept: list[Exchange] = []
+    world, ledger = played(on("upstream_peer", kept.append))
+    client = asks(world, LONG_PUT + b"a" * 100)
+    origin = reaches(world, "a")
+    world.receives(client, b"a" * 100)
+    assert kept[0].replay == [b"a" * 100] * 2
+    world.receives(origin, OK[:-1])
+    world.receives(client, b"a" * 100)
+    assert kept[0].replay == []
+    world.resets(client)
+    ends_well(world, ledger)
+
+
+def test_who_cannot_try_again_does_not_wait_for_it() -> None:
+    retry = Retry(backoff_s=1.0, backoff_max_s=1.0)
+    world, ledger = played(ledger=Ledger("a"), retry=retry, limits=Limits(replay_bytes_max=10))
+    client = asks(world, LONG_PUT)
+    world.resets(reaches(world, "a"))
+    world.receives(client, b"a" * 11)
+    world.resets(reaches(world, "a"))
+    assert status(world.sent(client)) == 502, "at once"
+    ends_well(world, ledger)
+
+
 @pytest.mark.parametrize("who", ["the back-off", "a filter"])
 def test_a_body_that_is_spent_during_a_wait_is_not_sent_again(who: str) -> None:
     """The rest of it goes on to the origin that has answered already, past what the replay buffer holds."""
@@ -771,6 +796,19 @@ def test_the_limit_of_all_is_lifted_when_the_head_is_here() -> None:
     assert world.sent(client) == OK
     assert world.access[0].reason == ""
     ends_well(world, ledger, client)
+
+
+@pytest.mark.parametrize("who", ["client", "answer"])
+def test_the_limit_of_all_leaves_no_alarm(who: str) -> None:
+    world, ledger = played(retry=Retry(total_timeout_s=1000.0))
+    client = asks(world)
+    origin = reaches(world, "a")
+    if who == "answer":
+        world.receives(origin, OK)
+        world.resets(origin)
+    world.resets(client)
+    assert proxy_of(world).leftovers["alarms"] == 0, "which would keep all that its exchange holds"
+    ends_well(world, ledger)
 
 
 def test_the_limit_of_all_is_lifted_when_they_have_failed() -> None:

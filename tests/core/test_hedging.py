@@ -175,6 +175,20 @@ def test_an_idle_connection_is_used_by_either() -> None:
     ends_well(world, ledger, client, other)
 
 
+def test_the_first_wins_on_a_connection_that_lay_idle() -> None:
+    world, ledger = played(retry=HEDGED)
+    client = asks(world)
+    origin = reaches(world, "a")
+    world.receives(origin, OK)
+    world.receives(client, GET)
+    world.wait(1.0)
+    reaches(world, "b")
+    world.receives(origin, OK)
+    assert [attempt.reused for attempt in world.access[-1].attempts] == [True, False]
+    assert world.access[-1].reused
+    ends_well(world, ledger, client)
+
+
 def test_a_body_that_is_here_whole_is_sent_to_both() -> None:
     world, ledger = played(retry=HEDGED)
     client, first, second = racing(world, PUT)
@@ -214,7 +228,7 @@ def test_what_must_not_be_sent_twice_is_not(request_: bytes) -> None:
     world, ledger = played(retry=HEDGED)
     client = asks(world, request_)
     reaches(world, "a")
-    world.wait(5)
+    world.wait(2)
     assert wanted(world) == ""
     world.resets(client)
     assert proxy_of(world).counters.attempts == 1
@@ -225,7 +239,7 @@ def test_a_cluster_of_one_has_nobody_else_to_ask() -> None:
     world, ledger = played(retry=HEDGED, ledger=Ledger("a"))
     client = asks(world)
     origin = reaches(world, "a")
-    world.wait(5)
+    world.wait(2)
     assert wanted(world) == ""
     assert ledger.grants == 1_000_000, "the budget is not asked for what nobody could do"
     world.receives(origin, OK)
@@ -238,7 +252,7 @@ def test_the_budget_may_refuse() -> None:
     ledger.grants = 0
     client = asks(world)
     origin = reaches(world, "a")
-    world.wait(5)
+    world.wait(2)
     assert wanted(world) == ""
     world.receives(origin, OK)
     assert world.sent(client) == OK
@@ -251,7 +265,7 @@ def test_where_no_retries_are_allowed_there_is_no_hedge() -> None:
     world, ledger = played(retry=replace(HEDGED, retries_max=0))
     client = asks(world)
     reaches(world, "a")
-    world.wait(5)
+    world.wait(2)
     assert wanted(world) == ""
     world.resets(client)
     ends_well(world, ledger)
@@ -268,7 +282,7 @@ def test_a_hedge_counts_as_a_retry() -> None:
     client = asks(world)
     misses(world, "a")
     reaches(world, "b")
-    world.wait(5)
+    world.wait(2)
     assert wanted(world) == "", "a retry left none for a hedge"
     world.resets(client)
     ends_well(world, ledger)
@@ -282,7 +296,7 @@ def test_a_balancer_with_nothing_more_to_offer() -> None:
     world, ledger = played(retry=HEDGED, ledger=Reluctant())
     client = asks(world)
     origin = reaches(world, "a")
-    world.wait(5)
+    world.wait(2)
     world.receives(origin, OK)
     assert world.sent(client) == OK
     ends_well(world, ledger, client)
@@ -505,7 +519,7 @@ def test_a_client_that_leaves_ends_both(moment: str) -> None:
 
 def test_a_drain_that_ends_in_a_race_answers_503() -> None:
     world, ledger = played(retry=HEDGED)
-    client, first, second = racing(world)
+    client, _, _ = racing(world)
     world.gives(Drain(0.5))
     world.wait(0.5)
     assert status(world.sent(client)) == 503
