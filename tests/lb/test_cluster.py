@@ -44,10 +44,11 @@ def test_an_endpoint_that_was_tried_is_passed_over() -> None:
     assert chosen(cluster, "9003") == "9001"
 
 
-def test_the_turn_goes_on_behind_the_one_that_was_chosen() -> None:
+def test_a_retry_is_no_turn_that_those_who_were_tried_are_owed() -> None:
     cluster = Cluster(A, B, C)
-    assert chosen(cluster, "9001", "9002") == "9003"
-    assert [chosen(cluster) for _ in range(3)] == ["9001", "9002", "9003"]
+    assert chosen(cluster) == "9001"
+    assert chosen(cluster, "9001") == "9002"
+    assert [chosen(cluster) for _ in range(6)] == ["9003", "9002", "9003", "9001", "9002", "9003"]
 
 
 def test_when_all_were_tried_they_are_tried_again_in_turn() -> None:
