@@ -94,7 +94,7 @@ class RoundRobin(Policy):
             if place is None:
                 continue
             chosen = queue, place
-            if queue.turns[place].endpoint is not self._last or queue.units * 2 > self._whole:
+            if tried or queue.turns[place].endpoint is not self._last or queue.units * 2 > self._whole:
                 break  # else it is chosen only where there is no other
         endpoint: Endpoint | None = None
         if chosen is not None:
