@@ -18,6 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from coulee.core import Proxy
+from coulee.lb import Cluster, Grpc, HealthCheck, Http, Probe, RoundRobin, Tcp, TlsHello
+from coulee.lb.policies import POLICIES, policy_named
+from coulee.server import cli
 
 COULEE = str(Path(sys.executable).with_name("coulee"))
 WITHIN_S = 15.0
@@ -157,6 +163,18 @@ WRONG = {
     "unknown backend": ([AT, "--to", DEAD, "--backend", "twisted"], "'twisted' is not one of 'asyncio', 'uvloop'"),
     "unknown log": ([AT, "--to", DEAD, "--log", "xml"], "'xml' is not one of 'short', 'json', 'none'"),
     "negative grace": ([AT, "--to", DEAD, "--grace", "-1"], "-1.0 is not in the range x>=0"),
+    "unknown policy": (
+        [AT, "--to", DEAD, "--balance", "fair"],
+        f"'fair' is not one of {', '.join(map(repr, POLICIES))}",
+    ),
+    "unknown check": (
+        [AT, "--to", DEAD, "--health", "http"],
+        "'http' is no check: write a path, as /health, or one of tcp, tls, grpc",
+    ),
+    "no check at all": ([AT, "--to", DEAD, "--health", ""], "'' is no check: write a path, as /health, or one of"),
+    "a path that is none": ([AT, "--to", DEAD, "--health", "/a b"], "path is '/a b'; it must be a path in ASCII"),
+    "a URL to check": ([AT, "--to", DEAD, "--health", "http://a/b"], "'http://a/b' is no check: write a path"),
+    "a policy for run": (["run", "app.py", "--balance", "random"], "No such option '--balance'"),
     "run without a file": (["run"], "Missing argument 'FILE.py|MODULE[:NAME]'"),
     "bad listen of run": (["run", "app.py", "--listen", "nowhere"], "'nowhere' has no port"),
     "bad listen of demo": (["demo", "--listen", "nowhere"], "'nowhere' has no port"),
@@ -502,3 +520,59 @@ def test_what_to_try_instead_has_every_origin_and_is_said_where_another_port_hel
     line, code = said_and_code("192.0.2.1:8000", "--to", DEAD)
     assert code == 3
     assert "Try:" not in line
+
+
+# ------------------------------------------------------------------------------------------ balancing and checks
+
+
+def serving(*args: str) -> Cluster:
+    """What a command line would run, without running it."""
+    made: list[Proxy] = []
+
+    def take(make: Callable[[], Proxy], *_: object, **__: object) -> None:
+        made.append(make())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_run", take)
+        done = CliRunner().invoke(cli.main, [AT, *args])
+    assert done.exit_code == 0, done.output
+    [proxy] = made
+    assert isinstance(proxy.balancer, Cluster)
+    return proxy.balancer
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_each_policy_can_be_named(name: str) -> None:
+    assert type(serving("--to", DEAD, "--balance", name).policy) is type(policy_named(name))
+
+
+@pytest.mark.parametrize(
+    ("word", "probe"),
+    [
+        ("/health", Http(path="/health")),
+        ("/health?full=1", Http(path="/health?full=1")),
+        ("tcp", Tcp()),
+        ("tls", TlsHello()),
+        ("grpc", Grpc()),
+    ],
+)
+def test_each_check_can_be_asked_for(word: str, probe: Probe) -> None:
+    assert serving("--to", DEAD, "--health", word).health == HealthCheck(probe)
+
+
+def test_without_a_word_endpoints_take_turns_and_nobody_checks_them() -> None:
+    cluster = serving("--to", DEAD, "--to", "http://127.0.0.1:7")
+    assert isinstance(cluster.policy, RoundRobin)
+    assert cluster.health is None
+    assert [each.name for each in cluster.members] == ["127.0.0.1:9", "127.0.0.1:7"]
+
+
+def test_an_origin_that_fails_its_checks_is_told_and_asked_no_more(start: Callable[..., Program]) -> None:
+    program = start(AT, "--to", DEAD, "--health", "/health")
+    assert "! 127.0.0.1:9 is unhealthy: upstream_refused: " in program.line("unhealthy")
+    with program.dial() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: 1\r\n" in answer
+    assert b"no_healthy_endpoint" in answer.partition(b"\r\n\r\n")[2]

@@ -246,6 +246,35 @@ def test_a_retry_is_told_in_the_short_form_only() -> None:
     assert printed(event, "none") == ("", "")
 
 
+def test_a_hedge_is_told_in_the_short_form_only() -> None:
+    event = Event("hedge", "GET /a: slow takes its time, asking fast too", 1767225602.5)
+    assert printed(event) == ("00:00:02 ! GET /a: slow takes its time, asking fast too\n", "")
+    assert printed(event, "json") == ("", "")
+    assert printed(event, "none") == ("", "")
+
+
+@pytest.mark.parametrize("form", ["short", "json", "none"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("endpoint", "10.0.0.1:80 is ejected: 5 failures in a row (it was healthy for 3 s)"),
+        ("discovery", "discovery failed, 2 endpoints stay: no JSON"),
+    ],
+)
+def test_what_becomes_of_endpoints_goes_to_stderr_in_every_form(name: str, text: str, form: str) -> None:
+    assert printed(Event(name, text, 1767225602.5, {"endpoint": "x"}), form) == ("", f"00:00:02 ! {text}\n")
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+@pytest.mark.parametrize("name", ["endpoint", "discovery", "hedge"])
+def test_neither_an_origin_nor_a_source_of_endpoints_can_forge_a_line(name: str, nasty: str) -> None:
+    out, errors = printed(Event(name, f"a is unhealthy: not HTTP: {nasty}", 1767225602.5))
+    line = out + errors
+    assert line.startswith("00:00:02 ! a is unhealthy: not HTTP: ")
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+
+
 def test_a_drain_is_told_in_the_short_form_only_and_where_it_takes_time() -> None:
     event = Event("draining", "draining for at most 30 s", 1767225602.5, {"grace_s": 30.0})
     assert printed(Event("draining", "draining for at most 0 s", 0.0, {"grace_s": 0.0})) == ("", "")
