@@ -1,6 +1,6 @@
-"""`make bench`: what coulee costs, in one run: its codec alone beside h11, and the whole proxy beside nginx, blind
-relays and other proxies, in CPU time per request and in memory per idle connection; then how each backend bears ten
-thousand connections and those who stop reading, and what a second worker brings.
+"""`make bench`: what coulee costs, in one run: its codec alone beside h11, its policies alone, and the whole proxy
+beside nginx, blind relays and other proxies, in CPU time per request and in memory per idle connection; then how each
+backend bears ten thousand connections and those who stop reading, and what a second worker brings.
 
 Rules: the proxies share one core, the load generator and the origin another; a figure is the proxy process's own user
 and system time in a window divided by what was answered in it; every peer is warmed up with every scenario first;
@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.benchmarks import codecs, idle, many, stopped, workers
+from tests.benchmarks import choices, codecs, idle, many, rings, stopped, workers
 from tests.benchmarks.load import Generator
 from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.peers import CROWDED, PEERS, RELAYS, Peer, Peers, check, need_workers
@@ -33,10 +33,11 @@ from tests.benchmarks.report import Results
 from tests.benchmarks.scenarios import SCENARIOS, Column, Scenario
 
 WARM_UP = 1  # seconds
-CODEC = "codec"
+CODEC, CHOICES = "codec", "choices"
+ALONE = (CODEC, CHOICES)  # without a proxy
 IDLE = Column("idle", "KiB PSS/connection", 2)
 MANY, STOPPED, WORKERS = "many", "stopped", "workers"
-PARTS = [CODEC, *SCENARIOS, IDLE.name, MANY, STOPPED, WORKERS]
+PARTS = [*ALONE, *SCENARIOS, IDLE.name, MANY, STOPPED, WORKERS]
 COULEE = list(RELAYS)
 
 
@@ -86,6 +87,28 @@ def machine(nginx: Nginx, generator: Generator, proxy_core: int, load_core: int)
     python = f"{platform.python_implementation()} {platform.python_version()}"
     cores = f"{os.cpu_count()} cores (proxies on {proxy_core}, load and origin on {load_core})"
     return f"{python}, {uvloop}, {nginx.version}, {generator.name}, {platform.system()} {platform.release()}, {cores}"
+
+
+def bench_codecs() -> dict[str, object]:
+    """The codecs without a proxy around them; printed, and as JSON."""
+    say("the codecs alone ...")
+    times = codecs.measure()
+    print(f"\nCodecs alone, one small exchange; median of {codecs.ROUNDS} rounds\n")
+    print(codecs.table(times), end="\n\n", flush=True)
+    return codecs.as_json(times)
+
+
+def bench_policies() -> dict[str, object]:
+    """The policies without a proxy around them; printed, and as JSON."""
+    say("the policies alone ...")
+    chosen = choices.choices()
+    print(f"\nPolicies alone, among {choices.COUNT:,} endpoints; median of {choices.ROUNDS} rounds\n")
+    print(choices.table(chosen), end="\n\n", flush=True)
+    say("their tables ...")
+    built = rings.tables()
+    print(f"\nTheir tables, for {rings.COUNT:,} endpoints; median of {rings.ROUNDS} rounds\n")
+    print(rings.table(built), end="\n\n", flush=True)
+    return {"choices": choices.as_json(chosen), "tables": rings.as_json(built)}
 
 
 def bench(asked: argparse.Namespace) -> tuple[str, list[Results]]:
@@ -234,13 +257,10 @@ def main() -> int:
         signal.signal(number, stop)
     found: dict[str, object] = {}
     try:
-        if CODEC in asked.only:
-            say("the codecs alone ...")
-            times = codecs.measure()
-            found[CODEC] = codecs.as_json(times)
-            print(f"\nCodecs alone, one small exchange; median of {codecs.ROUNDS} rounds\n")
-            print(codecs.table(times), end="\n\n", flush=True)
-        if asked.only != [CODEC]:
+        for part in ALONE:
+            if part in asked.only:
+                found[part] = bench_codecs() if part == CODEC else bench_policies()
+        if any(part not in ALONE for part in asked.only):
             about, tables = bench(asked)
             found |= {"machine": about, "tables": [each.as_json() for each in tables]}
             print(f"\n{about}")

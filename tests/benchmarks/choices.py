@@ -42,6 +42,10 @@ HASHED: dict[str, tuple[str, str]] = {
     "rendezvous": ("coulee.lb.rendezvous", "Rendezvous"),
 }
 """Policies that take a key: module and name. One that is not there is left out."""
+BARS_US: dict[str, float] = {
+    "round robin": 3, "least requests": 5, "two choices": 5, "peak EWMA": 5, "ketama": 3, "maglev": 3,
+}  # fmt: skip
+"""What a choice may take, at `COUNT` endpoints (the project's bar)."""
 
 
 class Choice(NamedTuple):
@@ -129,7 +133,21 @@ def one_round(view: FakeView, exchanges: Sequence[Asks], ending: Sequence[int]) 
 
 def table(rows: Sequence[Choice]) -> str:
     """One line for each policy."""
-    return aligned([["CPU us", "a choice"], *([row.policy, f"{row.microseconds:.2f}"] for row in rows)])
+    lines = [[row.policy, f"{row.microseconds:.2f}", bar(row)] for row in rows]
+    return aligned([["CPU us", "a choice", "at most"], *lines])
+
+
+def bar(row: Choice) -> str:
+    """What it may take, where that is said."""
+    most = BARS_US.get(row.policy)
+    if most is None:
+        return ""
+    return f"{most:g}" if row.microseconds <= most else f"{most:g}, missed"
+
+
+def as_json(rows: Sequence[Choice]) -> dict[str, float]:
+    """CPU microseconds."""
+    return {row.policy: row.microseconds for row in rows}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import codecs, many, workers
+from coulee.lb import RandomChoice
+from tests.benchmarks import choices, codecs, many, rings, workers
+from tests.benchmarks.__main__ import main
 from tests.benchmarks.clients import ClientError, Clients, who_is_not_read
 from tests.benchmarks.idle import small_request
 from tests.benchmarks.nginx import Nginx
@@ -62,6 +65,29 @@ def test_each_codec_carries_exchanges_and_is_timed() -> None:
     assert list(times) == list(codecs.CODECS)
     assert all(0 < each < 10_000 for rounds in times.values() for heads in rounds for each in heads)
     assert codecs.table(times).count("\n") == len(codecs.CODECS)
+
+
+def test_the_policies_are_a_part_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for module in (choices, rings):
+        monkeypatch.setattr(module, "known", lambda: {"random": RandomChoice})
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--only", "choices", "--json", str(tmp_path / "figures")])
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        assert main() == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    shown = capsys.readouterr()
+    assert [line for line in shown.out.splitlines() if line.endswith("rounds")] == [
+        "Policies alone, among 1,000 endpoints; median of 10 rounds",
+        "Their tables, for 10,000 endpoints; median of 3 rounds",
+    ]
+    assert shown.err == "the policies alone ...\ntheir tables ...\n"
+    found = json.loads((tmp_path / "figures").read_text())
+    assert list(found) == ["choices"]
+    assert set(found["choices"]["choices"]) == set(found["choices"]["tables"]) == {"random"}
 
 
 def test_a_process_that_is_gone_has_no_cpu_time() -> None:
