@@ -5,18 +5,16 @@ The short form runs with every test run; RELOADS=20 KILLS=5 makes it the long on
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +22,7 @@ import pytest
 
 from coulee.server.control import ask
 from tests.interop.fleet import HOST, WITHIN_S, Fleet, alive, app, fleet, until
+from tests.interop.load import Wrk, wrk
 
 if TYPE_CHECKING:
     from tests.interop.conftest import Nginx
@@ -38,41 +37,6 @@ KILLS = int(os.environ.get("KILLS", "2"))
 CONNECTIONS = 200
 CHECKED = 8  # connections of the client that checks
 UNDER_WAY_S = 0.3  # of load, between two events
-
-
-@dataclass
-class Wrk:
-    """What wrk reports."""
-
-    requests: int
-    connect: int = 0
-    read: int = 0
-    write: int = 0
-    timeout: int = 0
-    other_statuses: int = 0
-
-    @property
-    def errors(self) -> tuple[int, int, int, int, int]:
-        return self.connect, self.read, self.write, self.timeout, self.other_statuses
-
-
-@contextlib.contextmanager
-def wrk(port: int) -> Generator[list[Wrk], None, None]:
-    """wrk with 200 connections while the block lasts; then what it reports is in the list."""
-    command = ["wrk", "-t2", f"-c{CONNECTIONS}", "-d1h", "--timeout", "10s", f"http://{HOST}:{port}/origin"]
-    found: list[Wrk] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield found
-        finally:
-            process.send_signal(signal.SIGINT)
-            text, _ = process.communicate(timeout=WITHIN_S)
-    total = re.search(r"(\d+) requests in", text)
-    assert total is not None, text
-    errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
-    others = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
-    connect, read, write, timeout = map(int, errors.groups()) if errors else (0, 0, 0, 0)
-    found.append(Wrk(int(total[1]), connect, read, write, timeout, int(others[1]) if others else 0))
 
 
 @dataclass
@@ -149,6 +113,11 @@ class Client:
         return answer
 
 
+def load(running: Fleet) -> AbstractContextManager[list[Wrk]]:
+    """wrk, at what takes the way through the origin."""
+    return wrk(f"http://{HOST}:{running.port}/origin", CONNECTIONS, threads=2)
+
+
 def reload_with(running: Fleet, version: str, origin: str) -> None:
     running.app.write_text(app(version, origin))
     answer = ask(running.folder / "coulee" / f"{running.process.pid}.sock", {"do": "reload"})
@@ -167,7 +136,7 @@ def test_a_reload_loses_no_request(backend: str, nginx: Nginx) -> None:
     with fleet("--workers", "2", "--backend", backend, "--log", "json", origin=nginx.url) as running:
         versions = [f"v{number}" for number in range(RELOADS)]
         client = Client(running.port)
-        with wrk(running.port) as report, client:
+        with load(running) as report, client:
             under_load(client)
             for version in versions:
                 reload_with(running, version, nginx.url)
@@ -194,7 +163,7 @@ def test_a_killed_worker_loses_what_it_had_and_nothing_else(backend: str, nginx:
     with fleet("--workers", "2", "--backend", backend, "--quiet", origin=nginx.url) as running:
         client = Client(running.port)
         killed: set[int] = set()
-        with wrk(running.port) as report, client:
+        with load(running) as report, client:
             under_load(client)
             for _ in range(KILLS):
                 worker = running.workers()[0]
@@ -211,7 +180,7 @@ def test_a_killed_worker_loses_what_it_had_and_nothing_else(backend: str, nginx:
         assert set(client.lost) <= killed | {0}
         assert len(client.lost) <= KILLS * CHECKED
         # And nothing is lost behind that.
-        with wrk(running.port) as report, Client(running.port) as client:
+        with load(running) as report, Client(running.port) as client:
             under_load(client)
         assert report[0].errors == (0, 0, 0, 0, 0)
         assert (client.lost, client.wrong) == ([], [])
