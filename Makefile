@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help demo test lint types unit coverage sweep reloads properties fuzz bench versions docs clean system
+.PHONY: help demo test lint types unit coverage sweep reloads failover properties fuzz bench versions docs clean system
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ sweep: $(STAMP)  ## the simulation over many more seeds: make sweep SEEDS=20000
 
 reloads: $(STAMP)  ## twenty reloads and five killed workers under the load of wrk
 	RELOADS=$(or $(RELOADS),20) KILLS=$(or $(KILLS),5) $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_reload_under_load.py
+
+failover: $(STAMP)  ## twenty rounds of origins that die, hang, are slow and come back, on every backend, under the load of wrk
+	FAILOVERS=$(or $(FAILOVERS),20) $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_failover.py
 
 properties: $(STAMP)  ## the properties with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/differential

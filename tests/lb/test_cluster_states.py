@@ -157,11 +157,19 @@ def test_failures_in_a_row_eject_an_endpoint_for_a_while() -> None:
 def test_no_more_than_a_share_is_ejected_at_once_and_the_next_failure_asks_again() -> None:
     play = Play(Cluster(*endpoints(4), outliers=Outliers(consecutive_failures=1, ejected_share_max=0.5, ejection_s=10)))
     for name in ("a0", "a1", "a2", "a3"):
-        play.fail(name)
+        play.fail(name, reason="upstream_reset")
     assert list(play.states.values()) == ["ejected", "ejected", "healthy", "healthy"]
     play.wait(10)
-    play.fail("a3")
+    play.fail("a3", reason="upstream_reset")
     assert list(play.states.values()) == ["healthy", "healthy", "healthy", "ejected"]
+
+
+@pytest.mark.parametrize("reason", ["upstream_refused", "upstream_unreachable", "upstream_connect_timeout"])
+def test_the_share_keeps_nobody_in_who_takes_no_connection_but_the_last(reason: str) -> None:
+    play = Play(Cluster(*endpoints(4), outliers=Outliers(consecutive_failures=2, ejected_share_max=0.25)))
+    for name in ("a0", "a1", "a2", "a3"):
+        play.fail(name, 2, reason=reason)
+    assert list(play.states.values()) == ["ejected", "ejected", "ejected", "healthy"]
 
 
 def test_who_is_unhealthy_or_out_of_service_is_not_ejected_beside() -> None:

@@ -179,13 +179,15 @@ class Model:
         elif not status:
             known.trials = max(0, known.trials - 1)
         if blamed or status == 503 or not reason:
-            self.note(known, blamed or status == 503, now)
+            self.note(known, blamed or status == 503, now, reason)
         if not known.in_flight:
             self.leaving.pop(known.name, None)
 
-    def note(self, known: Known, failed: bool, now: float) -> None:
+    def note(self, known: Known, failed: bool, now: float, reason: str) -> None:
         known.row = known.row + 1 if failed else 0
-        room = min(int(SHARE * len(self.members)), len(self.members) - 1)
+        room = len(self.members) - 1
+        if reason != "upstream_refused":
+            room = min(int(SHARE * len(self.members)), room)
         ejected = sum(1 for each in self.members if each.ejected_until)
         if known.row >= ROW and failed and known.state in ("healthy", "circuit_open", "half_open") and ejected < room:
             if known.ejections * EJECTION_S < EJECTION_MAX_S:

@@ -55,14 +55,14 @@ def test_an_origin_that_is_down_is_named_with_how_many_are_left(up: Peer, down: 
 
 
 def test_when_none_is_left_it_is_said_what_that_means(down: Peer) -> None:
-    assert said(down) == ["! down is down (connection refused); requests will be answered 502 until it is up"]
+    assert said(down) == ["! down is down (connection refused); requests will fail until it is up"]
 
 
 def test_each_origin_that_is_down_has_a_line(down: Peer, tmp_path: Path) -> None:
     path = f"{tmp_path}/none.sock"
     assert said(down, Peer(path)) == [
-        "! down is down (connection refused); requests will be answered 502 until it is up",
-        f"! {path} is down (no such file or directory); requests will be answered 502 until it is up",
+        "! down is down (connection refused); requests will fail until it is up",
+        f"! {path} is down (no such file or directory); requests will fail until it is up",
     ]
 
 
@@ -76,7 +76,7 @@ def test_an_origin_on_a_unix_socket_is_looked_at_too(tmp_path: Path, monkeypatch
 
 def test_a_reason_that_the_system_has_no_words_for_is_told_in_python_s() -> None:
     (line,) = said(Peer("/" + "a" * 200, name="long"))
-    assert line == "! long is down (af_unix path too long); requests will be answered 502 until it is up"
+    assert line == "! long is down (af_unix path too long); requests will fail until it is up"
 
 
 @pytest.mark.parametrize("address", [("a..example", 80), ("a" * 64 + ".example", 80), ("127.0.0.1", 70000)])

@@ -21,7 +21,7 @@ def _look(peers: list[Peer], out: TextIO) -> None:
     down = [(peer, why) for peer in peers if (why := _unreachable(peer)) is not None]
     for peer, why in down:
         left = len(peers) - len(down)
-        rest = f"{left} of {len(peers)} endpoints left" if left else "requests will be answered 502 until it is up"
+        rest = f"{left} of {len(peers)} endpoints left" if left else "requests will fail until it is up"
         print(f"! {peer.name} is down ({why}); {rest}", file=out, flush=True)
 
 

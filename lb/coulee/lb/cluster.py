@@ -54,6 +54,9 @@ _DOWN: Final = frozenset({"unhealthy", "ejected", "maintenance", "draining", "re
 _UPSTREAM: Final = frozenset(word for word, reason in REASONS.items() if reason.side == "upstream")
 """What an endpoint can be blamed for."""
 
+_UNREACHABLE: Final = frozenset({"upstream_refused", "upstream_unreachable", "upstream_connect_timeout"})
+"""... and which of it says that it takes no connection."""
+
 
 class Cluster(Balancer):
     """`Cluster("http://127.0.0.1:9000", "http://127.0.0.1:9001")`: in turn, all alike, those that fail left out.
@@ -524,11 +527,11 @@ class Cluster(Balancer):
             return
         cause = self._detector.note(record, bool(failure), latency_s)
         if cause and endpoint.is_healthy and endpoint.in_service and endpoint.state != "removed":
-            self._eject(endpoint, record, f"{cause}, the last {failure}")
+            self._eject(endpoint, record, f"{cause}, the last {failure}", unreachable=failure in _UNREACHABLE)
 
-    def _eject(self, endpoint: Endpoint, record: Record, cause: str) -> None:
+    def _eject(self, endpoint: Endpoint, record: Record, cause: str, *, unreachable: bool = False) -> None:
         ejected = sum(1 for each in self.members if each.ejected)
-        if self._detector.eject(record, self.now, len(self.members), ejected):
+        if self._detector.eject(record, self.now, len(self.members), ejected, unreachable=unreachable):
             endpoint.ejection_cause = cause
             self._judge(endpoint)
 

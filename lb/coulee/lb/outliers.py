@@ -6,7 +6,8 @@ Rules:
   service that have had enough requests in it: the rules are Envoy's.
 - The n-th ejection lasts n times `ejection_s`. n counts those in a row: each interval that an endpoint is in service
   from beginning to end, and is found to be no outlier, takes one off.
-- However bad they are, no more than a share of the endpoints is ejected at once, and never the last one.
+- However bad they are, no more than a share of the endpoints is ejected at once, and never the last one. The share does
+  not protect those that take no connection: who stays gets no less load for it, only a failure more for each retry.
 - An endpoint that is readmitted starts anew: what was counted before is forgotten, but for how often it was ejected.
 """
 
@@ -74,7 +75,7 @@ class Outliers:
 
     ejected_share_max: float = 0.5
     """How large a share of the endpoints may be ejected at once, rounded down, and one is always left: those that stay
-    get the load of all. Envoy's is 10 %, or one endpoint. nginx has no limit, and where all are ejected it uses all."""
+    get the load of all. One that takes no connection is ejected beyond it. Envoy's is 10 %, or one endpoint. nginx has no limit, and where all are ejected it uses all."""
 
     def __post_init__(self) -> None:
         for name in ("consecutive_failures", "success_rate_stdevs", "success_rate_gap_min"):
@@ -165,11 +166,13 @@ class Detector:
             record.forget_interval()
         return list(found.values())
 
-    def eject(self, record: Record, now: float, members: int, ejected: int) -> bool:
+    def eject(self, record: Record, now: float, members: int, ejected: int, *, unreachable: bool = False) -> bool:
         """Ejects an endpoint of a cluster of `members`, of which so many are `ejected`. False where that would be too
-        many, and where it is ejected already."""
+        many, and where it is ejected already. `unreachable`: it took no connection, so it bears no load anyhow."""
         settings = self.settings
-        room = min(int(settings.ejected_share_max * members + _ROUNDING), members - 1)
+        room = members - 1
+        if not unreachable:
+            room = min(int(settings.ejected_share_max * members + _ROUNDING), room)
         if record.ejected_until or ejected >= room:
             return False
         if record.ejections * settings.ejection_s < settings.ejection_max_s:
