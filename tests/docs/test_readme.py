@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEADLINE, GATEWAY, FELLOWS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+HEADLINE, GATEWAY, BALANCED, FELLOWS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def code_lines(text: str) -> list[str]:
@@ -22,6 +22,15 @@ def code_lines(text: str) -> list[str]:
 def test_the_gateway_is_the_example_in_about_thirteen_lines() -> None:
     assert code_lines(GATEWAY) == code_lines((ROOT / "docs/examples/gateway.py").read_text())
     assert len(code_lines(GATEWAY)) <= 14
+
+
+def test_the_cluster_of_the_readme_is_one() -> None:
+    names: dict[str, Any] = {}
+    exec(BALANCED, names)
+    assert [(peer.name, peer.weight) for peer in names["cluster"].peers] == [
+        ("127.0.0.1:9000", 3),
+        ("127.0.0.1:9001", 1),
+    ]
 
 
 def test_the_tests_of_the_readme_pass(monkeypatch: pytest.MonkeyPatch) -> None:

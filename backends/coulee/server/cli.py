@@ -1,5 +1,5 @@
-"""The command line: `coulee LISTEN --to URL`, `coulee run FILE`, `coulee demo`, and what is done about those that run:
-`coulee reload`, `coulee status`, `coulee replay`.
+"""The command line: `coulee LISTEN --to URL`, `coulee run FILE`, `coulee demo`, what is done about those that run
+(`coulee reload`, `coulee status`), what has happened (`coulee replay`), and what would (`coulee lb simulate`).
 
 Exit codes: 0 all went well, 1 something failed while running, 2 wrong usage or configuration, 3 cannot listen, 4 there
 is no supervisor to talk to. Whatever the user did wrong is answered by one line that says what, where, and what to do.

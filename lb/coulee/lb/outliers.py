@@ -75,7 +75,8 @@ class Outliers:
 
     ejected_share_max: float = 0.5
     """How large a share of the endpoints may be ejected at once, rounded down, and one is always left: those that stay
-    get the load of all. One that takes no connection is ejected beyond it. Envoy's is 10 %, or one endpoint. nginx has no limit, and where all are ejected it uses all."""
+    get the load of all. One that takes no connection is ejected beyond it. Envoy's is 10 %, or one endpoint. nginx has
+    no limit, and where all are ejected it uses all."""
 
     def __post_init__(self) -> None:
         for name in ("consecutive_failures", "success_rate_stdevs", "success_rate_gap_min"):
