@@ -388,9 +388,7 @@ def test_each_way_to_name_a_proxy_runs_it(target: str, tmp_path: Path, start: Ca
 
 def test_a_dead_origin_is_told_in_one_line_and_coulee_runs(start: Callable[..., Program]) -> None:
     program = start(AT, "--to", DEAD)
-    assert program.line("is down") == (
-        "! 127.0.0.1:9 is down (connection refused); requests will fail until it is up"
-    )
+    assert program.line("is down") == ("! 127.0.0.1:9 is down (connection refused); requests will fail until it is up")
     with program.dial() as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert client.makefile("rb").readline().startswith(b"HTTP/1.1 502 ")
