@@ -146,7 +146,8 @@ def test_a_fresh_one_has_the_same_definition_and_nothing_is_known_of_it() -> Non
     assert (fresh.key, fresh.name, fresh.weight, fresh.priority, fresh.zone) == (one.key, "n", 3, 1, "eu")
     assert (fresh.labels, fresh.limits) == (labels, limits)
     assert (fresh.in_flight, fresh.requests, fresh.failures, fresh.state) == (0, 0, {}, "healthy")
-    assert (fresh.owner, fresh.service, fresh.record) == (None, "ready", None)
+    assert (fresh.owner, fresh.service) == (None, "ready")
+    assert fresh.record is not one.record
     labels["version"] = "3"
     assert fresh.labels == one.labels == {"version": "2"}
 

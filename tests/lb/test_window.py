@@ -18,7 +18,7 @@ PAUSES = st.one_of(
 
 
 def counts(window: Window) -> list[int]:
-    return list(window._counts)
+    return list(window.counts)
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.booleans()), max_size=60), st.integers(0, 10**6))

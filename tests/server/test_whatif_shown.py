@@ -47,21 +47,21 @@ def test_the_table_says_it_all() -> None:
 app.py under outage.toml: 1m, seed 1
 
 endpoint  weight  requests   share  errors                    retries    p50    p99  changes  not healthy  in the end
-a0             1       204  33.5 %  10 (upstream_refused 10)        0  20 ms  20 ms        4          30s  healthy
-a1             1       405  66.5 %  12 (503 12)                    10  20 ms  20 ms        2          10s  healthy
+a0             1       200  32.8 %  10 (upstream_refused 10)        0  20 ms  20 ms        4          30s  healthy
+a1             1       409  67.2 %  20 (503 20)                    10  20 ms  20 ms        2          10s  healthy
 
 requests   599
-went well  587 (98.0 %), 10 of them after a retry
-errors     12 (503 12)
+went well  579 (96.7 %), 10 of them after a retry
+errors     20 (503 20)
 retries    10, 0 of them hedges; 0 refused by the budget
 latency    p50 20 ms, p99 21 ms, p99.9 21 ms, as clients saw it
 
-0:00:10.5  a0 is ejected: 5 failures in a row, the last upstream_refused
-0:00:20.5  a0 is healthy
-0:00:21.1  a0 is ejected: 5 failures in a row, the last upstream_refused
-0:00:41.1  a0 is healthy
-0:00:41.1  a1 is ejected: 12 failures in a row, the last 503
-0:00:51.1  a1 is healthy
+0:00:10.9  a0 is ejected: 5 failures in a row, the last upstream_refused
+0:00:20.9  a0 is healthy
+0:00:21.9  a0 is ejected: 5 failures in a row, the last upstream_refused
+0:00:41.9  a0 is healthy
+0:00:41.9  a1 is ejected: 20 failures in a row, the last 503
+0:00:51.9  a1 is healthy
 """
     )
 

@@ -63,7 +63,11 @@ class Budget:
 
     def request(self, now: float) -> None:
         """A request's first attempt."""
-        self._requests.add(now)
+        requests = self._requests  # as `Window.add` has it: this is on every request's path
+        if now >= requests.slot_ends:
+            requests.turn(now)
+        requests.counts[requests.at] += 1
+        requests.count += 1
 
     def left(self, now: float) -> float:
         """How many would be granted now; a part of one is none."""

@@ -58,6 +58,15 @@ _UNREACHABLE: Final = frozenset({"upstream_refused", "upstream_unreachable", "up
 """... and which of it says that it takes no connection."""
 
 
+class _Standing:
+    """The clock of a cluster that was not started."""
+
+    now = 0.0
+
+
+_STANDING: Final = _Standing()
+
+
 class Cluster(Balancer):
     """`Cluster("http://127.0.0.1:9000", "http://127.0.0.1:9001")`: in turn, all alike, those that fail left out.
 
@@ -111,6 +120,7 @@ class Cluster(Balancer):
         self._leaving: dict[PoolKey, Endpoint] = {}  # no members any more, with attempts that are
         self._strangers: dict[PoolKey, int] = {}  # attempts at addresses that were no endpoint's as they began
         self._proxy: Proxy | None = None
+        self._clock: Kernel | _Standing = _STANDING
         self._rng = Random(0)
         self._detector = Detector(outliers or Outliers())
         self._failing = frozenset(self._detector.settings.statuses)
@@ -154,6 +164,7 @@ class Cluster(Balancer):
 
     def start(self, proxy: Proxy) -> None:
         self._proxy = proxy
+        self._clock = proxy.kernel
         self._rng = proxy.rng
         for endpoint in self.members:
             endpoint.since = self.now
@@ -178,7 +189,7 @@ class Cluster(Balancer):
     @property
     def now(self) -> float:
         """The core's clock, in seconds."""
-        return self._proxy.kernel.now if self._proxy is not None else 0.0
+        return self._clock.now
 
     @property
     def wall_clock(self) -> float:
@@ -208,7 +219,7 @@ class Cluster(Balancer):
         if self._stale:
             self._refresh()
         if not tried:
-            self.retries.request(self.now)
+            self.retries.request(self._clock.now)
         endpoint = policy.choose(exchange, tried)
         if endpoint is None and tried:
             endpoint = policy.choose(exchange, ())
@@ -224,16 +235,15 @@ class Cluster(Balancer):
         endpoint.in_flight += 1
         endpoint.requests += 1
         self.in_flight += 1
-        circuit = endpoint.circuit
-        if circuit is not None:
-            circuit.begin()
-        if circuit is not None or endpoint.limits is not None:
+        if endpoint.guarded:
+            if endpoint.circuit is not None:
+                endpoint.circuit.begin()
             self._set_open(endpoint)
         if self._hears_begin:
             self.policy.began(endpoint)
 
     def answered(self, exchange: Routed, peer: Peer, response: Response, latency_s: float) -> None:
-        endpoint = self._known(peer)
+        endpoint = peer if peer.__class__ is Endpoint and peer.owner is self else self._known(peer)
         if endpoint is None:
             return
         endpoint.latency.add(latency_s)
@@ -245,24 +255,29 @@ class Cluster(Balancer):
             self.policy.mark(exchange, endpoint, response)
 
     def end(self, peer: Peer, reason: str, status: int, latency_s: float) -> None:
-        endpoint = self._known(peer)
+        endpoint = peer if peer.__class__ is Endpoint and peer.owner is self else self._known(peer)
         if (endpoint is not peer and self._strangers and self._was_strange(peer)) or endpoint is None:
             return
         endpoint.in_flight -= 1
         self.in_flight -= 1
-        failed = status in self._failing
-        circuit = endpoint.circuit
-        if circuit is not None and not status:  # else the head of its answer was its outcome
-            if reason in _UPSTREAM:
-                self._note_circuit(endpoint, circuit, True)
-            else:
-                circuit.end()
-        if circuit is not None or endpoint.limits is not None:
+        if endpoint.guarded:
+            circuit = endpoint.circuit
+            if circuit is not None and not status:  # else the head of its answer was its outcome
+                if reason in _UPSTREAM:
+                    self._note_circuit(endpoint, circuit, True)
+                else:
+                    circuit.end()
             self._set_open(endpoint)
         if self._hears_end:
             self.policy.ended(endpoint)
-        if not reason or reason in _UPSTREAM or failed:
-            self._note(endpoint, str(status) if failed or reason == "upstream_status" else reason, latency_s)
+        if not self._bell.counting:
+            self._bell.count()
+        if status in self._failing or reason == "upstream_status":
+            self._note_failure(endpoint, str(status))
+        elif not reason:
+            endpoint.record.well(latency_s)
+        elif reason in _UPSTREAM:
+            self._note_failure(endpoint, reason)
         if self._leaving and not endpoint.in_flight and self._leaving.pop(endpoint.key, None) is not None:
             endpoint.owner = None
 
@@ -374,6 +389,7 @@ class Cluster(Balancer):
         endpoint.usable = endpoint.open = False
         endpoint.since = self.now
         endpoint.record = Record()
+        endpoint.guarded = self.breaker is not None or endpoint.limits is not None
         if self.breaker is not None:
             endpoint.circuit = Circuit(self.breaker)
         if self.health is not None:
@@ -516,16 +532,13 @@ class Cluster(Balancer):
 
     # -- what requests met
 
-    def _note(self, endpoint: Endpoint, failure: str, latency_s: float) -> None:
-        """An attempt has come to an end that says something about its endpoint."""
-        if failure:
-            endpoint.failures[failure] = endpoint.failures.get(failure, 0) + 1
-        record = endpoint.record
-        if not self._bell.counting:
-            self._bell.count()
-        if self.outliers is None or record is None:
+    def _note_failure(self, endpoint: Endpoint, failure: str) -> None:
+        """An attempt has failed, and its endpoint is to blame."""
+        endpoint.failures[failure] = endpoint.failures.get(failure, 0) + 1
+        if self.outliers is None:
             return
-        cause = self._detector.note(record, bool(failure), latency_s)
+        record = endpoint.record
+        cause = self._detector.note(record, True, 0.0)
         if cause and endpoint.is_healthy and endpoint.in_service and endpoint.state != "removed":
             self._eject(endpoint, record, f"{cause}, the last {failure}", unreachable=failure in _UNREACHABLE)
 
@@ -556,7 +569,7 @@ class Cluster(Balancer):
         """When the next thing about an endpoint ends that ends by time; `inf` where nothing does."""
         due = inf
         record, circuit = endpoint.record, endpoint.circuit
-        if record is not None and record.ejected_until:
+        if record.ejected_until:
             due = record.ejected_until
         if circuit is not None and circuit.state == "open":
             due = min(due, circuit.until)
@@ -568,7 +581,7 @@ class Cluster(Balancer):
     def expire(self, endpoint: Endpoint, now: float) -> None:
         """It has ended."""
         record, circuit = endpoint.record, endpoint.circuit
-        if record is not None and record.ejected_until and record.ejected_until <= now:
+        if record.ejected_until and record.ejected_until <= now:
             self._detector.readmit(record, now)
         if circuit is not None:
             circuit.ring(now)
@@ -582,10 +595,9 @@ class Cluster(Balancer):
 
     def sweep(self) -> None:
         """An interval with requests has ended: compare."""
-        rows = [(each, each.record) for each in self.members if each.in_service and each.record is not None]
+        rows = [(each, each.record) for each in self.members if each.in_service]
         if self.outliers is not None:
             for endpoint, cause in self._detector.sweep(rows):
-                assert endpoint.record is not None
                 self._eject(endpoint, endpoint.record, cause)
 
     # -- the machine

@@ -83,7 +83,7 @@ def _full(endpoint: Endpoint) -> bool:
 
 def _back_at(endpoint: Endpoint, now: float) -> float:
     """When an endpoint will be tried again, where that is known."""
-    if endpoint.record is not None and endpoint.record.ejected_until:
+    if endpoint.record.ejected_until:
         return endpoint.record.ejected_until
     if endpoint.circuit is not None and endpoint.circuit.state == "open":
         return endpoint.circuit.until

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 from coulee.core.peer import Peer, PeerLimits
 from coulee.core.seam import Address, show_address
 from coulee.lb.latency import Latency
+from coulee.lb.outliers import Record
 
 if TYPE_CHECKING:
     from coulee.lb.breaker import Circuit
     from coulee.lb.health import Health
-    from coulee.lb.outliers import Record
 
 WEIGHT_MAX: Final = 65535
 """nginx's and HAProxy's are 65535 and 256."""
@@ -54,6 +54,7 @@ class Endpoint(Peer):
         "effective_weight",
         "ejection_cause",
         "failures",
+        "guarded",
         "health",
         "in_flight",
         "index",
@@ -111,6 +112,8 @@ class Endpoint(Peer):
         self.cause = ""
         self.since = 0.0
         """When the state began, on the core's clock."""
+        self.guarded = limits is not None
+        """Whether a circuit or limits may close it between two requests."""
         self.requests = 0
         """Attempts so far."""
         self.failures: dict[str, int] = {}
@@ -119,7 +122,7 @@ class Endpoint(Peer):
         self.warm_since = -1.0
         """When its slow start began; -1.0 where it is in none."""
         self.health: Health | None = None
-        self.record: Record | None = None
+        self.record = Record()
         self.ejection_cause = ""
         self.circuit: Circuit | None = None
 
@@ -139,6 +142,7 @@ class Endpoint(Peer):
         """Take over what another definition of the same address says, and keep what is known."""
         self.name, self.limits = other.name, other.limits
         self.weight, self.priority, self.zone, self.labels = other.weight, other.priority, other.zone, other.labels
+        self.guarded = self.circuit is not None or self.limits is not None
 
     @property
     def in_service(self) -> bool:
@@ -148,7 +152,7 @@ class Endpoint(Peer):
     @property
     def ejected(self) -> bool:
         """Whether it is left out for a while for what requests met."""
-        return self.record is not None and self.record.ejected_until > 0
+        return self.record.ejected_until > 0
 
     @property
     def is_healthy(self) -> bool:

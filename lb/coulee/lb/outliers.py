@@ -113,6 +113,12 @@ class Record:
         """Not ejected at any moment of this interval: the sweep that ends it says so of the next."""
         self.forget()
 
+    def well(self, latency_s: float) -> None:
+        """An attempt has succeeded."""
+        self.requests += 1
+        self.consecutive = 0
+        self.latency_sum_s += latency_s
+
     def forget(self) -> None:
         """It has done nothing."""
         self.consecutive = 0
@@ -141,11 +147,10 @@ class Detector:
 
     def note(self, record: Record, failed: bool, latency_s: float) -> str:
         """An attempt's outcome, one for each. Gives why its endpoint should be ejected now, or ""."""
-        record.requests += 1
         if not failed:
-            record.consecutive = 0
-            record.latency_sum_s += latency_s
+            record.well(latency_s)
             return ""
+        record.requests += 1
         record.failures += 1
         record.consecutive += 1
         if record.consecutive < self.settings.consecutive_failures or not self.settings.consecutive_failures:

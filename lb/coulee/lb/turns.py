@@ -68,13 +68,20 @@ class RoundRobin(Policy):
         """The one whose turn it is."""
         only = self._only
         if only is not None and not tried and only.turns:  # all weigh the same: so it nearly always is
-            turn = only.turns[0]
-            if turn.endpoint.open:
-                only.take(0)
-                self._starts += only.units * only.step
-                self._last = turn.endpoint
+            turns = only.turns
+            turn = turns[0]
+            endpoint = turn.endpoint
+            if endpoint.open:
+                start = turn.start + only.step
+                if turns[-1].start <= start:
+                    turns.rotate(-1)
+                    turn.start = start
+                else:
+                    only.take(0)
+                self._starts += only.gain
                 self._stale = True
-                return turn.endpoint
+                self._last = endpoint
+                return endpoint
         return self._next(tried) or (self._next(tried) if self._fetch() else None)
 
     def _next(self, tried: Collection[str]) -> Endpoint | None:
@@ -99,7 +106,7 @@ class RoundRobin(Policy):
         endpoint: Endpoint | None = None
         if chosen is not None:
             endpoint = chosen[0].take(chosen[1])
-            self._starts += chosen[0].units * chosen[0].step
+            self._starts += chosen[0].gain
         for queue in looked_at:
             if queue.turns:
                 heappush(waiting, (queue.turns[0].start, queue.step, queue))
@@ -245,11 +252,13 @@ class _Queue:
     """Those of one weight, in the order of their starts. These lie within one turn, or two where requests were tried
     again: so the first, when it has had its turn, goes to the end, or near to it."""
 
-    __slots__ = ("step", "turns", "units")
+    __slots__ = ("gain", "step", "turns", "units")
 
     def __init__(self, units: int) -> None:
         self.units = units
         self.step = CYCLE // units
+        self.gain = units * self.step
+        """Of the sum of all starts, when one has its turn."""
         self.turns: deque[_Turn] = deque()
 
     def add(self, turn: _Turn) -> None:

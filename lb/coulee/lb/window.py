@@ -19,20 +19,23 @@ SLOTS: Final = 10
 class Window:
     """`count` is as of the last `add` or `turn`."""
 
-    __slots__ = ("_counts", "_slot", "_slot_ends", "_slot_s", "count")
+    __slots__ = ("_slot", "_slot_s", "at", "count", "counts", "slot_ends")
 
     def __init__(self, window_s: float) -> None:
         self._slot_s = window_s / SLOTS
         self._slot = 0
-        self._slot_ends = self._slot_s
-        self._counts = [0] * (SLOTS + 1)
+        self.slot_ends = self._slot_s
+        """When to call `turn`."""
+        self.at = 0
+        """The place of the present slot."""
+        self.counts = [0] * (SLOTS + 1)
         self.count = 0
 
     def add(self, now: float) -> None:
         """It has happened once more."""
-        if now >= self._slot_ends:
+        if now >= self.slot_ends:
             self.turn(now)
-        self._counts[self._slot % (SLOTS + 1)] += 1
+        self.counts[self.at] += 1
         self.count += 1
 
     def turn(self, now: float) -> None:
@@ -40,12 +43,13 @@ class Window:
         slot = int(now / self._slot_s)
         for entered in range(max(self._slot + 1, slot - SLOTS), slot + 1):
             at = entered % (SLOTS + 1)
-            self.count -= self._counts[at]
-            self._counts[at] = 0
+            self.count -= self.counts[at]
+            self.counts[at] = 0
         self._slot = slot
-        self._slot_ends = (slot + 1) * self._slot_s
+        self.at = slot % (SLOTS + 1)
+        self.slot_ends = (slot + 1) * self._slot_s
 
     def clear(self) -> None:
         """It has never happened."""
-        self._counts = [0] * (SLOTS + 1)
+        self.counts = [0] * (SLOTS + 1)
         self.count = 0
