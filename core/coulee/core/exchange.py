@@ -363,12 +363,13 @@ class Exchange:
             response = await upstream.receive()
         upstream.patience_s = proxy.config.timeouts.upstream_idle_timeout_s
         self.status = response.status
-        self.latency_s = latency_s = proxy.kernel.now - self.began
-        assert self.peer is not None
-        try:
-            proxy.balancer.answered(self, self.peer, response, latency_s)
-        except Exception as error:
-            proxy.tell_balancer_failure(self, "answered", error)
+        self.latency_s = proxy.kernel.now - self.began
+        if proxy.balancer.hears_answers:
+            assert self.peer is not None
+            try:
+                proxy.balancer.answered(self, self.peer, response, self.latency_s)
+            except Exception as error:
+                proxy.tell_balancer_failure(self, "answered", error)
         if proxy.retry_statuses and response.status in proxy.retry_statuses:
             other = await instead_of(self, upstream, response)
             if other is not None:

@@ -101,6 +101,9 @@ class Balancer:
     told. Every attempt is told with one `begin` and one `end`, and between them, where an answer came, `answered`.
     """
 
+    hears_answers = True
+    """Whether `answered` is called at all; what it would be told, but for the answer itself, `end` is told too."""
+
     def fresh(self) -> Balancer:
         """The same balancer in its initial state; this one, where it has none."""
         return self

@@ -137,6 +137,7 @@ class Cluster(Balancer):
         self._hears_end = overrides(self.policy, "ended")
         self._hears_answer = overrides(self.policy, "answered")
         self._marks = overrides(self.policy, "mark")
+        self.hears_answers = self._hears_answer or self._marks or breaker is not None
         members = [endpoint.fresh() for endpoint in self.definition]
         for endpoint in members:
             self._meet(endpoint)
@@ -246,7 +247,6 @@ class Cluster(Balancer):
         endpoint = peer if peer.__class__ is Endpoint and peer.owner is self else self._known(peer)
         if endpoint is None:
             return
-        endpoint.latency.add(latency_s)
         if endpoint.circuit is not None:
             self._note_circuit(endpoint, endpoint.circuit, response.status in self._failing)
         if self._hears_answer:
@@ -260,6 +260,8 @@ class Cluster(Balancer):
             return
         endpoint.in_flight -= 1
         self.in_flight -= 1
+        if status:
+            endpoint.latency.add(latency_s)
         if endpoint.guarded:
             circuit = endpoint.circuit
             if circuit is not None and not status:  # else the head of its answer was its outcome
