@@ -272,12 +272,12 @@ class Cluster(Balancer):
             self._set_open(endpoint)
         if self._hears_end:
             self.policy.ended(endpoint)
-        if not self._bell.counting:
-            self._bell.count()
         if status in self._failing or reason == "upstream_status":
             self._note_failure(endpoint, str(status))
         elif not reason:
             endpoint.record.well(latency_s)
+            if not self._bell.counting:
+                self._bell.count()
         elif reason in _UPSTREAM:
             self._note_failure(endpoint, reason)
         if self._leaving and not endpoint.in_flight and self._leaving.pop(endpoint.key, None) is not None:
@@ -537,6 +537,8 @@ class Cluster(Balancer):
     def _note_failure(self, endpoint: Endpoint, failure: str) -> None:
         """An attempt has failed, and its endpoint is to blame."""
         endpoint.failures[failure] = endpoint.failures.get(failure, 0) + 1
+        if not self._bell.counting:
+            self._bell.count()
         if self.outliers is None:
             return
         record = endpoint.record
