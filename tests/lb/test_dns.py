@@ -250,6 +250,12 @@ def update(answer: dns.message.Message) -> bytes:
     return framed(bytes(wire))
 
 
+def notice(answer: dns.message.Message) -> bytes:
+    wire = bytearray(answer.to_wire())
+    wire[2] |= 4 << 3  # the code of a notice, which is no answer to a question
+    return framed(bytes(wire))
+
+
 @pytest.mark.parametrize(
     ("twist", "why"),
     [
@@ -261,6 +267,7 @@ def update(answer: dns.message.Message) -> bytes:
         (lambda _: framed(b""), "an answer that is none (ShortHeader)"),
         (lambda answer: framed(answer.to_wire() + b"x"), "an answer that is none (TrailingJunk)"),
         (update, "an answer that is none"),
+        (notice, "an answer that is none"),
         (lambda answer: framed(answer.to_wire())[:-1], "it closed the connection before its answer was whole"),
         (lambda _: b"", "it closed the connection before its answer was whole"),
         (lambda _: b"\x00", "it closed the connection before its answer was whole"),

@@ -372,9 +372,7 @@ class Cluster(Balancer):
     # -- the set of endpoints
 
     def _known(self, peer: Peer) -> Endpoint | None:
-        """What we know of a peer, which a filter may have made."""
-        if isinstance(peer, Endpoint) and peer.owner is self:
-            return peer
+        """What we know of a peer that is no endpoint of ours, as a filter may make one."""
         return self._by_key.get(peer.key) or self._leaving.get(peer.key)
 
     def _was_strange(self, peer: Peer) -> bool:
