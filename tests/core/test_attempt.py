@@ -53,6 +53,15 @@ def test_an_attempt_begins_is_answered_and_ends() -> None:
     ends_well(world, ledger, client)
 
 
+def test_a_balancer_that_has_no_use_for_answers_is_told_of_none() -> None:
+    world, ledger = played()
+    ledger.hears_answers = False
+    client = asks(world)
+    world.receives(reaches(world, "a"), OK)
+    assert ledger.heard == ["begin a", "end a well 200 0"]
+    assert world.sent(client) == OK
+
+
 @pytest.mark.parametrize(
     ("moment", "heard"),
     [

@@ -55,6 +55,15 @@ def is_over(world: World, ledger: Ledger) -> None:
     assert ledger.closed(), ledger.heard
 
 
+def test_a_balancer_that_has_no_use_for_answers_is_told_of_none() -> None:
+    world, ledger = played(on("request_filter", fetching()))
+    ledger.hears_answers = False
+    asked(world)
+    world.wait(0.5)
+    world.receives(reaches(world, "a"), OK)
+    assert ledger.heard == ["begin a", "end a well 200 0.5"]
+
+
 def test_the_balancer_hears_of_a_sub_request_as_of_any_attempt() -> None:
     world, ledger = played(on("request_filter", fetching()))
     client = asked(world)

@@ -402,6 +402,16 @@ def test_a_status_that_is_tried_again_is_out_while_another_runs() -> None:
     ends_well(world, ledger, client)
 
 
+def test_a_balancer_that_has_no_use_for_answers_is_told_of_none() -> None:
+    world, ledger = played(retry=replace(HEDGED, statuses=(503,)))
+    ledger.hears_answers = False
+    client, first, second = racing(world)
+    world.receives(first, BUSY)
+    world.receives(second, OK)
+    assert world.sent(client) == OK
+    assert ledger.heard == ["begin a", "begin b", "end a upstream_status 503 1", "end b well 200 0"]
+
+
 def test_the_last_answer_is_passed_on_whatever_its_status() -> None:
     world, ledger = played(retry=replace(HEDGED, statuses=(503,), retries_max=1))
     client, first, second = racing(world)

@@ -112,7 +112,8 @@ async def fetch(
     def answered(head: Response) -> None:
         nonlocal status, latency_s
         status, latency_s = head.status, proxy.kernel.now - began
-        balancer.answered(call, offered, head, latency_s)
+        if balancer.hears_answers:
+            balancer.answered(call, offered, head, latency_s)
 
     try:
         answer = await _ask(proxy, offered, request, body_bytes_max, fresh, answered)

@@ -178,9 +178,11 @@ class _Racer:
     def _hear(self, response: Response, again: bool) -> None:
         """Its answer is one that is not taken."""
         exchange = self.course.exchange
+        balancer = exchange.proxy.balancer
         latency_s = exchange.proxy.kernel.now - self.began
         try:
-            exchange.proxy.balancer.answered(exchange, self.peer, response, latency_s)
+            if balancer.hears_answers:
+                balancer.answered(exchange, self.peer, response, latency_s)
         except Exception as broken:
             exchange.proxy.tell_balancer_failure(exchange, "answered", broken)
         error = ExchangeError("superseded", _SUPERSEDED)

@@ -233,7 +233,8 @@ class Proxy(KernelMachine):
 
     def tell_hedge(self, exchange: Exchange, peer: Peer) -> None:
         """A second attempt begins beside one that has not answered yet."""
-        slow = exchange.tried[-1]  # it was noted a moment ago
+        assert exchange.attempt is not None
+        slow = exchange.attempt.peer
         text = f"{exchange.request.method} {exchange.request.target}: {slow} is slow, trying {peer.name} too"
         fields: dict[str, object] = {"peer": slow, "beside": peer.name}
         self.report(Event("hedge", text, self.wall_clock, fields))

@@ -244,7 +244,7 @@ class Cluster(Balancer):
             self.policy.began(endpoint)
 
     def answered(self, exchange: Routed, peer: Peer, response: Response, latency_s: float) -> None:
-        endpoint = peer if peer.__class__ is Endpoint and peer.owner is self else self._known(peer)
+        endpoint = peer if type(peer) is Endpoint and peer.owner is self else self._known(peer)
         if endpoint is None:
             return
         if endpoint.circuit is not None:
@@ -255,7 +255,7 @@ class Cluster(Balancer):
             self.policy.mark(exchange, endpoint, response)
 
     def end(self, peer: Peer, reason: str, status: int, latency_s: float) -> None:
-        endpoint = peer if peer.__class__ is Endpoint and peer.owner is self else self._known(peer)
+        endpoint = peer if type(peer) is Endpoint and peer.owner is self else self._known(peer)
         if (endpoint is not peer and self._strangers and self._was_strange(peer)) or endpoint is None:
             return
         endpoint.in_flight -= 1
