@@ -192,7 +192,7 @@ def test_no_client_sees_an_error_while_one_endpoint_is_left(
     recovers(proxy, a)
     assert asked(proxy)[:2] == (200, "a")
     failed = failures(proxy)
-    assert "upstream_refused" in failed[a.at]
+    assert failed[a.at] & {"upstream_reset", "upstream_refused"}  # what was under way may be enough to eject it
     assert "upstream_timeout" in failed[b.at]
     assert failed[c.at] == {"upstream_timeout"}
 
