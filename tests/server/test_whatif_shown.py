@@ -10,7 +10,7 @@ import pytest
 
 from coulee.lb import Outliers
 from coulee.server.whatif import table as tables
-from coulee.server.whatif.chart import LEFT, WIDTH, chart
+from coulee.server.whatif.chart import HEATS, INNER, LEFT, WIDTH, chart
 from coulee.server.whatif.scenario import Scenario
 from coulee.server.whatif.table import as_json, table
 from coulee.server.whatif.tally import SLICES, STATES, Row, Tally
@@ -149,10 +149,55 @@ def test_the_picture_has_a_panel_for_each_thing_and_no_text_in_another_s_way() -
     shown = [text for *_, text in texts(picture)]
     for text in ("app.py under outage.toml", "what happens", "a0 dies", "a1: 100 % 503", "requests a second",
                  "errors and retries a second", "latency, as clients saw it", "state of each endpoint", "unhealthy",
-                 "ejected", "something is wrong with it", "requests to it", "a0", "a1", "1m"):  # fmt: skip
+                 "ejected", "something is wrong with it", "requests to it", "a0", "a1", "1m",
+                 "each endpoint: mean latency, retries and failures", "failures", "20 ms"):  # fmt: skip
         assert text in shown
     assert "circuit open" not in shown  # there was none
     assert chart(*played(), "app.py") == picture
+
+
+def boxes(picture: str, name: str) -> list[tuple[float, float, float, float]]:
+    """Left, top, width and height of all that has a class, but for what stands in a legend."""
+    found = [each.attrib for each in ET.fromstring(picture).iter(f"{SVG}rect") if each.attrib.get("class") == name]
+    return [(float(each["x"]), float(each["y"]), float(each["width"]), float(each["height"])) for each in found
+            if each["width"] != "13.0"]  # fmt: skip
+
+
+def test_how_each_endpoint_did_is_seen_over_the_time() -> None:
+    """a0 is five times as slow from 0:15 to 0:30, and half of what a1 answers from 0:45 on are failures."""
+    events = """
+[[event]]
+at = "15s"
+endpoint = "a0"
+what = "slow"
+factor = 5
+for = "15s"
+
+[[event]]
+at = "45s"
+endpoint = "a1"
+what = "errors"
+status = 503
+rate = 0.5
+"""
+    what = scenario(events)
+    tally = play(what, cluster(outliers=None), retries_max=2, statuses=(503,))
+    picture = chart(tally, what, "app.py")
+    check(picture)
+    slow = boxes(picture, f"heat{HEATS}")
+    assert [(round((x - LEFT) / INNER * 60), round(width / INNER * 60)) for x, _, width, _ in slow] == [(15, 15)]
+    top = slow[0][1]
+    failures = [box for box in boxes(picture, "bad") if box[1] > top]
+    assert failures
+    assert min(x for x, *_ in failures) >= LEFT + INNER * 0.74
+    assert all(y > top + 22 for _, y, _, _ in failures), "they are those of the second endpoint"
+    row = tally.rows["a1"]
+    assert 0.3 < sum(row.failures_in) / sum(row.attempts_in[90:]) < 0.7
+    assert sum(row.retries_in) + sum(tally.rows["a0"].retries_in) == sum(tally.retries) > 0
+    of_json = as_json(tally, what, "app.py")["endpoints"][0]["slices"]
+    assert of_json["mean_latency_s"][10] == pytest.approx(0.02, rel=0.01)
+    assert of_json["mean_latency_s"][45] == pytest.approx(0.1, rel=0.01)
+    assert of_json["retries"] == tally.rows["a0"].retries_in
 
 
 def test_light_and_dark_have_the_same_classes() -> None:

@@ -1,5 +1,5 @@
-"""The picture of a run: what happened, requests, errors and retries, latencies, and the state of each endpoint, all
-over one axis of time. SVG, written by hand, for light and dark.
+"""The picture of a run: what happened, requests, errors and retries, latencies, and for each endpoint its state and how
+it did, all over one axis of time. SVG, written by hand, for light and dark.
 
 Rules:
 
@@ -29,6 +29,9 @@ GAP: Final = 46
 
 HEADROOM: Final = 1.05
 
+HEATS: Final = 6
+"""Shades that latencies are told apart by."""
+
 STRIPS_MAX: Final = 120
 LANES_MAX: Final = 6
 NAME_MAX: Final = 18
@@ -57,6 +60,8 @@ _STYLE: Final = """\
     .p99-line { stroke: #6b3fa0 }
     .line { fill: none; stroke-width: 1.8; stroke-linejoin: round }
     .load-line { fill: none; stroke: #1f2a37; stroke-opacity: 0.55 }
+    .heat1 { fill: #e6eef6 } .heat2 { fill: #c6d9ea } .heat3 { fill: #9dbfdc } .heat4 { fill: #7a9fcb }
+    .heat5 { fill: #6b7fb8 } .heat6 { fill: #5c559c }
     .lane { fill: #e4e7eb } .start { stroke: #1f2a37; stroke-width: 1.5 }
     .trouble { fill: #1f2a37 }
     .healthy { fill: #bfe3c6 } .slow_start { fill: #62b6e7 } .half_open { fill: #d3b4ea }
@@ -68,6 +73,8 @@ _STYLE: Final = """\
       .bad-line { stroke: #e5584c } .retry-line { stroke: #e0ad3c } .p50-line { stroke: #6db3e0 }
       .p99-line { stroke: #b48be0 } .load-line { stroke: #ffffff } .lane { fill: #2b323b }
       .start { stroke: #e6e9ed } .trouble { fill: #f2f4f7 }
+      .heat1 { fill: #1f2a37 } .heat2 { fill: #27405a } .heat3 { fill: #2f587f } .heat4 { fill: #4470a4 }
+      .heat5 { fill: #6581c0 } .heat6 { fill: #9186d6 }
       .healthy { fill: #2c5a3a } .slow_start { fill: #3b86b3 } .half_open { fill: #7f62a0 }
       .draining { fill: #41709f } .maintenance { fill: #5c6672 } .removed { fill: #262d35 }
       .circuit_open { fill: #a86fd2 } .ejected { fill: #e08d27 } .unhealthy { fill: #e5584c }
@@ -97,7 +104,9 @@ class _Chart:
         self._requests()
         self._errors()
         self._latencies()
-        self._strips()
+        rows = _most_telling(list(self.tally.rows.values()))
+        self._strips(rows)
+        self._work(rows)
         height = round(self.y + 16)
         what = escape(f"{program} under {self.scenario.name}")
         head = [
@@ -212,14 +221,13 @@ class _Chart:
             self._curve(heights, height, name)
         self.y += height
 
-    def _strips(self) -> None:
-        rows = _most_telling(list(self.tally.rows.values()))
+    def _strips(self, rows: Sequence[Row]) -> None:
         left_out = len(self.tally.rows) - len(rows)
         seen = [state for state in STATES if any(STATES.index(state) in row.strip for row in rows)]
         legend = [(state, _STATE_NAMES.get(state, state)) for state in seen]
         if any(any(row.troubles) for row in rows):
             legend.append(("trouble", "something is wrong with it"))
-        pitch = 24 if len(rows) <= 12 else 17 if len(rows) <= 40 else 9
+        pitch = _pitch(rows)
         every = 1 if pitch > 12 else 2
         most = max(max(row.attempts_in) for row in rows) if pitch > 12 else 0
         if most:
@@ -258,6 +266,45 @@ class _Chart:
             for at, count in enumerate(row.attempts_in)
         ]
         self._line("M" + "L".join(points), "load-line")
+
+    def _work(self, rows: Sequence[Row]) -> None:
+        """How long each endpoint took, on one scale for all, and which share of what it got were failures, from below,
+        and retries, from above."""
+        means = [
+            [wait_s / answers if answers else 0.0 for wait_s, answers in zip(row.waits_in, row.answers_in, strict=True)]
+            for row in rows
+        ]
+        values = [mean_s for each in means for mean_s in each if mean_s]
+        least, longest = min(values, default=0.0), max(values, default=0.0)
+        legend = [("heat1", latency(least)), (f"heat{HEATS}", latency(longest))] if values else []
+        if any(any(row.retries_in) for row in rows):
+            legend.append(("rescued", "retries"))
+        if any(any(row.failures_in) for row in rows):
+            legend.append(("bad", "failures"))
+        self._head("each endpoint: mean latency, retries and failures", legend)
+        pitch = _pitch(rows)
+        every = 1 if pitch > 12 else 2
+        for at, (row, mean_s) in enumerate(zip(rows, means, strict=True)):
+            y = self.y + at * pitch
+            if at % every == 0:
+                self._text(LEFT - 8, y + pitch / 2 + 3.5, _short_name(row.name), "small end")
+            levels = bytearray(_level(each, least, longest) for each in mean_s)
+            for first, last, level in _runs(levels):
+                self._rect(
+                    _slice(first), y, _slice(last) - _slice(first), pitch - 2, f"heat{level}" if level else "plot"
+                )
+            self._shares(row, row.retries_in, y, pitch - 2, "rescued", from_above=True)
+            self._shares(row, row.failures_in, y, pitch - 2, "bad", from_above=False)
+        self.y += len(rows) * pitch
+        self._grid(self.y, 4, labels=True)
+        self.y += 24
+
+    def _shares(self, row: Row, counts: Sequence[int], y: float, height: float, name: str, *, from_above: bool) -> None:
+        """Bars for a part of what an endpoint got in each slice; all of it is half of the strip's height."""
+        for at, count in enumerate(counts):
+            if count:
+                tall = max(1.0, min(count / max(row.attempts_in[at], 1), 1.0) * height / 2)
+                self._rect(_slice(at), y if from_above else y + height - tall, INNER / SLICES, tall, name)
 
     # -- what they are made of
 
@@ -333,6 +380,24 @@ class _Chart:
     def _rect(self, x: float, y: float, width: float, height: float, name: str, tip: str = "") -> None:
         rect = f'  <rect class="{name}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
         self.lines.append(f"{rect}><title>{escape(tip)}</title></rect>" if tip else f"{rect}/>")
+
+
+def _slice(at: int) -> float:
+    return LEFT + INNER * at / SLICES
+
+
+def _level(seconds: float, least: float, longest: float) -> int:
+    """From 1 to `HEATS`, by orders of magnitude; 0 where there is nothing."""
+    if not seconds:
+        return 0
+    if longest <= least * 1.05:
+        return 1
+    return 1 + round((HEATS - 1) * log10(seconds / least) / log10(longest / least))
+
+
+def _pitch(rows: Sequence[Row]) -> int:
+    """The height of a strip and the gap below it."""
+    return 24 if len(rows) <= 12 else 17 if len(rows) <= 40 else 9
 
 
 def _column(at: int) -> float:

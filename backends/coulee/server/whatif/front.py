@@ -96,11 +96,8 @@ class Front:
         attempt = Attempt(ask, peer, origin, now)
         ask.running.append(attempt)
         at = self.slice_at(now)
-        row = origin.row
-        row.attempts += 1
-        row.attempts_in[at] += 1
+        origin.row.tried(at, ask.attempts > 1)
         if ask.attempts > 1:
-            row.retries += 1
             self.tally.retries[at] += 1
         self.cluster.begin(peer)
         hedge_after_s = self.retry.hedge_after_s
@@ -128,11 +125,12 @@ class Front:
         row = origin.row
         attempt.status = status
         attempt.latency_s = latency_s = now - attempt.began
-        row.latency.add(latency_s)
+        at = self.slice_at(now)
+        row.answered(at, latency_s)
         error = ""
         if status >= BAD_FROM:
             error = str(status)
-            row.failed(self.slice_at(now), error)
+            row.failed(at, error)
         self.cluster.answered(ask, peer, Response(status), latency_s)
         ask.running.remove(attempt)
         if status in self.retry.statuses:

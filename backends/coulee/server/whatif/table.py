@@ -135,7 +135,15 @@ def as_json(tally: Tally, scenario: Scenario, program: str) -> dict[str, Any]:
                 "changes": row.changes,
                 "times_s": {state: round(length_s, 6) for state, length_s in row.times_s.items()},
                 "state": row.state,
-                "slices": {"requests": row.attempts_in, "failures": row.failures_in},
+                "slices": {
+                    "requests": row.attempts_in,
+                    "retries": row.retries_in,
+                    "failures": row.failures_in,
+                    "mean_latency_s": [
+                        round(wait_s / answers, 6) if answers else None
+                        for wait_s, answers in zip(row.waits_in, row.answers_in, strict=True)
+                    ],
+                },
             }
             for row in tally.rows.values()
         ],

@@ -79,9 +79,9 @@ class Change:
 class Row:
     """What is counted for one endpoint."""
 
-    __slots__ = ("attempts", "attempts_in", "changes", "column", "failures", "failures_in", "latency", "name",
-                 "retries", "since_s", "state", "strip", "times_s", "trouble_since_s", "troubles",
-                 "weight")  # fmt: skip
+    __slots__ = ("answers_in", "attempts", "attempts_in", "changes", "column", "failures", "failures_in", "latency",
+                 "name", "retries", "retries_in", "since_s", "state", "strip", "times_s", "trouble_since_s", "troubles",
+                 "waits_in", "weight")  # fmt: skip
 
     def __init__(self, name: str, weight: int, state: str, now: float = 0.0) -> None:
         self.name = name
@@ -94,7 +94,11 @@ class Row:
         self.latency = Histogram()
         """To the head of an answer."""
         self.attempts_in = [0] * SLICES
+        self.retries_in = [0] * SLICES
         self.failures_in = [0] * SLICES
+        self.answers_in = [0] * SLICES
+        self.waits_in = [0.0] * SLICES
+        """The latencies of those answers, added up."""
         self.state = state
         self.changes = 0
         """... of it."""
@@ -106,6 +110,20 @@ class Row:
         self.troubles = bytearray(COLUMNS)
         """In which columns something was wrong with it, whatever the cluster knew of it."""
         self.trouble_since_s = -1.0
+
+    def tried(self, at: int, is_retry: bool) -> None:
+        """An attempt begins, in this slice."""
+        self.attempts += 1
+        self.attempts_in[at] += 1
+        if is_retry:
+            self.retries += 1
+            self.retries_in[at] += 1
+
+    def answered(self, at: int, latency_s: float) -> None:
+        """The head of an answer is here, in this slice."""
+        self.latency.add(latency_s)
+        self.answers_in[at] += 1
+        self.waits_in[at] += latency_s
 
     def failed(self, at: int, reason: str) -> None:
         """An attempt has failed, in this slice."""
