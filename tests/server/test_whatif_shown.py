@@ -190,7 +190,9 @@ rate = 0.5
     failures = [box for box in boxes(picture, "bad") if box[1] > top]
     assert failures
     assert min(x for x, *_ in failures) >= LEFT + INNER * 0.74
-    assert all(y > top + 22 for _, y, _, _ in failures), "they are those of the second endpoint"
+    bottom = top + 24 + 22  # of the second endpoint's strip
+    assert {round(y + height, 1) for _, y, _, height in failures} == {round(bottom, 1)}
+    assert {round(y, 1) for _, y, _, _ in boxes(picture, "rescued") if y >= top} <= {round(top, 1), round(top + 24, 1)}
     row = tally.rows["a1"]
     assert 0.3 < sum(row.failures_in) / sum(row.attempts_in[90:]) < 0.7
     assert sum(row.retries_in) + sum(tally.rows["a0"].retries_in) == sum(tally.retries) > 0
