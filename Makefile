@@ -52,7 +52,7 @@ failover: $(STAMP)  ## twenty rounds of origins that die, hang, are slow and com
 	FAILOVERS=$(or $(FAILOVERS),20) $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_failover.py
 
 properties: $(STAMP)  ## the properties with many more examples
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/differential
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/lb tests/differential
 
 fuzz: $(STAMP)  ## fuzz the codec with atheris, and keep what reaches new code: make fuzz MINUTES=10
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
