@@ -145,7 +145,9 @@ def load(proxy: Coulee) -> Generator[Client, None, None]:
     assert (client.lost, client.wrong) == ([], [])
     assert told.requests > 50
     answered = sum(record["status"] == 200 and not record["reason"] for record in records)
-    assert 0 <= answered - told.requests - client.answered <= CONNECTIONS  # those that wrk cut off at its end
+    assert (
+        0 <= answered - told.requests - client.answered <= 2 * CONNECTIONS
+    )  # what wrk cut off at its end, or a moment later
     assert retries <= most_retries(len(records), seconds)
 
 
