@@ -249,8 +249,8 @@ class _Turn:
 
 
 class _Queue:
-    """Those of one weight, in the order of their starts. These lie within one turn, or two where requests were tried
-    again: so the first, when it has had its turn, goes to the end, or near to it."""
+    """Those of one weight, in the order of their starts. These lie within one turn, or three where requests were
+    tried again: so the first, when it has had its turn, goes to the end, or near to it."""
 
     __slots__ = ("gain", "step", "turns", "units")
 
