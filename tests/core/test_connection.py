@@ -33,7 +33,8 @@ from coulee.core.parts import Data
 from coulee.core.peer import Balancer, Routed
 from coulee.core.pool import Upstream
 from coulee.core.seam import Blocked, Close, Closed, Drain, Finished, Sent
-from tests.core.test_exchange import GET, OK, PUT, body, make, on, pending, status
+from tests.core.ledger import body, on, status
+from tests.core.test_exchange import GET, OK, PUT, make, pending
 from tests.core.world import LISTENER, World
 
 PLAIN = Forwarding(x_forwarded=False, forwarded=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -31,6 +30,7 @@ from coulee.core import (
 from coulee.core.peer import Balancer
 from coulee.core.seam import Blocked, Close, Closed, Finished, Hold, Receive, Received, Send, Sent
 from coulee.lb import Cluster
+from tests.core.ledger import body, on, status
 from tests.core.world import LISTENER, World
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -47,21 +47,6 @@ TWO = ("http://10.0.0.1", "http://10.0.0.2")
 def make(*filters: Filter, to: tuple[str, ...] = ("http://10.0.0.1",), config: Config = PLAIN) -> World:
     proxy = Proxy(Cluster(*to), filters, config).fresh(rng=Random(1), wall_clock_offset_s=1e9, listen=[LISTENER])
     return World(proxy)
-
-
-def on(phase: str, function: Callable[..., Any]) -> Filter:
-    """A filter of one phase."""
-    hook = Filter()
-    setattr(hook, phase, function)
-    return hook
-
-
-def status(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
-
-
-def body(answer: bytes) -> bytes:
-    return answer.partition(b"\r\n\r\n")[2]
 
 
 def pending(world: World, request: bytes = GET) -> tuple[int, int]:

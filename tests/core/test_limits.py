@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from coulee.core import Config, Exchange, Filter, Forwarding, Limits, Proxy, Res
 from coulee.core.connection import Stream
 from coulee.core.seam import Blocked, Sent
 from coulee.lb import Cluster
+from tests.core.ledger import on, proxy_of, status
 from tests.core.world import LISTENER, World
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -43,21 +43,6 @@ class Echo(Filter):
 def make(*filters: Filter, config: Config = PLAIN, **changes: Any) -> World:
     proxy = Proxy(Cluster("http://10.0.0.1"), filters, replace(config, **changes))
     return World(proxy.fresh(rng=Random(1), wall_clock_offset_s=1e9, listen=[LISTENER]))
-
-
-def proxy_of(world: World) -> Proxy:
-    assert isinstance(world.machine, Proxy)
-    return world.machine
-
-
-def on(phase: str, function: Callable[..., Any]) -> Filter:
-    hook = Filter()
-    setattr(hook, phase, function)
-    return hook
-
-
-def status(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
 
 
 def is_last(world: World, client: int, answer: bytes, code: int, word: str) -> None:
