@@ -250,7 +250,7 @@ def test_ejections_in_a_row_last_longer_and_longer_up_to_a_bound() -> None:
     for _ in range(6):
         lengths.append(ejected(detector, record, now))
         now = record.ejected_until
-        detector.readmit(record, now)
+        detector.readmit(record)
         assert record.ejected_until == 0.0
     assert lengths == [10.0, 20.0, 30.0, 35.0, 35.0, 35.0]
     assert record.ejections == 4  # what has no use is not counted, for it would take as long to be forgotten
@@ -278,7 +278,7 @@ def test_whole_intervals_in_service_are_forgiving() -> None:
             if part == "ejected":
                 ejected(detector, record, number * 10.0)
             elif part == "readmitted":
-                detector.readmit(record, number * 10.0)
+                detector.readmit(record)
         detector.sweep(rows(record))
         assert (number, record.ejections) == (number, ejections)
 
@@ -287,7 +287,7 @@ def test_an_interval_at_whose_end_it_is_found_is_not_forgiving() -> None:
     detector = Detector(Outliers())
     record = Record()
     ejected(detector, record, 0.0)
-    detector.readmit(record, 10.0)
+    detector.readmit(record)
     detector.sweep(rows(record))
     for _ in range(150):
         detector.note(record, True, 0.1)
@@ -315,7 +315,7 @@ def test_who_is_readmitted_starts_anew() -> None:
     assert cause == "3 failures in a row"
     ejected(detector, record, 0.0)
     detector.note(record, True, 0.1)
-    detector.readmit(record, 10.0)
+    detector.readmit(record)
     assert detector.note(record, True, 0.1) == ""
     assert detector.sweep(rows(record, *[did(200) for _ in range(5)])) == []
 
@@ -365,13 +365,13 @@ def test_there_are_never_too_many_and_all_of_them_return(
         for _, each in cluster:
             assert each.ejected_until <= now + 10.0
             if each.ejected_until and now >= each.ejected_until:
-                detector.readmit(each, now)
+                detector.readmit(each)
     for _ in range(5):  # the most in a row that are counted is four
         now += 10.0
         for _, record in cluster:
             if record.ejected_until:
                 assert now >= record.ejected_until
-                detector.readmit(record, now)
+                detector.readmit(record)
         detector.sweep(cluster)
     assert [record.ejections for _, record in cluster] == [0] * members
 

@@ -26,6 +26,7 @@ from coulee.core.errors import ExchangeError
 from coulee.core.headers import encode_field
 from coulee.core.kernel import PARKED, _Parked, current_kernel, deadline, nursery, shielded, sleep
 from coulee.core.parts import Data, Interim, Request, Response
+from coulee.core.pool import Upstream
 from coulee.core.seam import Address, Run
 
 if TYPE_CHECKING:
@@ -135,8 +136,6 @@ async def _ask(
     on_head: Callable[[Response], None] | None = None,
 ) -> Response:
     """One request to one peer."""
-    from coulee.core.pool import Upstream
-
     if request.upgrade:
         request = replace(request, upgrade="")  # what comes back is an answer, and never a connection
     request.length = len(request.data)

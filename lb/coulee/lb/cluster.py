@@ -74,7 +74,7 @@ class Cluster(Balancer):
     what makes one be left out that fails requests (five in a row; None: nothing does); `breaker` when its circuit opens
     (never); `budget` how many retries there may be; `slow_start` how one comes up; `discovery` where endpoints come
     from, in place of those given here, which serve until it has found some. `panic` is the healthy share of the
-    endpoints below which all are used, healthy or not; with 0, nobody is healthy means 503.
+    endpoints below which all are used, healthy or not; with 0 they never are, and where none is healthy it is 503.
 
     Raises `ValueError` for what makes no sense.
     """
@@ -145,21 +145,23 @@ class Cluster(Balancer):
             pass
         self._install(members)
 
-    def fresh(self, *, probe: Probe | None = None) -> Cluster:
-        """The same cluster in its initial state. `probe` takes the place of that of its health checks, as in a
-        simulation, whose endpoints are no servers."""
-        health = self.health
+    def fresh(self, *, probe: Probe | None = None, endpoints: Sequence[Endpoint] | None = None) -> Cluster:
+        """The same cluster in its initial state. For a simulation, whose endpoints are no servers: `probe` takes the
+        place of that of its health checks, and `endpoints` that of its own and of discovery."""
+        health, discovery = self.health, self.discovery
         if health is not None and probe is not None:
             health = replace(health, probe=probe)
+        if endpoints is not None:
+            discovery = None
         return Cluster(
-            *self.definition,
+            *(self.definition if endpoints is None else endpoints),
             policy=self.policy_definition,
             health=health,
             outliers=self.outliers,
             breaker=self.breaker,
             budget=self.budget,
             slow_start=self.slow_start,
-            discovery=self.discovery.fresh() if self.discovery is not None else None,
+            discovery=discovery.fresh() if discovery is not None else None,
             panic=self.panic,
         )
 
@@ -584,7 +586,7 @@ class Cluster(Balancer):
         """It has ended."""
         record, circuit = endpoint.record, endpoint.circuit
         if record.ejected_until and record.ejected_until <= now:
-            self._detector.readmit(record, now)
+            self._detector.readmit(record)
         if circuit is not None:
             circuit.ring(now)
         if (

@@ -187,8 +187,8 @@ class Detector:
         record.steady = False
         return True
 
-    def readmit(self, record: Record, now: float) -> None:
-        """Its ejection has ended; `now` may be before `ejected_until`, where somebody knows better."""
+    def readmit(self, record: Record) -> None:
+        """Its ejection has ended, or somebody knows better."""
         record.ejected_until = 0.0
         record.forget()
 

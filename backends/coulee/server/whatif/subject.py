@@ -4,7 +4,6 @@ ask the model.
 
 from __future__ import annotations
 
-from copy import copy
 from random import Random
 from typing import Literal, TypeAlias
 
@@ -31,13 +30,11 @@ def machine_for(definition: Proxy, scenario: Scenario, probe: Probe) -> tuple[Pr
     if not isinstance(cluster, Cluster):
         what = type(cluster).__name__
         raise ValueError(f"its balancer is a {what}, not a Cluster; only clusters can be simulated")  # noqa: TRY004
-    twin = copy(cluster)
-    twin.definition = endpoints_of(scenario) or cluster.definition
-    twin.discovery = None
-    if not twin.definition:
+    endpoints = endpoints_of(scenario) or cluster.definition
+    if not endpoints:
         raise ValueError("its endpoints come from discovery; say how many there are, as `count = 3` in [endpoints]")
-    proxy = Proxy(twin, (), definition.config, rng=Random(f"{scenario.seed} machine"))
-    proxy.balancer = machine = twin.fresh(probe=probe)
+    proxy = Proxy(cluster, (), definition.config, rng=Random(f"{scenario.seed} machine"))
+    proxy.balancer = machine = cluster.fresh(probe=probe, endpoints=endpoints)
     return proxy, machine
 
 
