@@ -52,8 +52,33 @@ def wrk(url: str, connections: int, threads: int = 1) -> Generator[list[Wrk], No
     found.append(Wrk(int(total[1]), connect, read, write, timeout, int(others[1]) if others else 0))
 
 
+class Crowd:
+    """Clients that run side by side for a block, each in a thread; a subclass says what one does until it is `over`."""
+
+    over = False
+
+    def gather(self, count: int) -> None:
+        """So many."""
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(count)]
+
+    def __enter__(self) -> Self:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over = True
+        for thread in self.threads:
+            thread.join(WITHIN_S)
+            assert not thread.is_alive()
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
 @dataclass
-class Client:
+class Client(Crowd):
     """Keep-alive connections, each in a thread: a GET, the whole answer, and the next, while the block lasts."""
 
     port: int
@@ -66,22 +91,9 @@ class Client:
     """What came in place of an answer."""
     took_s: list[float] = field(default_factory=list[float])
     """From each request to its whole answer."""
-    over: bool = False
 
     def __post_init__(self) -> None:
-        self.lock = threading.Lock()
-        self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(self.connections)]
-
-    def __enter__(self) -> Self:
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over = True
-        for thread in self.threads:
-            thread.join(WITHIN_S)
-            assert not thread.is_alive()
+        self.gather(self.connections)
 
     @property
     def answered(self) -> int:

@@ -12,17 +12,16 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 
 from coulee.server.control import ask
 from tests.interop.fleet import HOST, WITHIN_S, Fleet, alive, app, fleet, until
-from tests.interop.load import Wrk, wrk
+from tests.interop.load import Crowd, Wrk, wrk
 
 if TYPE_CHECKING:
     from tests.interop.conftest import Nginx
@@ -40,7 +39,7 @@ UNDER_WAY_S = 0.3  # of load, between two events
 
 
 @dataclass
-class Client:
+class Client(Crowd):
     """Keep-alive connections, each in a thread: a request, the whole answer, checked, and the next.
 
     `lost` has, for each request that was not answered, the process that had that connection, 0 where none had said so.
@@ -51,22 +50,9 @@ class Client:
     versions: set[str] = field(default_factory=set)
     lost: list[int] = field(default_factory=list)
     wrong: list[bytes] = field(default_factory=list)
-    over: bool = False
 
     def __post_init__(self) -> None:
-        self.lock = threading.Lock()
-        self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(CHECKED)]
-
-    def __enter__(self) -> Self:
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over = True
-        for thread in self.threads:
-            thread.join(WITHIN_S)
-            assert not thread.is_alive()
+        self.gather(CHECKED)
 
     def _run(self) -> None:
         while not self.over:
