@@ -11,13 +11,17 @@ import pytest
 from coulee.core import Config, Exchange, Filter, Proxy
 from coulee.core.config import Retry
 from coulee.core.effects import fetch
-from coulee.core.parts import Request
-from coulee.core.peer import Peer
+from coulee.core.parts import Request, Response
+from coulee.core.peer import Peer, Routed
 from coulee.core.seam import Received
 from coulee.lb.breaker import Breaker
 from coulee.lb.budget import RetryBudget
 from coulee.lb.cluster import Cluster
+from coulee.lb.endpoint import Endpoint
 from coulee.lb.health import HealthCheck
+from coulee.lb.loads import PeakEwma
+from coulee.lb.policy import Policy
+from coulee.lb.turns import RoundRobin
 from tests.core.world import World
 from tests.lb.play import Checks
 from tests.lb.stub import endpoints
@@ -100,6 +104,39 @@ def test_with_all_circuits_open_it_says_so() -> None:
     assert told.startswith("HTTP/1.1 503 ")
     assert "\r\nRetry-After: 9\r\n" in told
     assert trace.world.access[-1].reason == "circuit_open"
+
+
+def test_a_circuit_is_closed_by_the_head_of_a_trials_answer() -> None:
+    trace = Trace(Cluster(*endpoints(1), outliers=None, breaker=Breaker(failures_max=1, open_s=1, successes=1)))
+    trace.asks()
+    trace.world.refuses()
+    assert [each.state for each in trace.cluster.members] == ["circuit_open"]
+    trace.told()
+    trace.world.wait(1)
+    trace.asks()
+    assert [each.state for each in trace.cluster.members] == ["half_open"]
+    trace.world.receives(trace.world.connects(), ANSWER[:-1])
+    assert [each.state for each in trace.cluster.members] == ["healthy"]
+
+
+class Marks(RoundRobin):
+    """Says who has answered, and looks at nothing else of an answer."""
+
+    def mark(self, exchange: Routed, endpoint: Endpoint, response: Response) -> None:
+        response.headers.set("X-From", endpoint.name)
+
+
+@pytest.mark.parametrize("policy", [PeakEwma(), Marks()], ids=["scores", "marks"])
+def test_a_policy_that_looks_at_answers_is_shown_them(policy: Policy) -> None:
+    trace = Trace(Cluster(*endpoints(1), policy=policy))
+    trace.asks()
+    trace.world.wait(0.5)
+    trace.world.receives(trace.world.connects(), ANSWER)
+    chooser = trace.cluster.policy
+    if isinstance(chooser, PeakEwma):
+        assert [chooser.latency_s(each) for each in trace.cluster.members] == [0.5]
+    else:
+        assert "\r\nX-From: a0\r\n" in trace.told()
 
 
 def test_who_fails_open_and_fails_everywhere_answers_for_the_cluster() -> None:
