@@ -218,7 +218,11 @@ class Stage:
         self.players: list[Player] = []
         self.clients: list[Player] = []
         self.vague: set[str] = set()  # counts of bytes that depend on how much the system takes on their way
-        self.places = [self._place(number, kind) for number, kind in enumerate(scenario.origins, 1)]
+        self.places: list[Place] = []
+        kinds = list(enumerate(scenario.origins, 1))
+        for number, kind in sorted(kinds, key=lambda each: each[1] in ("nobody", "silence")):
+            self.places.append(self._place(number, kind))  # those that listen first: a port that is free may be next
+        self.places.sort(key=lambda place: place.name)
         proxy = Proxy(
             Cluster(*(Endpoint(place.address, place.name) for place in self.places)),
             [make() for make in scenario.filters],
@@ -230,14 +234,22 @@ class Stage:
         harness.until(lambda: harness.driver.addresses)
         self.address = harness.driver.addresses[0]
 
+    def _nobody(self) -> Address:
+        """An address where nobody listens, and that no other place has: a free port may be offered twice."""
+        taken = [place.address for place in self.places]
+        address = self.harness.nobody()
+        while address in taken:
+            address = self.harness.nobody()
+        return address
+
     def _place(self, number: int, kind: str) -> Place:
         harness, name = self.harness, f"origin {number}"
         if kind == "nobody":
-            return Place(name, harness.nobody())
+            return Place(name, self._nobody())
         if kind == "no path":
             return Place(name, harness.path())
         if kind == "silence":
-            free = harness.nobody()
+            free = self._nobody()
             assert isinstance(free, tuple)
             return Place(name, (harness.black_hole(free[1]), free[1]))
         return Place(name, *harness.listen(TCP if kind == "tcp" else harness.path()))
