@@ -26,13 +26,12 @@ from typing import Any
 
 import h11
 
-from coulee.backends.addresses import parse_address
 from coulee.backends.far_end import FarEnd
 from coulee.backends.simulator import Simulator
 from coulee.backends.weather import Weather
 from coulee.core import Access, Event, Headers, Proxy, Request, Response, respond
 from coulee.core.parts import Fields
-from coulee.core.seam import Address, ErrorKind, show_address
+from coulee.core.seam import Address, ErrorKind, parse_address, show_address
 from coulee.lb import peer_from_url
 
 __all__ = ["Answer", "Exchange", "Upstream", "UpstreamRequest"]

@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from coulee.backends.addresses import describe, parse_address
+from coulee.backends.addresses import describe
+from coulee.core.seam import parse_address
 
 
 @pytest.mark.parametrize(

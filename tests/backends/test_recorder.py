@@ -23,7 +23,6 @@ from coulee.backends.replay import Replay, Step
 from coulee.core.seam import (
     Accept,
     Accepted,
-    Address,
     Blocked,
     Close,
     Closed,
@@ -32,6 +31,7 @@ from coulee.core.seam import (
     Drain,
     Finished,
     Listen,
+    ListenAt,
     Listening,
     Machine,
     Operation,
@@ -64,7 +64,7 @@ class Echo:
         self.deadline: float | None = None
         self.draining = False
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address] = ()) -> Echo:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt] = ()) -> Echo:
         return Echo(rng, self.shift)
 
     @property
@@ -178,7 +178,7 @@ class Other(Echo):
         super().__init__(rng)
         self.change = change
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address] = ()) -> Other:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt] = ()) -> Other:
         return Other(self.change, rng)
 
     def handle(self, completion: Completion | None, now: float) -> list[Operation]:

@@ -28,6 +28,7 @@ from coulee.core.seam import (
     Finished,
     Hold,
     Listen,
+    ListenAt,
     Operation,
     Receive,
     Received,
@@ -61,7 +62,7 @@ class Script:
         self.rung: list[float] = []
         self.rng = Random(0)
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address]) -> Script:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt]) -> Script:
         self.rng = rng
         self.offset = wall_clock_offset_s
         return self

@@ -23,6 +23,7 @@ from coulee.core.seam import (
     Drain,
     Finished,
     Listen,
+    ListenAt,
     Listening,
     Machine,
     Operation,
@@ -50,7 +51,7 @@ class Scripted:
         self.deadline: float | None = None
         self.finished = False
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address] = ()) -> Scripted:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt] = ()) -> Scripted:
         return Scripted()
 
     def number(self) -> int:

@@ -36,6 +36,7 @@ from coulee.core.seam import (
     Closed,
     Completion,
     Connected,
+    ListenAt,
     Machine,
     Operation,
     Received,
@@ -87,7 +88,7 @@ class Ear:
         self.heard_bytes = 0  # from clients
         self.systems_words: set[str] = set()  # what it said of errors
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address]) -> Ear:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt]) -> Ear:
         self.machine = self.machine.fresh(rng=rng, wall_clock_offset_s=wall_clock_offset_s, listen=listen)
         return self
 

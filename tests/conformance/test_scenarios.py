@@ -9,7 +9,7 @@ import pytest
 
 from coulee.backends.simulator import Weather
 from coulee.conformance import Harness
-from coulee.core.seam import Address, Completion, Machine, Operation
+from coulee.core.seam import Completion, ListenAt, Machine, Operation
 from tests.conformance.harness import SimulatedHarness
 from tests.conformance.scenarios import SCENARIOS
 from tests.conformance.scenarios.golden import read
@@ -112,7 +112,7 @@ def test_whoever_plays_may_wrap_the_machine() -> None:
         def __init__(self, machine: Machine) -> None:
             self.machine = machine
 
-        def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address]) -> Listens:
+        def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt]) -> Listens:
             return Listens(self.machine.fresh(rng=rng, wall_clock_offset_s=wall_clock_offset_s, listen=listen))
 
         def handle(self, completion: Completion | None, now: float) -> list[Operation]:

@@ -32,7 +32,7 @@ def test_every_scenario_is_replayed_to_the_last_operation(backend: str, tmp_path
             assert isinstance(machine, Proxy)
             balancer: Any = machine.balancer
             entries.append((name, str(path), [(peer.address, peer.name) for peer in balancer.peers]))
-            return Recorder(machine, path, about={"listen_at": machine.listen_at})
+            return Recorder(machine, path, about={"listen_at": [each.address for each in machine.listen_at]})
 
         harness = HARNESSES[backend]()
         try:

@@ -23,7 +23,7 @@ from coulee.backends.asyncio import AsyncioDriver, serve
 from coulee.core import Proxy
 from coulee.core.kernel import Task
 from coulee.core.peer import Balancer
-from coulee.core.seam import Address
+from coulee.core.seam import ListenAt
 from coulee.lb.checks import Checker
 from coulee.lb.endpoint import Endpoint
 from coulee.lb.health import HealthCheck, Probe
@@ -42,7 +42,7 @@ class Prober(Proxy):
         self.members = members
         self.checking: Task | None = None
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float = 0.0, listen: Sequence[Address] = ()) -> Prober:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float = 0.0, listen: Sequence[ListenAt] = ()) -> Prober:
         return Prober(self.settings, self.members, rng)
 
     def start(self) -> None:

@@ -30,7 +30,9 @@ from typing import Any, Literal
 
 from coulee.backends.addresses import describe
 from coulee.backends.laws import complain_of_send
+from coulee.backends.layer import Layer
 from coulee.backends.listener import Listener as Listener
+from coulee.backends.tls import Tls
 from coulee.backends.trace import number_of
 from coulee.backends.wire import NEVER
 from coulee.backends.wire import Wire as Wire
@@ -43,6 +45,7 @@ from coulee.core.seam import (
     Closed,
     Completion,
     Connect,
+    DownstreamTls,
     Drain,
     Finished,
     Hold,
@@ -52,7 +55,9 @@ from coulee.core.seam import (
     Received,
     Report,
     Run,
+    Secure,
     Send,
+    UpstreamTls,
 )
 
 GATHERED_BYTES_MAX = 1024 * 1024
@@ -83,6 +88,7 @@ class Driver(ABC):
         self.listeners: dict[int, Listener] = {}
         self.credits: dict[int, Listener] = {}  # not yet spent, by the number that the connection will have
         self.jobs: dict[int, object] = {}
+        self.tls: Tls | None = None  # made when it is first wanted
         self._queue: deque[Completion] = deque()
         self._outgoing: list[tuple[Wire, Send]] = []  # not yet written
         self._parting: dict[int, bool] = {}  # numbers whose last word is in the queue, and whether it was asked for
@@ -99,6 +105,7 @@ class Driver(ABC):
             Listen: self._listen,
             Accept: self._accept,
             Connect: self._connect,
+            Secure: self._secure,
             Receive: self._receive,
             Hold: self._hold,
             Send: self._send,
@@ -218,7 +225,7 @@ class Driver(ABC):
         begins = not self._running
         if begins:
             self._running = self._gathering = True
-        if wire.reading and data:
+        if wire.reading and data and wire.layer is None:
             self._queue.append(Received(wire.conn, data))
         else:
             wire.received(data)
@@ -280,6 +287,14 @@ class Driver(ABC):
         else:
             self._running = False
 
+    def tell_blocked(self, wire: Wire) -> None:
+        """Words of its own TLS could not get rid of."""
+        wire.blocked = True
+        wire.barred = NEVER
+        self._queue.appendleft(Blocked(wire.conn))
+        if not self._running:
+            self.post(self._next_due())
+
     def last_word(self, completion: Closed | Finished, asked: bool) -> None:
         """Queue the last completion about a number, and see that the queue is worked off."""
         self._parting[number_of(completion)] = asked
@@ -336,6 +351,8 @@ class Driver(ABC):
             if wire.gone:
                 continue
             data = operation.data
+            if wire.layer is not None and data:
+                data = wire.layer.encrypt(data)
             try:
                 if data and not wire.write(data) and not wire.blocked:
                     wire.blocked = True
@@ -345,6 +362,8 @@ class Driver(ABC):
                 if wire.blocked:
                     wire.barred = NEVER
                 if operation.eof and not wire.gone:
+                    if wire.layer is not None:
+                        wire.write(wire.layer.farewell())
                     wire.write_eof()
             except OSError as error:
                 wire.fail(error)
@@ -356,6 +375,7 @@ class Driver(ABC):
             return
         assert wire.is_open, f"machine, law 1: Receive on {wire.conn} before it is open"
         assert not wire.closing, f"machine, law 2: Receive on {wire.conn} after Close"
+        assert not wire.securing, f"machine, law 1: Receive on {wire.conn} before its TLS stands"
         assert not wire.reading, f"machine, law 1: a second Receive on {wire.conn}"
         wire.reading = True
         if wire.early is not None:
@@ -377,6 +397,7 @@ class Driver(ABC):
             self._stray(operation, operation.conn)
             return
         assert wire.reading, f"machine, law 1: Hold on {wire.conn}, where no Receive stands"
+        assert not wire.securing, f"machine, law 1: Hold on {wire.conn} before its TLS stands"
         wire.reading = False
         try:
             wire.pause()
@@ -401,10 +422,35 @@ class Driver(ABC):
     def _connect(self, operation: Connect) -> None:
         self._name(operation, operation.conn)
         wire = self.wires[operation.conn] = self.new_wire(operation.conn, False)
+        wire.place = operation.address
         try:
             wire.connect(operation.address)
         except OSError as error:
             wire.fail(error)
+
+    def _secure(self, operation: Secure) -> None:
+        if self._outgoing:
+            self._write_all()  # what was sent before goes before
+        wire = self.wires.get(operation.conn)
+        if wire is None:
+            self._stray(operation, operation.conn)
+            return
+        assert wire.is_open, f"machine, law 1: Secure on {wire.conn} before it is open"
+        assert not wire.closing, f"machine, law 2: Secure on {wire.conn} after Close"
+        assert not wire.reading, f"machine, law 4: Secure on {wire.conn} while a Receive stands"
+        assert not wire.half_closed, f"machine, law 4: Secure on {wire.conn} behind its end of stream"
+        try:
+            layer = self.new_layer(operation.tls, wire.place)
+        except OSError as error:
+            wire.fail(error)
+            return
+        wire.secure(layer, operation.early)
+
+    def new_layer(self, tls: DownstreamTls | UpstreamTls, place: Address) -> Layer:
+        """What is to lie between a wire and its bytes. Raises OSError."""
+        if self.tls is None:
+            self.tls = Tls()
+        return self.tls.layer(tls, place)
 
     def _close(self, operation: Close) -> None:
         number = operation.conn
@@ -420,6 +466,8 @@ class Driver(ABC):
             wire.early = None
             wire.barred = NEVER
             try:
+                if wire.layer is not None and not (operation.abort or wire.half_closed):
+                    wire.write(wire.layer.farewell())
                 wire.close(operation.abort)
             except OSError as error:
                 wire.fail(error)

@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, TypeAlias, cast
 
-from coulee.backends.addresses import parse_address
-from coulee.core.seam import Address, Machine
+from coulee.core.seam import Address, ListenAt, Listener, Machine, parse_address
 
 BLOCKING_JOBS_MAX = 32  # threads; what is beyond waits for one
 
-Where: TypeAlias = Address | str | Sequence[Address | str]
-"""Where to listen: one address or several, each as `(host, port)` or as text."""
+Where: TypeAlias = Address | str | Listener | Sequence[Address | str | Listener]
+"""Where to listen: one address or several, each as `(host, port)`, as text, or as a `Listener` with all it is to do."""
 
 Outcome: TypeAlias = tuple[Any, BaseException | None]
 """What user code has returned, or raised."""
@@ -32,10 +31,10 @@ def make_machine(proxy: Machine, listen: Where, seed: int | None, clock: Callabl
     )
 
 
-def _addresses(listen: Where) -> list[Address]:
-    one = isinstance(listen, str) or (len(listen) == 2 and isinstance(listen[1], int))
-    several = cast("Sequence[Address]", [listen] if one else listen)
-    return [parse_address(address) if isinstance(address, str) else address for address in several]
+def _addresses(listen: Where) -> list[ListenAt]:
+    one = isinstance(listen, str | Listener) or (len(listen) == 2 and isinstance(listen[1], int))
+    several = cast("Sequence[ListenAt]", [listen] if one else listen)
+    return [parse_address(each) if isinstance(each, str) else each for each in several]
 
 
 def called(call: Callable[[], Any]) -> Outcome:

@@ -31,11 +31,12 @@ from coulee.backends.recording import (
 )
 from coulee.core.seam import (
     Accepted,
-    Address,
     Closed,
     Completion,
     Connected,
     Drain,
+    ListenAt,
+    Listener,
     Machine,
     Operation,
     Received,
@@ -110,7 +111,7 @@ class Recorder(Definition):
         self.on_trouble = on_trouble or ignored
         self._recorded: list[Recorded] = []
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address] = ()) -> Recorded:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt] = ()) -> Recorded:
         """See `seam.Machine`. Raises OSError where the file cannot be written."""
         path = numbered(self.path, len(self._recorded) + 1)
         sink = RecordingFile(open_private(path), self.bytes_max, lambda why: self.on_trouble(f"{path}: {why}"))
@@ -134,7 +135,7 @@ def record(
     sink: Sink,
     rng: Random,
     wall_clock_offset_s: float,
-    listen: Sequence[Address],
+    listen: Sequence[ListenAt],
     about: Mapping[str, Any],
     redactor: Callable[[], Redactor] | None,
 ) -> Recorded:
@@ -144,7 +145,8 @@ def record(
     machine = definition.fresh(rng=Random(seed), wall_clock_offset_s=wall_clock_offset_s, listen=listen)
     names = list(hidden.names) if hidden is not None else []
     known = {**_circumstances(definition), **about}
-    sink.write(Header(seed, wall_clock_offset_s, list(listen), names, known).to_line())
+    places = [where.address if isinstance(where, Listener) else where for where in listen]
+    sink.write(Header(seed, wall_clock_offset_s, places, names, known).to_line())
     return Recorded(machine, sink, hidden)
 
 
@@ -167,7 +169,7 @@ class Recorded:
         self._draining = False
         self._ended = False
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address] = ()) -> Machine:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt] = ()) -> Machine:
         """See `seam.Machine`: one that is not recorded."""
         return self.machine.fresh(rng=rng, wall_clock_offset_s=wall_clock_offset_s, listen=listen)
 

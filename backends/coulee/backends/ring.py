@@ -27,7 +27,7 @@ from coulee.backends.recorder import (
     record,
 )
 from coulee.backends.succession import Succession
-from coulee.core.seam import Address, Machine
+from coulee.core.seam import ListenAt, Machine
 
 RING_BYTES_MAX: Final = 64 << 20  # of one machine's recording
 DUMPS_MAX: Final = 10  # files that one ring writes; what fails a thousand times fails as it did the first ten
@@ -111,7 +111,7 @@ class Ring(Definition):
         self._dumps = 0
         self._successions: list[Succession] = []
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address] = ()) -> Succession:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt] = ()) -> Succession:
         """See `seam.Machine`."""
 
         def make() -> Recorded:

@@ -40,6 +40,7 @@ from coulee.core.seam import (
     Closed,
     Completion,
     ErrorKind,
+    ListenAt,
     Machine,
     Operation,
 )
@@ -79,7 +80,7 @@ class Simulator(Network):
     def run(
         self,
         machine: Machine,
-        listen: Sequence[Address] = (),
+        listen: Sequence[ListenAt] = (),
         *,
         reporter: Callable[[Any], object] | None = None,
     ) -> SimulatedDriver:

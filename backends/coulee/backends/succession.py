@@ -32,6 +32,7 @@ from coulee.core.seam import (
     Drain,
     Finished,
     Listen,
+    ListenAt,
     Listening,
     Machine,
     Operation,
@@ -64,7 +65,7 @@ class Succession:
         self._numbers = 0
         self._draining = False
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address] = ()) -> Machine:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt] = ()) -> Machine:
         """See `seam.Machine`: a machine that has no successor."""
         return self._make().fresh(rng=rng, wall_clock_offset_s=wall_clock_offset_s, listen=listen)
 

@@ -32,12 +32,14 @@ from coulee.core.seam import (
     Received,
     Report,
     Run,
+    Secure,
+    Secured,
     Send,
     Sent,
 )
 
-OPERATIONS: Final = (Listen, Accept, Connect, Receive, Hold, Send, Close, Run, Cancel, Report)
-COMPLETIONS: Final = (Listening, Accepted, Connected, Received, Blocked, Sent, Closed, Finished, Drain)
+OPERATIONS: Final = (Listen, Accept, Connect, Receive, Hold, Send, Close, Run, Cancel, Report, Secure)
+COMPLETIONS: Final = (Listening, Accepted, Connected, Received, Blocked, Sent, Closed, Finished, Drain, Secured)
 CODES: Final[dict[type, int]] = {kind: code for code, kind in enumerate((*OPERATIONS, *COMPLETIONS))}
 
 _NUMBERS: dict[type, Callable[[Any], int]] = {

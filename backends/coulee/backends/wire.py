@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from coulee.backends.addresses import describe
-from coulee.core.seam import Accepted, Address, Bytes, Closed, Connected, ErrorKind, Received, Sent
+from coulee.backends.layer import OWN_BYTES_MAX, TRUNCATED, Layer, LayerError, Nested
+from coulee.core.seam import Accepted, Address, Bytes, Closed, Connected, ErrorKind, Received, Secured, Sent
 
 if TYPE_CHECKING:
     from coulee.backends.driver import Driver
@@ -36,7 +38,11 @@ class Wire(ABC):
         "gone",
         "half_closed",
         "is_open",
+        "layer",
+        "own_bytes",
+        "place",
         "reading",
+        "securing",
         "was_accepted",
     )
 
@@ -56,6 +62,10 @@ class Wire(ABC):
         self.aborted = False  # and for a reset
         self.failed = False  # an operation could not be carried out, and the driver has said `Closed` itself
         self.gone = False  # `Closed` is said
+        self.place: Address = ""  # what it was to be connected to
+        self.layer: Layer | None = None  # its TLS
+        self.securing = False  # whose handshake goes on
+        self.own_bytes = 0  # what TLS has said by itself since nothing is taken any more
 
     # -- what a backend implements; an OSError from any of these ends the connection
 
@@ -67,7 +77,7 @@ class Wire(ABC):
     def write(self, data: Bytes) -> bool:
         """Write. True: taken whole. False: the backend keeps the rest, and calls `sent` when that is taken.
 
-        May be called once more in the turn in which it said False; what it then gets joins what it keeps.
+        May be called again when it has said False; what it then gets joins what it keeps.
         """
 
     @abstractmethod
@@ -104,6 +114,13 @@ class Wire(ABC):
 
     def received(self, data: bytes) -> None:
         """Bytes came, or `b""` for the end of the stream."""
+        if self.layer is not None:
+            self._received_through(self.layer, data)
+        else:
+            self.deliver(data)
+
+    def deliver(self, data: bytes) -> None:
+        """Bytes for the machine, or the end of its stream."""
         if self.reading and data:
             self.driver.post(Received(self.conn, data))
         elif not self.failed:
@@ -122,7 +139,8 @@ class Wire(ABC):
             self.reading = self.driver.is_running  # what has to wait for its turn is read until then
             self.driver.post(Received(self.conn, data))
         else:
-            assert self.early is None or not data, f"backend, law 8: a second read on {self.conn}, which is held"
+            second = data and self.early is not None and self.layer is None
+            assert not second, f"backend, law 8: a second read on {self.conn}, which is held"
             self.keep(data)
             self.pause()
 
@@ -139,8 +157,9 @@ class Wire(ABC):
             return
         assert self.blocked, f"backend, law 1: sent() on {self.conn}, which is not blocked"
         self.blocked = False
+        self.own_bytes = 0
         if not self.closing:
-            if not self.half_closed:
+            if not (self.half_closed or self.securing):
                 self.barred = 0
             self.driver.post(Sent(self.conn))
 
@@ -153,13 +172,97 @@ class Wire(ABC):
             kind, detail = None, ""
         self._part(kind, detail)
 
-    def fail(self, error: OSError) -> None:
+    def fail(self, error: OSError, *, abort: bool = True) -> None:
         """An operation could not be carried out: say so at once, and leave the backend to tidy up by itself."""
         if not self.gone:
             self.failed = True
             self._part(*((None, "") if self.aborted else describe(error)))
             with suppress(OSError):  # it is said; what else is wrong with the socket changes nothing
-                self.close(True)
+                self.close(abort)
+
+    # -- TLS
+
+    def secure(self, layer: Layer, early: bytes) -> None:
+        """Begin a handshake, with what has come of it already."""
+        if self.early is not None:
+            early += self.early
+            self.early = None
+        self.securing = self.reading = True
+        self.barred = NEVER
+        try:
+            if self.early_end:
+                raise LayerError("reset", "the connection ended before TLS began")
+            self.resume()
+            if self.layer is None:
+                self.layer = layer
+                self._take_in(layer, layer.receive, early)
+            else:
+                self.layer = nested = Nested(self.layer, layer)
+                self._take_in(nested, nested.begin, early)
+        except OSError as error:
+            self.fail(error)
+
+    def _received_through(self, layer: Layer, data: bytes) -> None:
+        if self.failed or self.ended:
+            return  # behind the last word of TLS nothing has a meaning
+        if self.closing:
+            self.ended = not data
+        elif data:
+            self._take_in(layer, layer.receive, data)
+        else:
+            self.fail(LayerError("reset", TRUNCATED))
+
+    def _take_in(self, layer: Layer, receive: Callable[[bytes], bytes], data: bytes) -> None:
+        """What has come, and what TLS itself has to say to it."""
+        try:
+            plain = receive(data)
+        except LayerError as error:
+            with suppress(OSError):
+                if layer.to_send and not (self.blocked or self.half_closed):
+                    self.write(layer.to_send)  # an alert
+            self.fail(error, abort=self.blocked)
+            return
+        if layer.to_send and not self._say(layer):
+            return
+        if self.securing:
+            if layer.security is not None:
+                self._stands(layer, plain)
+            return
+        if plain:
+            self.deliver(plain)
+        if layer.ended and not (self.gone or self.closing):
+            self.deliver(b"")
+
+    def _stands(self, layer: Layer, plain: bytes) -> None:
+        """The handshake is done. It counts as held: what has come with it is kept."""
+        assert layer.security is not None
+        self.securing = self.reading = False
+        if plain:
+            self.keep(plain)
+        self.early_end = self.ended = layer.ended
+        self.pause()
+        if not (self.blocked or self.half_closed):
+            self.barred = 0
+        self.driver.post(Secured(self.conn, layer.security))
+
+    def _say(self, layer: Layer) -> bool:
+        """Send what TLS has to say by itself; False where that was the end."""
+        data, layer.to_send = layer.to_send, b""
+        if self.half_closed:
+            return True
+        try:
+            taken = self.write(data)
+        except OSError as error:
+            self.fail(error)
+            return False
+        if not taken:
+            self.own_bytes += len(data)
+            if self.own_bytes > OWN_BYTES_MAX:
+                self.fail(LayerError("aborted", f"more than {OWN_BYTES_MAX} bytes of TLS itself that nobody takes"))
+                return False
+            if not self.blocked:
+                self.driver.tell_blocked(self)
+        return not self.gone
 
     def _part(self, kind: ErrorKind | None, detail: str) -> None:
         self.gone = True

@@ -30,6 +30,7 @@ from coulee.core.seam import (
     Finished,
     Hold,
     Listen,
+    ListenAt,
     Listening,
     Operation,
     Receive,
@@ -63,7 +64,7 @@ class Puppet:
         self.draining = False
         self._inside = False
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address]) -> Puppet:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt]) -> Puppet:
         return self
 
     @property

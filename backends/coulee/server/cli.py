@@ -16,9 +16,8 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 import click
 
-from coulee.backends.addresses import parse_address
 from coulee.core import Proxy
-from coulee.core.seam import Address
+from coulee.core.seam import Address, parse_address
 from coulee.lb import Cluster, Grpc, HealthCheck, Http, Probe, Tcp, TlsHello
 from coulee.lb.policies import POLICIES
 from coulee.server.console import Console

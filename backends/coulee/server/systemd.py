@@ -20,9 +20,8 @@ from functools import partial
 from typing import Any, Final
 
 from coulee.backends import inherited, sockets
-from coulee.backends.addresses import parse_address
 from coulee.core.report import Event
-from coulee.core.seam import Address, show_address
+from coulee.core.seam import Address, parse_address, show_address
 
 SYSTEMD: Final = "systemd"
 """What stands for an address where all that was handed over is listened at."""

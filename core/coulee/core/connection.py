@@ -22,7 +22,24 @@ from coulee.core.codec import ProtocolError
 from coulee.core.errors import ExchangeError, connect_error
 from coulee.core.kernel import PARKED, Alarm, Task, _Parked
 from coulee.core.parts import Part
-from coulee.core.seam import Address, Bytes, Close, Connect, Connected, ErrorKind, Hold, Receive, Send
+from coulee.core.seam import (
+    CONNECT_OPTIONS,
+    Address,
+    Bytes,
+    Close,
+    Connect,
+    Connected,
+    ConnectOptions,
+    DownstreamTls,
+    ErrorKind,
+    Hold,
+    Receive,
+    Secure,
+    Secured,
+    Security,
+    Send,
+    UpstreamTls,
+)
 
 if TYPE_CHECKING:
     from coulee.core.codec import Codec
@@ -42,18 +59,19 @@ class Connection(Alarm):
         "close_wanted",
         "closing",
         "codec",
-        "connect_limit_s",
         "eof_wanted",
         "held",
         "limits",
         "local",
         "machine",
         "number",
+        "open_limit_s",
         "opener",
         "out",
         "out_bytes",
         "peer",
         "read_by",
+        "security",
         "sending",
         "stream",
         "timeouts",
@@ -71,6 +89,7 @@ class Connection(Alarm):
         self.timeouts = config.timeouts
         self.peer: Address = ""
         self.local: Address = ""
+        self.security: Security | None = None  # what TLS it has
         self.stream: Stream | None = None
         self.trusted = False  # whether what the peer says about who is behind it counts
         self.held = True  # a new connection is, until its first Receive
@@ -81,8 +100,8 @@ class Connection(Alarm):
         self.blocked = False
         self.eof_wanted = False
         self.close_wanted = False
-        self.opener: Task | None = None  # who waits for the transport to stand
-        self.connect_limit_s = inf
+        self.opener: Task | None = None  # who waits for the transport, or for its TLS, to stand
+        self.open_limit_s = inf
         self.closing = False
         self.aborted = False
         self.read_by = inf
@@ -111,14 +130,40 @@ class Connection(Alarm):
         """What a broken message on this connection means for the exchange."""
         raise NotImplementedError
 
+    def not_opened(self, kind: ErrorKind | None, detail: str) -> ExchangeError:
+        """What it means that the transport, or its TLS, has not come about."""
+        return connect_error(kind, detail)
+
+    def too_slow(self) -> ExchangeError:
+        """... and that it has not come about in time."""
+        what = "connected" if not self.peer else "done with TLS"
+        return ExchangeError("upstream_connect_timeout", f"not {what} within {self.open_limit_s:g} s")
+
     # -- opening
 
     @coroutine
-    def connect(self, address: Address, limit_s: float) -> Generator[_Parked, Any, None]:
+    def connect(
+        self, address: Address, limit_s: float, options: ConnectOptions = CONNECT_OPTIONS
+    ) -> Generator[_Parked, Any, None]:
         """Ask for the transport and wait until it stands. Raises `ExchangeError`."""
-        self.machine.operations.append(Connect(self.number, address))
+        self.machine.operations.append(Connect(self.number, address, options))
+        yield from self._opened_within(limit_s)
+
+    @coroutine
+    def secure(
+        self, tls: DownstreamTls | UpstreamTls, limit_s: float, early: bytes = b""
+    ) -> Generator[_Parked, Any, Security]:
+        """Ask for TLS and wait until it stands; the connection is held then, as it must be before. Raises
+        `ExchangeError`."""
+        assert self.held, "TLS begins on a connection that is held"
+        self.machine.operations.append(Secure(self.number, tls, early))
+        yield from self._opened_within(limit_s)
+        assert self.security is not None
+        return self.security
+
+    def _opened_within(self, limit_s: float) -> Generator[_Parked, Any, None]:
         self.opener = self.machine.kernel.running
-        self.connect_limit_s = limit_s
+        self.open_limit_s = limit_s
         self.limit_read(limit_s)
         try:
             yield PARKED
@@ -130,6 +175,12 @@ class Connection(Alarm):
         """The transport stands."""
         self.peer = completion.peer
         self.local = completion.local
+        assert self.opener is not None, "after a Close nothing but Closed is delivered"
+        self.machine.kernel.wake(self.opener, None)
+
+    def secured(self, completion: Secured) -> None:
+        """TLS stands."""
+        self.security = completion.security
         assert self.opener is not None, "after a Close nothing but Closed is delivered"
         self.machine.kernel.wake(self.opener, None)
 
@@ -277,7 +328,7 @@ class Connection(Alarm):
         self.out = []
         self.out_bytes = 0
         if self.opener is not None:
-            self.machine.kernel.wake(self.opener, None, connect_error(kind, detail))
+            self.machine.kernel.wake(self.opener, None, self.not_opened(kind, detail))
         else:
             self.gone(kind, detail)
 
@@ -306,8 +357,7 @@ class Connection(Alarm):
         if self.read_by <= now:
             self.read_by = inf
             if self.opener is not None:
-                waited = f"not connected within {self.connect_limit_s:g} s"
-                self.machine.kernel.wake(self.opener, None, ExchangeError("upstream_connect_timeout", waited))
+                self.machine.kernel.wake(self.opener, None, self.too_slow())
             else:
                 self.timed_out(True)
         if self.write_by <= now:

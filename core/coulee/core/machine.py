@@ -30,6 +30,7 @@ from coulee.core.seam import (
     Operation,
     Received,
     Report,
+    Secured,
     Send,
     Sent,
 )
@@ -201,6 +202,9 @@ class KernelMachine:
     def _connected(self, completion: Connected) -> None:
         self.connections[completion.conn].connected(completion)
 
+    def _secured(self, completion: Secured) -> None:
+        self.connections[completion.conn].secured(completion)
+
     def _blocked(self, completion: Blocked) -> None:
         self.connections[completion.conn].block()
 
@@ -238,6 +242,7 @@ class KernelMachine:
         Closed: _closed,
         Accepted: _accepted,
         Connected: _connected,
+        Secured: _secured,
         Finished: _finished,
         Listening: _listening,
         Drain: _drain,

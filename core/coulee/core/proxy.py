@@ -21,6 +21,7 @@ from coulee.core.filters import PHASES, Chains, Filter
 from coulee.core.http1 import Http1Codec
 from coulee.core.http1_h11 import H11Codec
 from coulee.core.kernel import Alarm, Task
+from coulee.core.listener import ListenAt, Listener, as_listener
 from coulee.core.machine import KernelMachine
 from coulee.core.pool import Pool, Upstream
 from coulee.core.report import Access, Counters, Event
@@ -64,7 +65,7 @@ class Proxy(KernelMachine):
         *,
         rng: Random | None = None,
         wall_clock_offset_s: float = 0.0,
-        listen: Sequence[Address] = (),
+        listen: Sequence[ListenAt] = (),
     ) -> None:
         super().__init__(rng or Random(0), wall_clock_offset_s, config)
         self.jobs_max = self.config.limits.jobs_max
@@ -79,7 +80,8 @@ class Proxy(KernelMachine):
         self.answer_limit_s = min(timeouts.answer_timeout_s, retry.try_timeout_s or inf)
         self.connect_limit_s = min(timeouts.connect_timeout_s, retry.try_timeout_s or inf)
         self.counters = Counters()
-        self.listen_at = list(listen)
+        self.listen_at = [as_listener(where) for where in listen]
+        self.listener_settings: dict[int, Listener] = {}  # of listeners
         self.downstreams: dict[Downstream, None] = {}
         self.admission = Admission(self.config.limits)
         self._starved: list[int] = []  # listeners that get no credit while we are full
@@ -103,7 +105,7 @@ class Proxy(KernelMachine):
 
         return add
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float = 0.0, listen: Sequence[Address] = ()) -> Proxy:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float = 0.0, listen: Sequence[ListenAt] = ()) -> Proxy:
         """A machine of the same definition in its initial state; see `seam.Machine`."""
         return Proxy(
             self.balancer,
@@ -118,14 +120,16 @@ class Proxy(KernelMachine):
 
     def start(self) -> None:
         self.balancer.start(self)
-        for address in self.listen_at:
-            self.listen(address)
+        for where in self.listen_at:
+            self.listen(where)
 
-    def listen(self, address: Address) -> int:
+    def listen(self, where: ListenAt) -> int:
         """Open one more listener; the number is for `unlisten`. Takes effect in this turn, or in the next one."""
+        settings = as_listener(where)
         listener = self.number()
-        self.listeners[listener] = address
-        self.operations.append(Listen(listener, address))
+        self.listeners[listener] = settings.address
+        self.listener_settings[listener] = settings
+        self.operations.append(Listen(listener, settings.address, settings.options))
         return listener
 
     def unlisten(self, listener: int) -> None:

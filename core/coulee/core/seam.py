@@ -1,11 +1,13 @@
 """The seam: what the core asks of the world, and what the world answers.
 
-This file is all that a backend imports. Its rules, written out in docs/seam.md as eight laws:
+This file, with the values that it passes on, is all that a backend imports. Its rules, written out in docs/seam.md as
+eight laws:
 
 - The core is a `Machine`: completions go in, operations come out. It has no socket, clock or randomness of its own.
 - The core names everything. Connections, listeners and jobs are numbers that count up, from one sequence.
-- `Listen`, `Accept`, `Connect` and `Run` are each answered exactly once. `Receive` is a standing credit: it is answered
-  any number of times, until `Hold`, the end of the stream, or `Closed`. A `Send` that was taken is not answered at all.
+- `Listen`, `Accept`, `Connect`, `Secure` and `Run` are each answered exactly once. `Receive` is a standing credit: it
+  is answered any number of times, until `Hold`, the end of the stream, or `Closed`. A `Send` that was taken is not
+  answered at all.
 - `Closed` is the only failure, the last word about a number, and stands for everything outstanding on it.
 - Objects of this file are values. Nobody changes one after handing it over.
 
@@ -19,22 +21,29 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal, Protocol, TypeAlias
 
-Address: TypeAlias = tuple[str, int] | str
-"""A TCP address as `(host, port)`, where host may be a name; or the path of a Unix socket."""
+from coulee.core.address import Address as Address
+from coulee.core.address import parse_address as parse_address
+from coulee.core.address import show_address as show_address
+from coulee.core.listener import ListenAt as ListenAt
+from coulee.core.listener import Listener as Listener
+from coulee.core.options import CONNECT_OPTIONS as CONNECT_OPTIONS
+from coulee.core.options import LISTEN_OPTIONS as LISTEN_OPTIONS
+from coulee.core.options import ConnectOptions as ConnectOptions
+from coulee.core.options import ListenOptions as ListenOptions
+from coulee.core.server_names import covers as covers
+from coulee.core.tls import Certificate as Certificate
+from coulee.core.tls import CertificateError as CertificateError
+from coulee.core.tls import CertificateSource as CertificateSource
+from coulee.core.tls import DownstreamTls as DownstreamTls
+from coulee.core.tls import PeerCertificate as PeerCertificate
+from coulee.core.tls import Security as Security
+from coulee.core.tls import UpstreamTls as UpstreamTls
 
 Bytes: TypeAlias = bytes | list[bytes]
 """What a `Send` carries: bytes, or a list of bytes where joining them would copy a large body."""
 
 ErrorKind: TypeAlias = Literal["refused", "unreachable", "timed_out", "reset", "tls", "aborted", "resources", "other"]
 """Why a connection failed. Never an errno: those differ between systems; text for the log goes beside it."""
-
-
-def show_address(address: Address) -> str:
-    """An address as people write it."""
-    if isinstance(address, str):
-        return address
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # ---------------------------------------------------------------------------------------------- operations
@@ -46,6 +55,7 @@ class Listen:
 
     listener: int
     address: Address
+    options: ListenOptions = LISTEN_OPTIONS
 
 
 @dataclass(slots=True)
@@ -62,6 +72,20 @@ class Connect:
 
     conn: int
     address: Address
+    options: ConnectOptions = CONNECT_OPTIONS
+
+
+@dataclass(slots=True)
+class Secure:
+    """Begin TLS on a connection that is open and held. Answered by `Secured` or `Closed`; it is held again then.
+
+    `DownstreamTls` is for the side that answers, `UpstreamTls` for the one that asks. `early` is what came of the
+    peer's first words before it was known what they are. May be repeated, for TLS within TLS.
+    """
+
+    conn: int
+    tls: DownstreamTls | UpstreamTls
+    early: bytes = b""
 
 
 @dataclass(slots=True)
@@ -120,7 +144,7 @@ class Report:
     record: object
 
 
-Operation: TypeAlias = Listen | Accept | Connect | Receive | Hold | Send | Close | Run | Cancel | Report
+Operation: TypeAlias = Listen | Accept | Connect | Secure | Receive | Hold | Send | Close | Run | Cancel | Report
 
 
 # --------------------------------------------------------------------------------------------- completions
@@ -153,6 +177,14 @@ class Connected:
 
 
 @dataclass(slots=True)
+class Secured:
+    """The handshake is done: from here on bytes are those inside TLS. The connection counts as held."""
+
+    conn: int
+    security: Security
+
+
+@dataclass(slots=True)
 class Received:
     """Bytes from the peer; `b""` says that it will send no more (and may well go on reading)."""
 
@@ -162,7 +194,8 @@ class Received:
 
 @dataclass(slots=True)
 class Blocked:
-    """The last `Send` was not taken whole. The backend keeps the rest; no further `Send` before `Sent`."""
+    """The last `Send` was not taken whole, or what TLS said by itself. The backend keeps the rest; no further `Send`
+    before `Sent`."""
 
     conn: int
 
@@ -199,7 +232,9 @@ class Drain:
     grace_s: float
 
 
-Completion: TypeAlias = Listening | Accepted | Connected | Received | Blocked | Sent | Closed | Finished | Drain
+Completion: TypeAlias = (
+    Listening | Accepted | Connected | Secured | Received | Blocked | Sent | Closed | Finished | Drain
+)
 
 
 # ------------------------------------------------------------------------------------------------- machine
@@ -208,7 +243,7 @@ Completion: TypeAlias = Listening | Accepted | Connected | Received | Blocked | 
 class Machine(Protocol):
     """What a backend drives: the proxy, a tunnel, or anything else built on the kernel."""
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[Address]) -> Machine:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float, listen: Sequence[ListenAt]) -> Machine:
         """A machine of the same definition in its initial state; `handle(None, now)` starts it.
 
         `rng` is its only randomness; `wall_clock_offset_s` is Unix time less the clock that `handle` is given.

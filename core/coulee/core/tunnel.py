@@ -15,6 +15,7 @@ from coulee.core.config import Config
 from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
 from coulee.core.kernel import Cancelled, Task, nursery
+from coulee.core.listener import ListenAt, as_listener
 from coulee.core.machine import KernelMachine
 from coulee.core.parts import Data
 from coulee.core.raw import RawCodec
@@ -62,22 +63,22 @@ class Tunnel(KernelMachine):
         *,
         rng: Random | None = None,
         wall_clock_offset_s: float = 0.0,
-        listen: Sequence[Address] = (),
+        listen: Sequence[ListenAt] = (),
     ) -> None:
         super().__init__(rng or Random(0), wall_clock_offset_s, config)
         self.to = to
-        self.listen_at = list(listen)
+        self.listen_at = [as_listener(where) for where in listen]
         self.relays: dict[Task, None] = {}
 
-    def fresh(self, *, rng: Random, wall_clock_offset_s: float = 0.0, listen: Sequence[Address] = ()) -> Tunnel:
+    def fresh(self, *, rng: Random, wall_clock_offset_s: float = 0.0, listen: Sequence[ListenAt] = ()) -> Tunnel:
         """See `seam.Machine`."""
         return Tunnel(self.to, self.config, rng=rng, wall_clock_offset_s=wall_clock_offset_s, listen=listen)
 
     def start(self) -> None:
-        for address in self.listen_at:
+        for where in self.listen_at:
             listener = self.number()
-            self.listeners[listener] = address
-            self.operations.append(Listen(listener, address))
+            self.listeners[listener] = where.address
+            self.operations.append(Listen(listener, where.address, where.options))
 
     def listening(self, completion: Listening) -> None:
         self.ask_to_accept(completion.listener)

@@ -1,0 +1,116 @@
+"""What may lie between a wire and its bytes: TLS, or what stands for it in the simulator.
+
+A layer has no socket. It is given what has come and says what is in it; it is given what is to be sent and makes of it
+what goes out; and it has words of its own to say. Two of them, one within the other, are one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from coulee.core.seam import Bytes, ErrorKind, Security
+
+OWN_BYTES_MAX: Final = 64 * 1024
+"""What TLS may have to say by itself while the peer takes nothing, before the connection is given up: the answer to a
+flood of key updates."""
+
+
+TRUNCATED: Final = "the connection ended without a close_notify of TLS: something may be missing"
+
+
+class LayerError(OSError):
+    """The peer does not keep the rules, or is not who it should be."""
+
+    def __init__(self, kind: ErrorKind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind: ErrorKind = kind
+        self.detail = detail
+
+
+class Layer(Protocol):
+    """From its handshake to its end. Whoever uses it takes `to_send` after each call of `receive`, also where that has
+    raised: an alert may be in it."""
+
+    @property
+    def security(self) -> Security | None:
+        """What the handshake came to; None until it is done."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """The peer has said that it sends no more."""
+        ...
+
+    to_send: bytes
+    """Words of its own, not sent yet."""
+
+    def receive(self, data: bytes) -> bytes:
+        """What is in the bytes that have come. With b"" it begins, where it is to speak first. Raises `LayerError`."""
+        ...
+
+    def encrypt(self, data: Bytes) -> bytes:
+        """What to send for `data`."""
+        ...
+
+    def farewell(self) -> bytes:
+        """What to send in the end; nothing may be encrypted behind it. b"" where there is nobody to say it to."""
+        ...
+
+
+class Nested:
+    """A layer within another, as one."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, outer: Layer, inner: Layer) -> None:
+        self._outer = outer
+        self._inner = inner
+
+    @property
+    def security(self) -> Security | None:
+        """Of the inner one."""
+        return self._inner.security
+
+    @property
+    def ended(self) -> bool:
+        """Of the inner one."""
+        return self._inner.ended
+
+    @property
+    def to_send(self) -> bytes:
+        """Of both."""
+        return self._outer.to_send
+
+    @to_send.setter
+    def to_send(self, data: bytes) -> None:
+        self._outer.to_send = data
+
+    def begin(self, early: bytes) -> bytes:
+        """`receive` of what the outer one has opened before there was an inner one."""
+        return self._open(early)
+
+    def receive(self, data: bytes) -> bytes:
+        """See `Layer`."""
+        opened = self._outer.receive(data)
+        plain = self._open(opened) if opened else b""
+        if self._outer.ended and not self._inner.ended:
+            raise LayerError("reset", TRUNCATED)
+        return plain
+
+    def _open(self, data: bytes) -> bytes:
+        inner = self._inner
+        try:
+            return inner.receive(data)
+        finally:
+            if inner.to_send:
+                self._outer.to_send += self._outer.encrypt(inner.to_send)
+                inner.to_send = b""
+
+    def encrypt(self, data: Bytes) -> bytes:
+        """See `Layer`."""
+        return self._outer.encrypt(self._inner.encrypt(data))
+
+    def farewell(self) -> bytes:
+        """See `Layer`."""
+        last = self._inner.farewell()
+        return (self._outer.encrypt(last) if last else b"") + self._outer.farewell()
