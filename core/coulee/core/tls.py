@@ -73,8 +73,27 @@ class CertificateError(ValueError):
     """A certificate, or its key, that cannot be used: the file, what is wrong, and what to do, in one line."""
 
 
+@dataclass(frozen=True, slots=True)
+class CertificatesFound:
+    """What a source has now."""
+
+    stamp: object
+    """What stands for it; it must be possible to pickle it."""
+
+    certificates: Sequence[Certificate]
+    """All of them, also those that were there before, as the same objects."""
+
+    problems: tuple[str, ...] = ()
+    """What is wrong with some, so that what was there before them is kept: a line for each."""
+
+
 class CertificateSource(Protocol):
     """Where certificates come from, and how it is seen that there are new ones."""
+
+    @property
+    def name(self) -> str:
+        """For people: a path, mostly."""
+        ...
 
     @property
     def certificates(self) -> Sequence[Certificate]:
@@ -83,7 +102,7 @@ class CertificateSource(Protocol):
 
     @property
     def interval_s(self) -> float:
-        """How often to look for new ones."""
+        """How often to look for new ones; `math.inf` is never."""
         ...
 
     @property
@@ -91,9 +110,10 @@ class CertificateSource(Protocol):
         """What `look` is to be given first."""
         ...
 
-    def look(self, stamp: object) -> tuple[object, Sequence[Certificate]] | None:
-        """What is there now, with its stamp; None where that is what `stamp` stands for. Blocks, so it runs on a
-        thread; keeps nothing. Raises `CertificateError`, and says so again only where something has changed."""
+    def look(self, stamp: object) -> CertificatesFound | None:
+        """What is there now; None where that is what `stamp` stands for. Blocks, so it runs on a thread; keeps nothing,
+        for several machines may look at one source. May raise `CertificateError`, and does so each time: whoever asks
+        says it once."""
         ...
 
 
@@ -149,6 +169,12 @@ class ListenerTls:
 
     key_log: str = ""
     """A file to write session keys to, for Wireshark. Whoever has it can read the traffic: for debugging only."""
+
+    @property
+    def sources(self) -> tuple[CertificateSource, ...]:
+        """Where its certificates come from, in their order."""
+        given = self.certificates
+        return tuple(given) if isinstance(given, Sequence) else (given,)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
