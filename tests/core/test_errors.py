@@ -49,8 +49,10 @@ def test_the_list_is_closed() -> None:
     assert sorted(REASONS) == [
         "bad_request", "body_timeout", "body_too_large", "circuit_open", "client_gone", "expectation_failed",
         "filter_error", "header_timeout", "header_too_large", "idle_timeout", "internal_error", "method_not_allowed",
-        "misdirected", "no_healthy_endpoint", "not_implemented", "pool_full", "send_timeout", "shutting_down",
-        "superseded", "target_too_long", "too_many_connections", "upstream_connect_timeout", "upstream_invalid",
+        "misdirected", "no_healthy_endpoint", "not_implemented", "plain_http", "pool_full", "proxy_header_invalid",
+        "proxy_header_timeout", "proxy_header_untrusted", "send_timeout", "shutting_down", "superseded",
+        "target_too_long", "tls_failed", "tls_timeout", "too_many_connections", "too_many_handshakes",
+        "upstream_connect_timeout", "upstream_invalid",
         "upstream_refused", "upstream_reset", "upstream_status", "upstream_timeout", "upstream_tls",
         "upstream_unreachable", "version_not_supported",
     ]  # fmt: skip

@@ -158,7 +158,7 @@ def test_counters_begin_at_nothing_and_each_has_reasons_of_its_own() -> None:
     one, two = Counters(), Counters()
     one.reasons["pool_full"] = 1
     assert two.reasons == {}
-    assert [getattr(two, each.name) for each in fields(Counters) if each.name != "reasons"] == [0] * 11
+    assert [getattr(two, each.name) for each in fields(Counters) if each.name != "reasons"] == [0] * 12
 
 
 def test_an_event_has_fields_of_its_own() -> None:
@@ -176,5 +176,6 @@ def test_an_access_record_holds_what_the_log_needs() -> None:
     names = [each.name for each in fields(Access)]
     assert names == [
         "client", "method", "target", "version", "authority", "status", "reason", "detail", "started", "duration_s",
-        "first_byte_s", "bytes_in", "bytes_out", "peer", "reused", "attempts", "tags",
+        "first_byte_s", "bytes_in", "bytes_out", "peer", "reused", "attempts", "tags", "security",
+        "server_name",
     ]  # fmt: skip

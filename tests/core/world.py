@@ -34,11 +34,15 @@ from coulee.core.seam import (
     Received,
     Report,
     Run,
+    Secure,
+    Secured,
+    Security,
     Send,
 )
 
 LISTENER: Address = ("127.0.0.1", 8000)
 CLIENT: Address = ("10.0.0.9", 50000)
+TLS = Security("TLSv1.3", "TLS_AES_256_GCM_SHA384", "http/1.1")
 
 
 class World:
@@ -52,6 +56,7 @@ class World:
         self.operations: list[Operation] = []
         self.credits: list[Accept] = []
         self.connecting: list[Connect] = []
+        self.securing: list[Secure] = []
         self.jobs: list[Run] = []
         self.cancelled: list[int] = []
         self.reading: dict[int, bool] = {}
@@ -88,6 +93,9 @@ class World:
             self.reading[operation.conn] = False
         elif isinstance(operation, Connect):
             self.connecting.append(operation)
+        elif isinstance(operation, Secure):
+            assert not self.reading.get(operation.conn), "TLS begins on a connection that is held"
+            self.securing.append(operation)
         elif isinstance(operation, Accept):
             self.credits.append(operation)
         elif isinstance(operation, Listen):
@@ -111,6 +119,7 @@ class World:
         self.closing[conn] = operation.abort
         self.closed.append(conn)
         self.connecting = [connect for connect in self.connecting if connect.conn != conn]
+        self.securing = [secure for secure in self.securing if secure.conn != conn]
         pending = [credit for credit in self.credits if credit.listener == conn]
         if self.holds_closes:
             return
@@ -154,6 +163,12 @@ class World:
         connect = self.connecting.pop(0)
         self.gives(Connected(connect.conn, connect.address, ("127.0.0.1", 40000)))
         return connect.conn
+
+    def secures(self, security: Security = TLS) -> Secure:
+        """The oldest handshake is done; returns what was asked for."""
+        secure = self.securing.pop(0)
+        self.gives(Secured(secure.conn, security))
+        return secure
 
     def refuses(self, kind: ErrorKind = "refused", detail: str = "connection refused") -> None:
         """The oldest `Connect` fails."""

@@ -22,6 +22,7 @@ from coulee.lb import Cluster, Grpc, HealthCheck, Http, Probe, Tcp, TlsHello
 from coulee.lb.policies import POLICIES
 from coulee.server.console import Console
 from coulee.server.control import reload, status
+from coulee.server.edges import Edges, edge_options, taken_from, warnings
 from coulee.server.handover import offered
 from coulee.server.load import LoadError, load_proxy
 from coulee.server.program import BACKENDS, Failure, Program, cannot_listen, need_library
@@ -121,6 +122,7 @@ def _health(_context: click.Context, _parameter: click.Parameter, value: str | N
     help="Check the origins every 5 s: with a GET of PATH, or one of the others. One that fails three checks gets "
     "nothing until two succeed.",
 )
+@edge_options(upstreams=True)
 @_shared_options
 def serve(listen: str, urls: tuple[str, ...], balance: str, health: HealthCheck | None, **options: Any) -> None:
     """Listen at LISTEN (HOST:PORT, :PORT or unix:/PATH) and pass requests on to the origins given with --to.
@@ -131,23 +133,30 @@ def serve(listen: str, urls: tuple[str, ...], balance: str, health: HealthCheck 
     if not urls:
         raise click.UsageError(f"no origin given: try coulee {listen} --to http://127.0.0.1:9000")
     addresses = _addresses(listen)
+    edges = taken_from(options)
     try:
-        cluster = Cluster(*urls, policy=balance, health=health)
+        transport = edges.transport()
+    except ValueError as error:
+        _stop(str(error), 2)
+    try:
+        cluster = Cluster(*urls, policy=balance, health=health, transport=transport)
     except ValueError as error:
         raise click.UsageError(f"--to: {error}") from None
     command = f"coulee {listen} {' '.join(f'--to {url}' for url in urls)}"
-    _run(lambda: Proxy(cluster), addresses, command, {"origins": list(urls)}, **options)
+    _run(lambda: Proxy(cluster), addresses, command, {"origins": list(urls)}, edges, **options)
 
 
 @main.command()
 @click.argument("target", metavar="FILE.py|MODULE[:NAME]")
 @click.option("--listen", default="127.0.0.1:8000", show_default=True,
               help="HOST:PORT, :PORT or unix:/PATH; or `systemd`, for the sockets that it hands over.")  # fmt: skip
+@edge_options(upstreams=False)
 @_shared_options
 def run(target: str, listen: str, **options: Any) -> None:
     """Run the Proxy that a Python file or module makes."""
     command = f"coulee run {target} --listen {listen}"
-    _run(lambda: load_proxy(target), _addresses(listen), command, {"program": target}, **options)
+    edges = taken_from(options)
+    _run(lambda: load_proxy(target), _addresses(listen), command, {"program": target}, edges, **options)
 
 
 main.add_command(reload)
@@ -190,6 +199,7 @@ def _run(
     listen: list[Address],
     command: str,
     about: dict[str, Any],
+    edges: Edges,
     *,
     backend: str,
     http1_codec: Codec | None,
@@ -211,9 +221,12 @@ def _run(
 
     form = "none" if quiet else form or ("short" if sys.stdout.isatty() else "json")
     records = _records(record, ring_s, redact, {**about, "backend": backend})
-    program = Program(chosen, listen, backend, form, grace_s, command, records)
+    program = Program(chosen, listen, backend, form, grace_s, command, records, edges)
     try:
         need_library(backend)
+        program.check()
+        for line in warnings(edges):
+            click.echo(f"coulee: {line}", err=True)
         if workers is None:
             _run_alone(program)
         else:

@@ -58,7 +58,7 @@ class Console:
             lines += [f"  {line}" for line in str(event.fields.get("traceback", "")).splitlines()]
             for line in lines:  # an exception's text may hold what a client sent
                 self._print_to(self.errors, escaped(line))
-        elif event.name in ("endpoint", "discovery"):
+        elif event.name in ("endpoint", "discovery", "certificates", "turned_away"):
             self._print_to(self.errors, escaped(f"{clock(event.at)} ! {event.text}"))
         elif event.name in ("retry", "hedge") and self.form == "short":
             self._print(escaped(f"{clock(event.at)} ! {event.text}"))
@@ -119,6 +119,7 @@ def json_line(record: Access) -> str:
     values = {name: getattr(record, name) for name in names}  # not asdict(), which copies what filters put into tags
     values["version"] = f"{record.version[0]}.{record.version[1]}"
     values["attempts"] = [asdict(attempt) for attempt in record.attempts]
+    values["security"] = None if record.security is None else asdict(record.security)
     line = json.dumps(values, default=str)
     if len(line) <= LINE_MAX:
         return line

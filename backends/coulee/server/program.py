@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from coulee.core import Proxy
+from coulee.core.listener import ListenAt
 from coulee.core.seam import Address
 from coulee.server.console import Console
+from coulee.server.edges import Edges
 from coulee.server.holder import holder_of
 from coulee.server.recording import NotWritable, Records
 
@@ -59,16 +61,28 @@ class Program:
     grace_s: float
     command: str
     records: Records | None = None
+    edges: Edges = field(default_factory=Edges)
+
+    def check(self) -> None:
+        """Say what is wrong with what was asked for before anything starts. Raises `Failure`."""
+        self._listeners()
+
+    def _listeners(self) -> list[ListenAt]:
+        try:
+            return self.edges.listeners(self.listen)
+        except ValueError as error:
+            raise Failure(str(error), 2) from error
 
     def run(self, proxy: Proxy, console: Console, on_ready: Callable[[Any], object] | None = None,
             *, is_worker: bool = False) -> None:  # fmt: skip
         """Run a proxy until it is told to stop. Raises `Failure`."""
         chosen = BACKENDS[self.backend]
         options = {**chosen.options, **chosen.worker_options} if is_worker else chosen.options
+        listeners = self._listeners()
         try:
             with nullcontext(proxy) if self.records is None else self.records.around(proxy, is_worker) as definition:
                 importlib.import_module(chosen.module).run(
-                    definition, self.listen, reporter=console, grace_s=self.grace_s, on_ready=on_ready, **options
+                    definition, listeners, reporter=console, grace_s=self.grace_s, on_ready=on_ready, **options
                 )
         except NotWritable as error:
             raise Failure(str(error), 2) from error

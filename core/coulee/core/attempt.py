@@ -16,9 +16,11 @@ from coulee.core.errors import ExchangeError
 from coulee.core.filters import FilterError, decide, transform
 from coulee.core.kernel import sleep
 from coulee.core.parts import Data, Request, Response, Trailers
+from coulee.core.path import announced
 from coulee.core.report import Attempt
 from coulee.core.retrying import backoff_s, may_follow
 from coulee.core.translate import keep_allowed_trailers, request_for_upstream
+from coulee.core.transport import DIRECT
 
 if TYPE_CHECKING:
     from coulee.core.connection import Stream
@@ -33,7 +35,8 @@ def begin(exchange: Exchange, peer: Peer) -> Stream | None:
     before = exchange.attempt
     stream = None
     if before is None or not before.reused:  # what died under us once was idle for too long: now a fresh one
-        stream = proxy.pool.take(peer)
+        plain = peer.transport is DIRECT
+        stream = proxy.pool.take(peer if plain else announced(peer, exchange.downstream.connection))
     exchange.reused = reused = stream is not None
     if reused:
         counters.reuses += 1

@@ -55,6 +55,9 @@ class ProtocolError(Exception):
 class Codec(Protocol):
     """Bytes to parts and back. HTTP/1 has one stream at a time, and calls it 1, 2, 3 ... like any other."""
 
+    secure: bool
+    """Whether its bytes come by TLS; set by whoever knows."""
+
     @property
     def buffered(self) -> int:
         """Bytes fed and not yet given out as parts."""

@@ -84,6 +84,10 @@ class Limits:
     """... and from one address (an IPv6 address counts as its /64, a whole household's), so that no client can hold
     them all. 0 is no limit. Unix sockets and `trusted_peers` are not counted: many clients stand behind these."""
 
+    handshakes_per_address_max: int = 128
+    """TLS handshakes under way from one address, counted as connections are: to begin one is cheap, and to answer it is
+    not. One beyond is closed."""
+
     refused_connections_max: int = 64
     """Connections beyond these caps at once, each of which may wait for its 503. Beyond, those from an address that has
     too many are closed at once; where there are too many in all, we stop accepting and the system's backlog holds
@@ -121,6 +125,12 @@ class Timeouts:
     head_timeout_s: float = 10.0
     """From the first byte of a request head to its last: the answer to a slow-loris."""
 
+    tls_handshake_timeout_s: float = 5.0
+    """For a client to be done with TLS."""
+
+    proxy_header_timeout_s: float = 3.0
+    """For a client to say who it stands for, at a listener with the PROXY protocol. HAProxy's number."""
+
     body_idle_timeout_s: float = 30.0
     """Without a byte of a request body that is not finished."""
 
@@ -148,6 +158,9 @@ class Timeouts:
 
     connect_timeout_s: float = 3.0
     """To an established upstream connection, all its addresses tried."""
+
+    upstream_tls_timeout_s: float = 5.0
+    """For an upstream to be done with TLS, once it is connected."""
 
     answer_timeout_s: float = 60.0
     """From the last byte of the request that we sent to the whole head of its answer. nginx's number."""

@@ -108,6 +108,11 @@ class Connection(Alarm):
         self.write_by = inf
         machine.connections[number] = self
 
+    @property
+    def server_name(self) -> str:
+        """The name that was asked for in TLS, where somebody has to know it."""
+        return ""
+
     # -- what subclasses say
 
     def wanted_by_nobody(self) -> None:

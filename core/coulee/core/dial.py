@@ -18,6 +18,7 @@ from coulee.core.errors import ExchangeError
 from coulee.core.kernel import current_kernel
 from coulee.core.machine import KernelMachine
 from coulee.core.parts import Data
+from coulee.core.path import establish
 from coulee.core.peer import Peer
 from coulee.core.raw import RawCodec
 from coulee.core.seam import ErrorKind
@@ -70,7 +71,7 @@ class Line:
     async def __aenter__(self) -> Self:
         wire = self._wire = _Wire(current_kernel.get().machine, self._peer.name)
         try:
-            await wire.connect(self._peer.address, self._limit_s)
+            await establish(wire, self._peer, self._limit_s)
         except BaseException:
             wire.close(abort=True)
             raise

@@ -15,6 +15,7 @@ nobody is waited for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from enum import Enum, auto
 from math import inf
@@ -27,11 +28,11 @@ from coulee.core.errors import ExchangeError
 from coulee.core.exchange import NO_REQUEST, Exchange
 from coulee.core.kernel import _Parked
 from coulee.core.parts import Data, Part, Request, Trailers
-from coulee.core.seam import Accepted, ErrorKind
+from coulee.core.seam import ErrorKind
 
 if TYPE_CHECKING:
-    from coulee.core.admission import Origin
     from coulee.core.config import Config
+    from coulee.core.entrance import Count, Guest
     from coulee.core.kernel import Task
     from coulee.core.proxy import Proxy
 
@@ -48,6 +49,8 @@ class State(Enum):
     DRAINING = auto()
     LINGERING = auto()
 
+
+_PORT: Final = re.compile(r":[0-9]*\Z")
 
 _IDLE: Final = State.IDLE  # an attribute of an enumeration is found more slowly than a name
 _BUSY: Final = State.BUSY
@@ -73,11 +76,13 @@ class Downstream(Connection):
 
     __slots__ = (
         "all_read",
+        "count",
+        "covered",
         "drained",
         "exchange",
+        "guest",
         "half_closed",
         "head_begun",
-        "origin",
         "proxy",
         "requests",
         "serving",
@@ -85,12 +90,18 @@ class Downstream(Connection):
         "until",
     )
 
-    def __init__(self, proxy: Proxy, completion: Accepted, origin: Origin | None) -> None:
-        super().__init__(proxy, completion.conn, proxy.new_codec("server"), proxy.config)
+    def __init__(self, proxy: Proxy, guest: Guest, count: Count) -> None:
+        super().__init__(proxy, guest.number, proxy.new_codec("server"), proxy.config)
         self.proxy = proxy
-        self.peer = completion.peer
-        self.local = completion.local
-        self.origin = origin  # what it is counted by
+        self.peer = guest.peer
+        self.local = guest.local
+        self.security = guest.security
+        if guest.security is not None:
+            self.codec.secure = True
+        self.held = guest.held
+        self.guest = None if guest.tls is None and guest.header is None else guest  # what else is known of it
+        self.covered = ""  # the last authority that its certificate was found to cover
+        self.count = count
         self.until = proxy.kernel.now + proxy.config.timeouts.connection_life_s
         self.state = State.IDLE
         self.exchange: Exchange | None = None
@@ -100,9 +111,18 @@ class Downstream(Connection):
         self.half_closed = False
         self.all_read = True  # no body is left of which the client may still send us some
         self.serving = False  # whether `serve` is on the stack
-        self.trusted = proxy.trusts(completion.peer)
+        self.trusted = proxy.trusts(guest.peer)
         self.receive()
         self.limit_read(self.timeouts.drain_idle_s if proxy.draining else self.timeouts.keep_alive_idle_s)
+
+    def start(self, early: bytes) -> None:
+        """Serve what it has sent already."""
+        if early:
+            self.received(early)
+
+    @property
+    def server_name(self) -> str:
+        return "" if self.guest is None else self.guest.server_name
 
     # -- what bytes mean
 
@@ -179,6 +199,11 @@ class Downstream(Connection):
     def begin(self, request: Request) -> None:
         """A whole head is here."""
         proxy = self.proxy
+        if self.security is not None:
+            request.scheme = "https"
+            if request.authority != self.covered and not self.covers(request.authority):
+                self.refuse(ExchangeError("misdirected", f"the certificate is not for {request.authority}"), request)
+                return
         number = self.requests + 1
         if request.ended and not request.data:
             stream = Stream(self, number, inf)
@@ -196,6 +221,17 @@ class Downstream(Connection):
             self.codec.close_after()
         self.exchange = exchange = Exchange(proxy, stream, request)
         exchange.start(exchange.run(), self.done)
+
+    def covers(self, authority: str) -> bool:
+        """Whether a request for this authority may come by the TLS that this client has (RFC 9110 section 7.4)."""
+        assert self.guest is not None
+        tls = self.guest.tls
+        assert tls is not None
+        host = authority.rpartition(":")[0] if _PORT.search(authority) else authority
+        if tls.listener.covered_only and authority and not any(each.covers(host) for each in tls.certificates):
+            return False
+        self.covered = authority
+        return True
 
     def refuse(self, error: ExchangeError, request: Request = NO_REQUEST) -> None:
         """What arrived is not a request, or not in time, or not to be served: answer so, and let the phases of the end
@@ -379,13 +415,14 @@ class RequestBody(Stream):
             self.connection.limit_read(min(idle_at - now, timeouts.body_rate_window_s))
 
 
-class OverCap(Downstream):
-    """A client for whom there is no room: the answer to its first request says so. It has the time of a head for it."""
+class Unwelcome(Downstream):
+    """A client that is not served, because there is no room for it, or because it came by the wrong door: the answer to
+    its first request says so. It has the time of a head for it."""
 
     __slots__ = ("obstacle",)
 
-    def __init__(self, proxy: Proxy, completion: Accepted, obstacle: str) -> None:
-        super().__init__(proxy, completion, None)
+    def __init__(self, proxy: Proxy, guest: Guest, count: Count, obstacle: ExchangeError) -> None:
+        super().__init__(proxy, guest, count)
         self.obstacle = obstacle
         if not proxy.draining:
             self.limit_read(proxy.config.timeouts.head_timeout_s)
@@ -397,7 +434,7 @@ class OverCap(Downstream):
             self.head_begun = not self.codec.idle  # the time for it runs since the beginning
 
     def begin(self, request: Request) -> None:
-        self.refuse(ExchangeError("too_many_connections", self.obstacle), request)
+        self.refuse(self.obstacle, request)
 
 
 class TurnedAway(Connection):

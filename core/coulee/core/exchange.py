@@ -34,10 +34,11 @@ from coulee.core.headers import UNDERSCORE
 from coulee.core.hedging import race
 from coulee.core.kernel import Alarm, AnyCoroutine, Cancelled, Task, nursery, shielded
 from coulee.core.parts import Data, Interim, Request, Response, Trailers, respond
+from coulee.core.path import announced
 from coulee.core.peer import Peer
 from coulee.core.report import Access, Attempt, Event
 from coulee.core.retrying import IDEMPOTENT
-from coulee.core.seam import Address
+from coulee.core.seam import Address, Security
 from coulee.core.translate import (
     add_date,
     drop_on_arrival,
@@ -177,6 +178,16 @@ class Exchange:
         return self.proxy.kernel.now
 
     @property
+    def security(self) -> Security | None:
+        """The client's TLS: its version and cipher, and the client's certificate where it has shown one."""
+        return self.downstream.connection.security
+
+    @property
+    def server_name(self) -> str:
+        """The name that the client has asked for in TLS; "" where there is none."""
+        return self.downstream.connection.server_name
+
+    @property
     def rng(self) -> Random:
         """The only randomness that keeps an exchange reproducible."""
         return self.proxy.rng
@@ -306,7 +317,7 @@ class Exchange:
             return await self._relay_answer(self.upstream, response)
         if upstream is None:
             proxy.counters.connects += 1
-            upstream = await proxy.pool.acquire(peer)
+            upstream = await proxy.pool.acquire(announced(peer, self.downstream.connection))
         self.upstream = upstream
         self.connected = True
         if proxy.chains.sending:
@@ -583,6 +594,8 @@ class Exchange:
                 self.reused,
                 self.history,
                 self.tags,
+                self.security,
+                self.server_name,
             )
         )
 

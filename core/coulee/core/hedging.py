@@ -22,6 +22,7 @@ from coulee.core.errors import ExchangeError
 from coulee.core.filters import FilterError
 from coulee.core.kernel import PARKED, DeadlineExceeded, Nursery, Task, _Parked, deadline, nursery
 from coulee.core.parts import Response
+from coulee.core.path import announced
 
 if TYPE_CHECKING:
     from coulee.core.connection import Stream
@@ -162,7 +163,7 @@ class _Racer:
         proxy = exchange.proxy
         if self.stream is None:
             proxy.counters.connects += 1
-            self.stream = await proxy.pool.acquire(self.peer)
+            self.stream = await proxy.pool.acquire(announced(self.peer, exchange.downstream.connection))
         stream = self.stream
         self._stand_for_the_exchange()
         self.upstream_request = request = await filtered_request(exchange, self.peer)

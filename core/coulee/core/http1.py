@@ -86,10 +86,11 @@ class Http1Codec:
     __slots__ = ("_asked", "_blank_line_seen", "_data", "_easy", "_eof", "_error", "_expects_continue",
                  "_extensions", "_heads", "_interims", "_keep", "_last", "_left", "_limits", "_old",
                  "_reading", "_scanned", "_server", "_stream", "_trailers", "_upgrade", "_whole_head",
-                 "_writing", "_writing_left", "buffered")  # fmt: skip
+                 "_writing", "_writing_left", "buffered", "secure")  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self._server = role == "server"
+        self.secure = False
         self._heads = heads = heads_with(limits.fields_max)
         self._whole_head = heads.request if self._server else heads.answer
         self._limits = limits
@@ -276,7 +277,7 @@ class Http1Codec:
             authority = authority_of(host)
         target = raw_target.decode("latin-1")
         if raw_target[0] != 0x2F or 0x23 in raw_target:  # not "/", or with a "#"
-            target, absolute = other_target(raw_target, method)
+            target, absolute = other_target(raw_target, method, self.secure)
             if absolute is not None:
                 authority = absolute
                 headers.set("Host", absolute)  # what it said is to be ignored (section 3.2.2)

@@ -231,18 +231,20 @@ def authority_of(host: bytes) -> str:
     return host.decode("latin-1").lower()  # RFC 3986 section 6.2.2.1: so two who compare it never differ
 
 
-def other_target(target: bytes, method: str) -> tuple[str, str | None]:
-    """A target that is not in origin form, in that form, with its authority if it had one (section 3.2)."""
+def other_target(target: bytes, method: str, secure: bool) -> tuple[str, str | None]:
+    """A target that is not in origin form, in that form, with its authority if it had one (section 3.2). `secure` is
+    whether it came by TLS."""
     if target == b"*" and method == "OPTIONS":
         return "*", None
     absolute = ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise ProtocolError("the request target has none of the forms of RFC 9112 section 3.2")
-    secure, authority, path = absolute.groups()
+    https, authority, path = absolute.groups()
     if HOST.fullmatch(authority) is None:
         raise ProtocolError("the host of the request target is not a host with an optional port")
-    if secure:
-        raise ProtocolError("an https target without TLS (RFC 9110 section 7.4)", 421, "misdirected")
+    if bool(https) is not secure:
+        what = "an https target without TLS" if https else "an http target in TLS"
+        raise ProtocolError(f"{what} (RFC 9110 section 7.4)", 421, "misdirected")
     if not path:
         path = b"*" if method == "OPTIONS" else b"/"  # section 3.2.4
     elif path.startswith(b"?"):

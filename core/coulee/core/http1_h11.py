@@ -54,9 +54,11 @@ class H11Codec:
     """One HTTP/1.1 connection. `role` is ours: `"server"` reads requests, `"client"` reads answers."""
 
     __slots__ = ("_blank_line_seen", "_chunked", "_conn", "_eof", "_error", "_fed", "_head_asked", "_interims", "_last",
-                 "_limits", "_role", "_stream", "_switched", "_trailers", "_upgrade")  # fmt: skip
+                 "_limits", "_role", "_stream", "_switched", "_trailers", "_upgrade",
+                 "secure")  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits) -> None:
+        self.secure = False
         self._role: Role = role
         self._limits = limits
         self._conn = self._new_connection()
@@ -208,7 +210,7 @@ class H11Codec:
             event = self._conn.next_event()
             if isinstance(event, h11.Request):
                 self._head_asked = event.method == b"HEAD"
-                request = _request(event, self._limits)
+                request = _request(event, self._limits, self.secure)
                 return self._with_body(request)
             if isinstance(event, h11.InformationalResponse):
                 return self._interim(event)
@@ -407,7 +409,7 @@ class H11Codec:
 # --------------------------------------------------------------------------------------------- heads, read
 
 
-def _request(event: h11.Request, limits: Limits) -> Request:
+def _request(event: h11.Request, limits: Limits, secure: bool) -> Request:
     """A request's head in our terms. Raises `ProtocolError` for what a gateway must not pass on."""
     version = _version(event.http_version)
     fields = event.headers.raw_items()
@@ -423,7 +425,7 @@ def _request(event: h11.Request, limits: Limits) -> Request:
         raise ProtocolError(f"Expect: {expect} is not 100-continue", 417, "expectation_failed")
     hosts = [value for name, value in event.headers if name == b"host"]
     given = authority_of(hosts[0]) if hosts else ""
-    target, authority = _target(event)
+    target, authority = _target(event, secure)
     if authority is not None:
         headers.set("Host", authority)  # what it said is to be ignored (RFC 9112 section 3.2.2)
     return Request(
@@ -436,11 +438,11 @@ def _request(event: h11.Request, limits: Limits) -> Request:
     )
 
 
-def _target(event: h11.Request) -> tuple[str, str | None]:
+def _target(event: h11.Request, secure: bool) -> tuple[str, str | None]:
     """The target in origin form, and the authority if it had one."""
     if event.target.startswith(b"/") and b"#" not in event.target:
         return event.target.decode("latin-1"), None
-    return other_target(event.target, event.method.decode("latin-1"))
+    return other_target(event.target, event.method.decode("latin-1"), secure)
 
 
 def _check_fields(fields: RawFields, start_line: int, limits: Limits) -> None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from coulee.core.seam import Address, show_address
+from coulee.core.transport import DIRECT, Transport
 
 if TYPE_CHECKING:
     from coulee.core.errors import ExchangeError
     from coulee.core.parts import Request, Response
     from coulee.core.proxy import Proxy
 
-PoolKey: TypeAlias = tuple[Address, str]
+PoolKey: TypeAlias = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +61,33 @@ class Peer:
     name: str = ""
     group: str = ""
     limits: PeerLimits | None = None
+    transport: Transport = DIRECT
+    prelude: bytes = b""
+    """What each connection begins with, before TLS: a header of the PROXY protocol."""
+
     key: PoolKey = field(init=False)
     """What two exchanges must have in common to use the same connection: exact, not a hash of it. The address, because
-    it is another server; the group, because somebody said so."""
+    it is another server; the group, because somebody said so; the transport, because it may be verified as somebody
+    else; the prelude, because it tells who the client is."""
 
     @property
     def authority(self) -> str:
         """What to say in Host where the request does not."""
         if isinstance(self.address, str):
             return "localhost"
-        return show_address(self.address).removesuffix(":80")
+        return show_address(self.address).removesuffix(":80" if self.transport.tls is None else ":443")
 
     def __post_init__(self) -> None:
         if not self.name:
             self.name = show_address(self.address)
-        self.key = (self.address, self.group)
+        self.name_key()
+
+    def name_key(self) -> None:
+        """What it is made of has been set."""
+        if self.transport is DIRECT and not self.prelude:
+            self.key = (self.address, self.group)  # so it nearly always is, and it is looked up for each request
+        else:
+            self.key = (self.address, self.group, self.transport, self.prelude)
 
 
 class Routed(Protocol):

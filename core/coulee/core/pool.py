@@ -24,6 +24,7 @@ from coulee.core.codec import ProtocolError
 from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
 from coulee.core.kernel import PARKED, Alarm, Task, _Parked
+from coulee.core.path import establish
 from coulee.core.peer import PeerLimits
 from coulee.core.seam import ErrorKind
 
@@ -157,6 +158,7 @@ class _Desk:
         self.total = 0  # connections, and places held for those that are about to be opened
         self.waiters: deque[_Waiter] = deque()
         self.deserted = False  # nobody will come here again: what comes back is closed
+        self.peer = peer
         self.set_limits(peer, config)
 
     def set_limits(self, peer: Peer, config: Config) -> None:
@@ -164,7 +166,6 @@ class _Desk:
         self.limits = peer.limits
         own = peer.limits or _NO_LIMITS
         limits = config.limits
-        self.peer = peer
         self.connections_max = own.connections_max or limits.connections_per_peer_max
         self.waiters_max = limits.pool_waiters_max if own.waiters_max is None else own.waiters_max
         self.wait_s = own.wait_s or config.timeouts.pool_wait_s
@@ -199,7 +200,7 @@ class Pool:
         if desk is None:
             desk = self.desks[peer.key] = _Desk(peer, self.proxy.config)
         elif desk.limits is not peer.limits:
-            self.set_limits(peer)
+            self._set_limits(desk, peer)
         desk.deserted = False
         if desk.total < desk.connections_max:
             desk.total += 1
@@ -240,7 +241,7 @@ class Pool:
         """Open a connection in the place held for it."""
         connection = Upstream(self, desk)
         try:
-            await connection.connect(desk.peer.address, self.proxy.connect_limit_s)
+            await establish(connection, desk.peer, self.proxy.connect_limit_s)
         except BaseException:
             connection.close(abort=True)
             self._free_place(desk)
@@ -291,8 +292,7 @@ class Pool:
 
     def desert(self, peer: Peer) -> None:
         """Nobody will want this peer again: end its connections, those in use when their exchange is over."""
-        desk = self.desks.get(peer.key)
-        if desk is not None:
+        for desk in self._desks_of(peer):
             desk.deserted = True
             for connection in list(desk.idle):
                 self.retire(connection)
@@ -301,9 +301,20 @@ class Pool:
         """The limits of a peer are others than they were: more connections are for those that wait for one, and
         surplus ones end, those in use when their exchange is over. How often and how long a connection is used is what
         was said when it was opened."""
+        for desk in self._desks_of(peer):
+            self._set_limits(desk, peer)
+
+    def _desks_of(self, peer: Peer) -> list[_Desk]:
+        """Its desk, if it has one; or one for each client that it has to be told of."""
+        if peer.transport.proxy_protocol and not peer.prelude:
+            reached = peer.key[:3]
+            return [desk for key, desk in self.desks.items() if key[:3] == reached]
         desk = self.desks.get(peer.key)
-        if desk is None:
-            return
+        return [desk] if desk is not None else []
+
+    def _set_limits(self, desk: _Desk, peer: Peer) -> None:
+        if not desk.peer.prelude:
+            desk.peer = peer  # it may have another name now
         desk.set_limits(peer, self.proxy.config)
         while desk.waiters and desk.total < desk.connections_max:
             desk.total += 1

@@ -13,20 +13,21 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from coulee.core.admission import Admission, origin_of
 from coulee.core.config import Config
-from coulee.core.downstream import Downstream, OverCap, TurnedAway
+from coulee.core.downstream import Downstream, TurnedAway, Unwelcome
+from coulee.core.entrance import Count, Entrance, Guest
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import PHASES, Chains, Filter
 from coulee.core.http1 import Http1Codec
 from coulee.core.http1_h11 import H11Codec
 from coulee.core.kernel import Alarm, Task
-from coulee.core.listener import ListenAt, Listener, as_listener
+from coulee.core.listener import ListenAt, as_listener
 from coulee.core.machine import KernelMachine
+from coulee.core.networks import Networks
 from coulee.core.pool import Pool, Upstream
+from coulee.core.reception import Reception
 from coulee.core.report import Access, Counters, Event
 from coulee.core.seam import Accepted, Address, Close, Closed, Listen, Listening, Report, show_address
-from coulee.core.translate import TrustedNetworks
 
 if TYPE_CHECKING:
     from coulee.core.codec import Codec, Role
@@ -81,11 +82,10 @@ class Proxy(KernelMachine):
         self.connect_limit_s = min(timeouts.connect_timeout_s, retry.try_timeout_s or inf)
         self.counters = Counters()
         self.listen_at = [as_listener(where) for where in listen]
-        self.listener_settings: dict[int, Listener] = {}  # of listeners
         self.downstreams: dict[Downstream, None] = {}
-        self.admission = Admission(self.config.limits)
-        self._starved: list[int] = []  # listeners that get no credit while we are full
-        self._trusted = TrustedNetworks(self.config.forwarding.trusted_peers)
+        self._trusted = Networks(self.config.forwarding.trusted_peers, "trusted_peers")
+        self.reception = Reception(self)
+        self.admission = self.reception.admission
         self._grace_end = _GraceEnd(self)
         self.ended = False  # the grace period of a drain is over
 
@@ -128,7 +128,7 @@ class Proxy(KernelMachine):
         settings = as_listener(where)
         listener = self.number()
         self.listeners[listener] = settings.address
-        self.listener_settings[listener] = settings
+        self.reception.open(listener, settings)
         self.operations.append(Listen(listener, settings.address, settings.options))
         return listener
 
@@ -142,49 +142,33 @@ class Proxy(KernelMachine):
         self.ask_to_accept(completion.listener)
 
     def listener_closed(self, address: Address, completion: Closed) -> None:
+        self.reception.close(completion.conn)
         if completion.error is not None:
             fields: dict[str, object] = {"address": address, "kind": completion.error}
             self.report(Event("listen_failed", completion.detail, self.wall_clock, fields))
 
     def accepted(self, completion: Accepted, listener: int) -> None:
-        self.counters.connections += 1
-        self._let_in(completion)
-        if self.draining or listener not in self.listeners:
-            return
-        if self.admission.accepts:
-            self.ask_to_accept(listener)
-        else:
-            self._starved.append(listener)
+        self.reception.accepted(completion, listener)
 
-    def _let_in(self, completion: Accepted) -> None:
-        """Serve a client; or, where a cap is reached, tell it so; or, where too many are being told, close it."""
-        peer, admission = completion.peer, self.admission
-        counted = self.config.limits.connections_per_address_max and not self.trusts(peer)
-        origin = origin_of(peer) if counted else None
-        obstacle = admission.obstacle(origin)
-        if not obstacle:
-            admission.enter(origin)
-            self.downstreams[Downstream(self, completion, origin)] = None
-        elif admission.may_refuse:
-            self.counters.connections_refused += 1
-            admission.refused += 1
-            self.downstreams[OverCap(self, completion, obstacle)] = None
+    def welcome(self, guest: Guest, count: Count) -> None:
+        """See `reception.Host`."""
+        if count.obstacle is None:
+            downstream = Downstream(self, guest, count)
         else:
-            self.counters.connections_turned_away += 1
-            TurnedAway(self, completion.conn).close(abort=True)
+            downstream = Unwelcome(self, guest, count, count.obstacle)
+        self.downstreams[downstream] = None
+        downstream.start(guest.early)
+
+    def turn_away(self, number: int) -> None:
+        """See `reception.Host`."""
+        TurnedAway(self, number).close(abort=True)
 
     def connection_closed(self, connection: Connection) -> None:
         if isinstance(connection, Downstream):
             del self.downstreams[connection]
-            if isinstance(connection, OverCap):
-                self.admission.refused -= 1
-            else:
-                self.admission.leave(connection.origin)
-            while self._starved and not self.draining and self.admission.accepts:
-                listener = self._starved.pop()
-                if listener in self.listeners:
-                    self.ask_to_accept(listener)
-                    break
+            self.reception.gone(connection.count)
+        elif isinstance(connection, Entrance):
+            self.reception.gone(connection.count)
         if self.draining and not self.connections:
             self.kernel.disarm(self._grace_end)
 
@@ -197,6 +181,7 @@ class Proxy(KernelMachine):
         self.report(Event("draining", f"draining for at most {grace_s:g} s", self.wall_clock, {"grace_s": grace_s}))
         for listener in list(self.listeners):
             self.operations.append(Close(listener))
+            self.reception.close(listener)
         self.pool.retire_all()
         for downstream in list(self.downstreams):
             downstream.drain()
@@ -212,7 +197,7 @@ class Proxy(KernelMachine):
             else:
                 downstream.cancel(ExchangeError("shutting_down", "the grace period of the shutdown ended"))
         for connection in list(self.connections.values()):
-            if isinstance(connection, Upstream):
+            if isinstance(connection, Upstream | Entrance):
                 connection.close(abort=True)
 
     # -- for exchanges

@@ -10,13 +10,14 @@ from coulee.core.seam import Bytes
 class RawCodec:
     """Bytes as `Data` parts, as they come; the end of the stream is the end of the body."""
 
-    __slots__ = ("_data", "_eof", "buffered")
+    __slots__ = ("_data", "_eof", "buffered", "secure")
 
     reusable = False
     idle = False
     expects_continue = False
 
     def __init__(self) -> None:
+        self.secure = False
         self._data: list[bytes] = []
         self._eof = False
         self.buffered = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from coulee.core.seam import Address
+from coulee.core.seam import Address, Security
 
 
 @dataclass(slots=True)
@@ -47,14 +47,20 @@ class Access:
     reused: bool
     attempts: list[Attempt]
     tags: dict[str, object]
+    security: Security | None = None
+    """The client's TLS, with its certificate where it has shown one."""
+
+    server_name: str = ""
+    """The name that the client has asked for in TLS."""
 
 
 @dataclass(slots=True)
 class Event:
     """Something that happened outside, or in the middle, of a request.
 
-    `name` is one of `listening`, `listen_failed`, `retry`, `hedge`, `endpoint`, `discovery`, `filter_error`,
-    `internal_error`, `draining`. `text` is for people; `fields` has what a program would want.
+    `name` is one of `listening`, `listen_failed`, `turned_away`, `certificates`, `retry`, `hedge`, `endpoint`,
+    `discovery`, `filter_error`, `internal_error`, `draining`. `text` is for people; `fields` has what a program would
+    want.
     """
 
     name: str
@@ -75,6 +81,9 @@ class Counters:
 
     connections_turned_away: int = 0
     """... and so many were closed at once, because `refused_connections_max` others were being told."""
+
+    entrances_failed: int = 0
+    """... and so many were closed for what they did before their first request: in TLS, or in the PROXY protocol."""
 
     requests: int = 0
     """Requests, malformed ones included; equals the number of access records."""

@@ -12,10 +12,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
-from coulee.core.admission import ip_of
 from coulee.core.errors import ExchangeError
 from coulee.core.headers import UNDERSCORE, Headers, encode_field, field_pattern, fields_named
 from coulee.core.parts import Request, Response
@@ -141,24 +139,6 @@ def hops_left(request: Request) -> int | None:
 def host_of(address: Address) -> str:
     """The host of a peer's address, without its port; `unknown` for a Unix socket (RFC 7239 section 6.2)."""
     return "unknown" if isinstance(address, str) else address[0]
-
-
-class TrustedNetworks:
-    """Tells whether a peer is one whose forwarding fields count. Raises `ValueError` for what is no network."""
-
-    __slots__ = ("_networks",)
-
-    def __init__(self, networks: tuple[str, ...]) -> None:
-        try:
-            self._networks = [ip_network(network, strict=False) for network in networks]
-        except ValueError as error:
-            raise ValueError(f"trusted_peers: {error}; write networks like 10.0.0.0/8") from None
-
-    def __contains__(self, address: object) -> bool:
-        if not self._networks:
-            return False
-        peer = ip_of(address)
-        return peer is not None and any(peer in network for network in self._networks)
 
 
 def _without_hop(headers: Headers, pattern: re.Pattern[bytes]) -> tuple[bytes, dict[bytes, bytes]]:

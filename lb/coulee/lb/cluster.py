@@ -26,6 +26,7 @@ from coulee.core.errors import REASONS, ExchangeError
 from coulee.core.kernel import AnyCoroutine, Cancelled, Kernel, Task, sleep
 from coulee.core.peer import Balancer, Peer, PoolKey, Routed
 from coulee.core.report import Event
+from coulee.core.transport import DIRECT, Transport
 from coulee.lb.bell import Bell
 from coulee.lb.breaker import Breaker, Circuit
 from coulee.lb.budget import Budget, RetryBudget
@@ -75,6 +76,7 @@ class Cluster(Balancer):
     (never); `budget` how many retries there may be; `slow_start` how one comes up; `discovery` where endpoints come
     from, in place of those given here, which serve until it has found some. `panic` is the healthy share of the
     endpoints below which all are used, healthy or not; with 0 they never are, and where none is healthy it is 503.
+    `transport` is how they are reached: TLS, and more.
 
     Raises `ValueError` for what makes no sense.
     """
@@ -90,13 +92,14 @@ class Cluster(Balancer):
         slow_start: SlowStart | None = None,
         discovery: Source | None = None,
         panic: float = 0.0,
+        transport: Transport = DIRECT,
     ) -> None:
         if not endpoints and discovery is None:
             raise ValueError("a cluster needs at least one endpoint, such as http://127.0.0.1:9000")
         if not 0 <= panic <= 1:
             raise ValueError(f"panic is {panic}; it must be a share of the endpoints, from 0 (never) to 1")
-        self.definition = [endpoint_of(each) for each in endpoints]
-        _check(self.definition)
+        self.transport = transport
+        self.definition = self._definitions(endpoints)
         self.health = health
         self.outliers = outliers
         self.breaker = breaker
@@ -163,6 +166,7 @@ class Cluster(Balancer):
             slow_start=self.slow_start,
             discovery=discovery.fresh() if discovery is not None else None,
             panic=self.panic,
+            transport=self.transport,
         )
 
     def start(self, proxy: Proxy) -> None:
@@ -332,8 +336,7 @@ class Cluster(Balancer):
     def update(self, endpoints: Iterable[str | Peer]) -> None:
         """These are the endpoints from now on. Takes effect at once where the policy needs no tables, else when they
         are built. Raises `ValueError`, and changes nothing then."""
-        wanted = [endpoint_of(each) for each in endpoints]
-        _check(wanted)
+        wanted = self._definitions(endpoints)
         members: list[Endpoint] = []
         for each in wanted:
             endpoint = self._by_key.get(each.key) or self._leaving.get(each.key)
@@ -372,6 +375,15 @@ class Cluster(Balancer):
         self._report("discovery", f"discovery works again: {text}", {"error": ""})
 
     # -- the set of endpoints
+
+    def _definitions(self, endpoints: Iterable[str | Peer]) -> list[Endpoint]:
+        """What users have written, as endpoints that are reached as this cluster says. Raises `ValueError`."""
+        found = [endpoint_of(each) for each in endpoints]
+        _check(found)
+        if self.transport is not DIRECT:
+            for endpoint in found:
+                endpoint.reach_by(self.transport)
+        return found
 
     def _known(self, peer: Peer) -> Endpoint | None:
         """What we know of a peer that is no endpoint of ours, as a filter may make one."""

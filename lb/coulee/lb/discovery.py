@@ -248,6 +248,7 @@ def _definition_of(endpoint: Endpoint) -> Definition:
         endpoint.zone,
         dict(endpoint.labels),
         endpoint.limits,
+        endpoint.transport,
     )
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from coulee.core.peer import Peer, PeerLimits
-from coulee.core.seam import Address, show_address
+from coulee.core.seam import Address, UpstreamTls, show_address
+from coulee.core.transport import DIRECT, Transport
 from coulee.lb.latency import Latency
 from coulee.lb.outliers import Record
 
@@ -86,9 +88,12 @@ class Endpoint(Peer):
         zone: str = "",
         labels: Mapping[str, str] | None = None,
         limits: PeerLimits | None = None,
+        transport: Transport | None = None,
     ) -> None:
         peer = where if isinstance(where, Peer) else peer_of(where)
-        super().__init__(peer.address, name or peer.name, group or peer.group, limits or peer.limits)
+        super().__init__(
+            peer.address, name or peer.name, group or peer.group, limits or peer.limits, transport or peer.transport
+        )
         check_weight(weight, self.name)
         if priority < 0:
             raise ValueError(f"endpoint {self.name}: priority is {priority}; the first group is 0, the next 1")
@@ -140,9 +145,23 @@ class Endpoint(Peer):
 
     def describe(self, other: Endpoint) -> None:
         """Take over what another definition of the same address says, and keep what is known."""
-        self.name, self.limits = other.name, other.limits
+        self.name, self.limits = other.name, other.limits  # its transport is a part of what it is
         self.weight, self.priority, self.zone, self.labels = other.weight, other.priority, other.zone, other.labels
         self.guarded = self.circuit is not None or self.limits is not None
+
+    def reach_by(self, transport: Transport) -> None:
+        """Use this transport, where it has none of its own but for the TLS that its URL asks for."""
+        own = self.transport
+        if transport is DIRECT or own not in (DIRECT, _https(self.host)):
+            return
+        tls = transport.tls.for_host(self.host) if transport.tls is not None else own.tls
+        self.transport = replace(transport, tls=tls)
+        self.name_key()
+
+    @property
+    def host(self) -> str:
+        """The host of its address; that of a Unix socket has none, and is this one."""
+        return "localhost" if isinstance(self.address, str) else self.address[0]
 
     @property
     def in_service(self) -> bool:
@@ -177,7 +196,8 @@ def peer_of(where: str | Address) -> Peer:
 
 
 def peer_from_url(url: str) -> Peer:
-    """The peer that a URL such as `http://127.0.0.1:9000` names. Raises `ValueError` with what is wrong with it.
+    """The peer that a URL such as `http://127.0.0.1:9000` names. Raises `ValueError` with what is wrong with it. Of
+    `https://` its certificate is verified, for the host of the URL and by the system's authorities.
 
     Only scheme, host and port count; `unix:/path` names a Unix socket.
     """
@@ -195,16 +215,23 @@ def peer_from_url(url: str) -> Peer:
         host = parts.hostname or ""
     except ValueError as error:
         raise ValueError(f"{url!r} is no URL: {error}") from None
-    if parts.scheme != "http":
-        raise ValueError(f"{url!r}: the scheme {parts.scheme!r} is not supported; write http://...")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{url!r}: the scheme {parts.scheme!r} is not supported; write http://... or https://...")
     try:
         port = parts.port
     except ValueError:
         raise ValueError(f"{url!r}: the port is no number from 1 to 65535") from None
+    usual = 443 if parts.scheme == "https" else 80
     if not host:
-        raise ValueError(f"{url!r} has no host; write http://127.0.0.1:9000")
+        raise ValueError(f"{url!r} has no host; write {parts.scheme}://127.0.0.1:9000")
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError(f"{url!r}: give scheme, host and port alone, as in http://{show_address((host, port or 80))}")
+        shown = f"{parts.scheme}://{show_address((host, port or usual))}"
+        raise ValueError(f"{url!r}: give scheme, host and port alone, as in {shown}")
     if port == 0:
         raise ValueError(f"{url!r}: port 0 is nobody's")
-    return Peer((host, port or 80))
+    return Peer((host, port or usual), transport=_https(host) if parts.scheme == "https" else DIRECT)
+
+
+def _https(host: str) -> Transport:
+    """What an URL of https asks for, where nobody says more."""
+    return Transport(tls=UpstreamTls().for_host(host))

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
+
+from coulee.core.proxy_protocol import Header, to_bytes
 
 from coulee.core.effects import dial, fetch
 from coulee.core.headers import TOKEN, Headers, encode_field
@@ -79,7 +81,9 @@ class TlsHello:
         _require_port(self.port)
 
     async def __call__(self, endpoint: Endpoint) -> None:
-        async with dial(_peer(endpoint, self.port)) as line:
+        peer = _peer(endpoint, self.port)
+        peer.transport = replace(peer.transport, tls=None)  # it is spoken here
+        async with dial(peer) as line:
             await line.send(client_hello(current_kernel.get().machine.rng, self.server_name))
             data = b""
             while not is_server_hello(data):
@@ -191,7 +195,11 @@ def _peer(endpoint: Endpoint, port: int | None) -> Peer:
         if isinstance(address, str):
             raise CheckFailed(f"{endpoint.name} is a Unix socket, which has no port {port}")
         address = (address[0], port)
-    return Peer(address, endpoint.name, _GROUP)
+    transport = endpoint.transport
+    if transport.proxy_protocol:  # a check speaks for nobody, and says so
+        transport = replace(transport, proxy_protocol=0)
+        return Peer(address, endpoint.name, _GROUP, transport=transport, prelude=to_bytes(Header(None, None, 2)))
+    return Peer(address, endpoint.name, _GROUP, transport=transport)
 
 
 def _require_port(port: int | None) -> None:

@@ -1,0 +1,42 @@
+"""What a connection to a peer goes through before it carries anything: everything that opens one goes this way.
+
+connect --> header of the PROXY protocol --> TLS --> ready
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from coulee.core.peer import Peer
+from coulee.core.proxy_protocol import Header, TlsInfo, to_bytes
+
+from coulee.core.seam import CONNECT_OPTIONS
+
+if TYPE_CHECKING:
+    from coulee.core.connection import Connection
+
+
+async def establish(connection: Connection, peer: Peer, connect_limit_s: float) -> None:
+    """Connect, up to where the peer's own protocol begins; the connection is held then. Each step has its own limit.
+    Raises `ExchangeError`."""
+    transport = peer.transport
+    await connection.connect(peer.address, connect_limit_s, transport.options or CONNECT_OPTIONS)
+    if peer.prelude:
+        connection.push(peer.prelude)
+    if transport.tls is not None:
+        await connection.secure(transport.tls, connection.timeouts.upstream_tls_timeout_s)
+
+
+def announced(peer: Peer, client: Connection) -> Peer:
+    """The peer as it is for one client where each connection to it has to say who the client is."""
+    version = peer.transport.proxy_protocol
+    if not version:
+        return peer
+    security = client.security
+    header = Header(client.peer or None, client.local or None, version)
+    if version == 2 and security is not None:
+        shown = security.certificate
+        told = TlsInfo(version=security.version, cipher=security.cipher, verified=shown is not None)
+        header = replace(header, alpn=security.alpn, authority=client.server_name, tls=told)
+    return Peer(peer.address, peer.name, peer.group, peer.limits, peer.transport, to_bytes(header))

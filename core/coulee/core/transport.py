@@ -1,0 +1,42 @@
+"""How a peer is reached: socket options, TLS, the PROXY protocol, a proxy on the way.
+
+Cluster("https://10.0.0.7:8443", transport=Transport(tls=UpstreamTls(ca=authority, verified_name="api.internal")))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from coulee.core.options import ConnectOptions
+from coulee.core.tls import UpstreamTls
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Connections of peers with equal transports can be shared, and others cannot."""
+
+    tls: UpstreamTls | None = None
+    """TLS, and whom it has to be with. For a cluster's endpoints, what is left open here is filled in from their URLs;
+    those of `http://` have none."""
+
+    options: ConnectOptions | None = None
+    """Of its sockets."""
+
+    proxy_protocol: Literal[0, 1, 2] = 0
+    """Begin each connection with a header of the PROXY protocol, of this version, that tells who the client is. Then a
+    connection carries requests of one client connection only."""
+
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.proxy_protocol not in (0, 1, 2):
+            raise ValueError(f"proxy_protocol is {self.proxy_protocol!r}; it must be version 1 or 2, or 0 for none")
+        object.__setattr__(self, "_hash", tuple.__hash__((self.tls, self.options, self.proxy_protocol)))
+
+    def __hash__(self) -> int:
+        return self._hash  # it is part of what connections are looked up by
+
+
+DIRECT = Transport()
+"""Plain TCP, or a Unix socket."""
