@@ -154,6 +154,7 @@ class World:
     def resets(self, conn: int, kind: ErrorKind = "reset", detail: str = "") -> list[Operation]:
         """The peer is gone."""
         self.closed.append(conn)
+        self.securing = [secure for secure in self.securing if secure.conn != conn]
         return self.gives(Closed(conn, kind, detail))
 
     # -- the origins' side

@@ -39,7 +39,9 @@ from coulee.core import (
     sleep,
 )
 from coulee.core.filters import PHASES
-from coulee.core.seam import Completion, Operation
+from coulee.core.listener import ProxyProtocol
+from coulee.core.seam import CONNECT_OPTIONS, LISTEN_OPTIONS, Completion, Operation
+from coulee.core.tls import ListenerTls
 from coulee.lb import Cluster
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +129,7 @@ def test_generated_pages_are_fresh(name: str) -> None:
 def test_advice_names_settings_that_exist() -> None:
     config = Config()
     known = {each.name for each in fields(config)}
-    for part in (config.limits, config.timeouts, config.retry, config.forwarding):
+    for part in (Limits, Timeouts, Retry, Forwarding, ListenerTls, ProxyProtocol):
         known |= {each.name for each in fields(part)}
     for reason in REASONS.values():
         for name in re.findall(r"`(\w+)`", reason.advice):
@@ -159,7 +161,9 @@ def test_the_seam_page_has_every_operation_and_completion() -> None:
 
 
 def _default(parameter: inspect.Parameter) -> str:
-    return "" if parameter.default is inspect.Parameter.empty else f"={parameter.default!r}"
+    known = {id(CONNECT_OPTIONS): "CONNECT_OPTIONS", id(LISTEN_OPTIONS): "LISTEN_OPTIONS"}
+    default = parameter.default
+    return "" if default is inspect.Parameter.empty else f"={known.get(id(default), repr(default))}"
 
 
 def test_the_filter_page_has_every_phase_with_its_arguments() -> None:

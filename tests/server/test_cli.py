@@ -146,7 +146,7 @@ WRONG = {
     "no origin": (["127.0.0.1:8000"], "no origin given: try coulee 127.0.0.1:8000 --to http://127.0.0.1:9000"),
     "no scheme": ([AT, "--to", "127.0.0.1:9000"], "has no scheme; write http://127.0.0.1:9000"),
     "unsupported scheme": ([AT, "--to", "ftp://a"], "the scheme 'ftp' is not supported"),
-    "https is not there yet": ([AT, "--to", "https://a"], "the scheme 'https' is not supported"),
+    "a scheme of something else": ([AT, "--to", "wss://a"], "the scheme 'wss' is not supported"),
     "no host": ([AT, "--to", "http://"], "'http://' has no host"),
     "a path in the origin": ([AT, "--to", "http://a/b"], "give scheme, host and port alone, as in http://a:80"),
     "bad port of the origin": ([AT, "--to", "http://a:b"], "the port is no number"),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from coulee.core.report import Access, Attempt, Event
+from coulee.core.seam import PeerCertificate, Security
 from coulee.server.console import Console, clock, escaped, json_line, path_of, short_line
 
 
@@ -190,7 +191,17 @@ def test_a_record_as_json_has_all_that_there_is() -> None:
             {"peer": "flaky", "reason": "upstream_reset", "detail": "gone", "reused": True},
             {"peer": "fast", "reason": "", "detail": "", "reused": False},
         ],
-        "tags": {"user": "caf\xe9"},
+        "tags": {"user": "caf\xe9"}, "security": None, "server_name": "",
+    }  # fmt: skip
+
+
+def test_a_clients_tls_is_an_object_of_its_own() -> None:
+    shown = PeerCertificate("CN=alice", "CN=ca", ("DNS:alice.test",), "00ff", "1", 4e9)
+    told = json.loads(json_line(record(security=Security("TLSv1.3", "AES", "http/1.1", False, shown))))["security"]
+    assert told == {
+        "version": "TLSv1.3", "cipher": "AES", "alpn": "http/1.1", "resumed": False,
+        "certificate": {"subject": "CN=alice", "issuer": "CN=ca", "names": ["DNS:alice.test"], "fingerprint": "00ff",
+                        "serial": "1", "not_after": 4e9},
     }  # fmt: skip
 
 

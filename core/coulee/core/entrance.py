@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 from coulee.core.certificates import Certificates
 from coulee.core.client_hello import ClientHello, HelloError, alert_record, read_client_hello
-from coulee.core.proxy_protocol import Header, HeaderError, read_header
-
 from coulee.core.connection import Connection
 from coulee.core.errors import ExchangeError
 from coulee.core.kernel import PARKED, Task, _Parked
 from coulee.core.networks import Networks
+from coulee.core.proxy_protocol import Header, HeaderError, read_header
 from coulee.core.report import Event
 from coulee.core.seam import Accepted, Address, DownstreamTls, ErrorKind, Security, show_address
 

@@ -42,6 +42,7 @@ class ListenOptions:
     """Other processes may listen at the same address (SO_REUSEPORT), and the system deals out who comes."""
 
     keep_alive: KeepAlive | None = None
+    """Probe clients that say nothing (SO_KEEPALIVE)."""
 
     fast_open: int = 0
     """Clients that may have sent data in their SYN and not yet been accepted (TCP_FASTOPEN). 0 is off."""
@@ -61,6 +62,7 @@ class ConnectOptions:
     """The address of this host to connect from; "" leaves it to the system."""
 
     keep_alive: KeepAlive | None = None
+    """Probe a peer that says nothing (SO_KEEPALIVE)."""
 
     user_timeout_s: float = 0.0
     """How long what was sent may stay unacknowledged before the connection is given up (TCP_USER_TIMEOUT, RFC 5482). 0

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from coulee.core.peer import Peer
 from coulee.core.proxy_protocol import Header, TlsInfo, to_bytes
-
 from coulee.core.seam import CONNECT_OPTIONS
 
 if TYPE_CHECKING:

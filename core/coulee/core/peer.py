@@ -84,7 +84,7 @@ class Peer:
 
     def name_key(self) -> None:
         """What it is made of has been set."""
-        if self.transport is DIRECT and not self.prelude:
+        if self.transport == DIRECT and not self.prelude:
             self.key = (self.address, self.group)  # so it nearly always is, and it is looked up for each request
         else:
             self.key = (self.address, self.group, self.transport, self.prelude)

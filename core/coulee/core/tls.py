@@ -13,9 +13,10 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
 
+from coulee.core.pem import has_certificates
 from coulee.core.server_names import covers, is_ip
 
 Version: TypeAlias = Literal["1.2", "1.3"]
@@ -137,6 +138,11 @@ class ClientCertificates:
     depth_max: int = 4
     """Certificates between the client's and an authority of `ca`."""
 
+    def __post_init__(self) -> None:
+        _check_ca(self.ca)
+        if self.depth_max < 0:
+            raise ValueError(f"depth_max is {self.depth_max}; it must be 0 or more")
+
 
 @dataclass(frozen=True, slots=True)
 class ListenerTls:
@@ -169,6 +175,11 @@ class ListenerTls:
 
     key_log: str = ""
     """A file to write session keys to, for Wireshark. Whoever has it can read the traffic: for debugging only."""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("certificates is empty; a listener with TLS needs one, as CertificateFiles('cert.pem')")
+        _check_protocol(self.alpn, self.minimum_version, self.ciphers)
 
     @property
     def sources(self) -> tuple[CertificateSource, ...]:
@@ -220,24 +231,45 @@ class UpstreamTls:
     key_log: str = ""
     """A file to write session keys to, for Wireshark. Whoever has it can read the traffic: for debugging only."""
 
-    hash_: int = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.server_name and (is_ip(self.server_name) or not self.server_name.isascii()):
+            raise ValueError(
+                f"server_name is {self.server_name!r}; it must be a DNS name in ASCII, and for an IP address the "
+                "name to verify is verified_name"
+            )
+        if self.ca:
+            _check_ca(self.ca)
+        _check_protocol(self.alpn, self.minimum_version, self.ciphers)
         values = (self.server_name, self.verified_name, self.alternative_names, self.verify, self.ca, self.certificate,
                   self.alpn, self.minimum_version, self.ciphers, self.key_log)  # fmt: skip
-        object.__setattr__(self, "hash_", tuple.__hash__(values))
+        object.__setattr__(self, "_hash", tuple.__hash__(values))
 
     def __hash__(self) -> int:
-        return self.hash_  # it is part of what connections are looked up by
+        return self._hash  # it is part of what connections are looked up by
 
     def for_host(self, host: str) -> UpstreamTls:
         """With what is left to the peer's host filled in. No name is asked for where the host is an IP address (RFC
         6066 section 3)."""
-        from dataclasses import replace
-
         asked = self.server_name if self.server_name is not None else "" if is_ip(host) else host
         verified = host if self.verified_name is None else self.verified_name
         return replace(self, server_name=asked, verified_name=verified)
+
+
+def _check_ca(ca: bytes) -> None:
+    if not has_certificates(ca):
+        raise ValueError("ca has no certificate in PEM; read a file of them with coulee.tls.client_ca")
+
+
+def _check_protocol(alpn: tuple[str, ...], minimum_version: str, ciphers: str) -> None:
+    for protocol in alpn:
+        if not (0 < len(protocol) < 256 and protocol.isascii()):
+            raise ValueError(f"alpn has {protocol!r}; a protocol's name has 1 to 255 characters of ASCII")
+    if minimum_version not in get_args(Version):
+        raise ValueError(f"minimum_version is {minimum_version!r}; it must be one of {', '.join(get_args(Version))}")
+    if not ciphers or not ciphers.isascii():
+        raise ValueError(f"ciphers is {ciphers!r}; it must be a list as OpenSSL has it, and without one the default")
 
 
 # ------------------------------------------------------------------------------------------------------ results

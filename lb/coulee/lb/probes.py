@@ -19,13 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from coulee.core.proxy_protocol import Header, to_bytes
-
 from coulee.core.effects import dial, fetch
 from coulee.core.headers import TOKEN, Headers, encode_field
 from coulee.core.kernel import current_kernel
 from coulee.core.parts import Request
 from coulee.core.peer import Peer
+from coulee.core.proxy_protocol import Header, to_bytes
 from coulee.lb.endpoint import Endpoint
 from coulee.lb.health import CheckFailed
 from coulee.lb.tls_hello import client_hello, is_server_hello
