@@ -11,12 +11,18 @@ from __future__ import annotations
 import ast
 import sys
 from dataclasses import is_dataclass
+from inspect import cleandoc
+from math import inf
 from pathlib import Path
 from typing import Final
 
 from coulee.core import REASONS, Config, ExchangeError, Forwarding, Limits, Reason, Request, Retry, Timeouts
 from coulee.core.answers import error_answer
+from coulee.core.listener import Listener, ProxyProtocol
+from coulee.core.options import ConnectOptions, KeepAlive, ListenOptions
 from coulee.core.peer import PeerLimits
+from coulee.core.tls import ClientCertificates, ListenerTls, UpstreamTls
+from coulee.core.transport import Transport
 from coulee.lb import Breaker, HealthCheck, Outliers, RetryBudget, SlowStart, Tcp
 
 HERE: Final = Path(__file__).parent
@@ -120,6 +126,19 @@ What a `Cluster`, and each of its endpoints, can be given; what they are for is 
 [load balancing](load-balancing.md).
 """
 
+
+class NoCertificates:
+    """Stands for a source, of which the tables tell nothing."""
+
+    name = ""
+    interval_s = inf
+    stamp = None
+    certificates = ()
+
+    def look(self, stamp: object) -> None:
+        """See `CertificateSource`."""
+
+
 CLUSTER_SECTIONS: Final[dict[type, object]] = {
     HealthCheck: HealthCheck(Tcp()),
     Outliers: Outliers(),
@@ -128,7 +147,32 @@ CLUSTER_SECTIONS: Final[dict[type, object]] = {
     SlowStart: SlowStart(),
     PeerLimits: PeerLimits(),
 }
-REQUIRED: Final = {(HealthCheck, "probe")}
+
+EDGES_INTRO: Final = """
+# Of listeners, and of how origins are reached
+
+What a `Listener`, and the `transport` of a `Cluster`, can be given; what they are for is on the page about
+[TLS and other edges](tls.md).
+"""
+
+EDGE_SECTIONS: Final[dict[type, object]] = {
+    Listener: Listener("127.0.0.1:8000"),
+    ListenerTls: ListenerTls(NoCertificates()),
+    ClientCertificates: None,
+    ProxyProtocol: ProxyProtocol(("unix",)),
+    ListenOptions: ListenOptions(),
+    Transport: Transport(),
+    UpstreamTls: UpstreamTls(),
+    ConnectOptions: ConnectOptions(),
+    KeepAlive: KeepAlive(),
+}
+REQUIRED: Final = {
+    (HealthCheck, "probe"),
+    (Listener, "address"),
+    (ListenerTls, "certificates"),
+    (ClientCertificates, "ca"),
+    (ProxyProtocol, "trusted"),
+}
 
 SECTIONS: Final = {Config: "", Limits: "limits", Timeouts: "timeouts", Retry: "retry", Forwarding: "forwarding"}
 
@@ -144,17 +188,21 @@ def configuration_page() -> str:
         )
         + CLUSTER_INTRO
         + "".join(config_table(kind, instance, "") for kind, instance in CLUSTER_SECTIONS.items())
+        + EDGES_INTRO
+        + "".join(config_table(kind, instance, "") for kind, instance in EDGE_SECTIONS.items())
     )
 
 
 def config_table(kind: type, instance: object, place: str) -> str:
     """The fields of one dataclass."""
     lines = [
-        f"\n## {kind.__name__}\n\n{place}{kind.__doc__}\n\n",
+        f"\n## {kind.__name__}\n\n{place}{cleandoc(kind.__doc__ or '')}\n\n",
         "| field | type | default | meaning |\n|---|---|---|---|\n",
     ]
     for name, annotation, text in documented_fields(kind):
-        value = getattr(instance, name)
+        if name.startswith("_"):
+            continue
+        value = getattr(instance, name, getattr(kind, name))
         default = "" if (kind, name) in REQUIRED else shown(name, value)
         lines.append(f"| `{name}` | `{cell(annotation)}` | {default} | {cell(text or section_link(value))} |\n")
     return "".join(lines)
@@ -184,6 +232,10 @@ def shown(name: str, value: object) -> str:
     """A default, and for many bytes how many KiB that is."""
     if is_dataclass(value):
         return f"`{type(value).__name__}()`"
+    if name == "ciphers":
+        return "see [CIPHERS](tls.md)"
+    if name == "mode" and isinstance(value, int):
+        return f"`{value:#o}`"
     if isinstance(value, int) and "bytes" in name and value and value % 1024 == 0:
         return f"`{value}` ({value // 1024} KiB)"
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"

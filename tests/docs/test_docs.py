@@ -32,8 +32,12 @@ from coulee.core import (
     Exchange,
     ExchangeError,
     Filter,
+    Forwarding,
+    Limits,
     Proxy,
     Response,
+    Retry,
+    Timeouts,
     effects,
     respond,
     sleep,
@@ -127,8 +131,7 @@ def test_generated_pages_are_fresh(name: str) -> None:
 
 
 def test_advice_names_settings_that_exist() -> None:
-    config = Config()
-    known = {each.name for each in fields(config)}
+    known = {each.name for each in fields(Config)}
     for part in (Limits, Timeouts, Retry, Forwarding, ListenerTls, ProxyProtocol):
         known |= {each.name for each in fields(part)}
     for reason in REASONS.values():

@@ -46,9 +46,9 @@ _word: Final = Struct(">H").unpack_from
 _two_words: Final = Struct(">HH").unpack_from
 _name_head: Final = Struct(">HBH").unpack_from  # length of the list, type of the name, length of the name
 
-_NAME: Final = re.compile(rb"(?=.{1,253}\.?\Z)(?:[0-9A-Za-z_-]{1,63}\.)*(?![0-9]+\.?\Z)[0-9A-Za-z_-]{1,63}\.?\Z")
-"""Labels of letters, digits and hyphens, and of the underscores that are in use too. A name that ends in a number is an
-IPv4 address to somebody, and no addresses may stand here."""
+_NAME: Final = re.compile(rb"(?=.{1,253}\.?\Z)(?:[0-9A-Za-z_-]{1,63}\.)*[0-9A-Za-z_-]{1,63}\.?\Z|[0-9A-Fa-f:.]{2,45}\Z")
+"""Labels of letters, digits and hyphens, and of the underscores that are in use too. IP addresses may not stand here (RFC
+6066 section 3), but some clients write them; they are names like others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,19 @@ class ProxyProtocol:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One listener. `address` may be text; see `parse_address`, which raises ValueError."""
+    """One listener. Raises ValueError."""
 
     address: Address
+    """`(host, port)`, or text: `HOST:PORT`, `[IPV6]:PORT`, `:PORT`, `unix:/PATH`, `unix:@NAME`."""
+
     tls: ListenerTls | None = None
+    """Speak TLS with clients."""
+
     proxy_protocol: ProxyProtocol | None = None
+    """Who may say, and then must, for whom it connects."""
+
     options: ListenOptions = LISTEN_OPTIONS
+    """Of its sockets."""
 
     def __post_init__(self) -> None:
         if isinstance(self.address, str):

@@ -159,12 +159,14 @@ class ListenerTls:
     """Asked first, for each connection; may be `async`."""
 
     client_certificates: ClientCertificates | None = None
+    """Ask clients for a certificate."""
 
     alpn: tuple[str, ...] = ("http/1.1",)
-    """Protocols that are offered (RFC 7301), the preferred one first. A client that offers none of them is let in as
-    one that says nothing."""
+    """Protocols that are offered (RFC 7301), the preferred one first. A client that says nothing of it is let in; one
+    that offers others only is not."""
 
     minimum_version: Version = "1.2"
+    """Of TLS."""
 
     ciphers: str = CIPHERS
     """For TLS 1.2, in OpenSSL's notation."""
@@ -224,6 +226,7 @@ class UpstreamTls:
     """Protocols that are offered (RFC 7301), the preferred one first."""
 
     minimum_version: Version = "1.2"
+    """Of TLS."""
 
     ciphers: str = CIPHERS
     """For TLS 1.2, in OpenSSL's notation."""
