@@ -39,7 +39,7 @@ def test_the_status_of_a_reason_says_whose_doing_it_was() -> None:
     for reason in REASONS.values():
         statuses[reason.side].add(reason.status)
     assert statuses == {
-        "downstream": {0, 400, 405, 408, 413, 414, 417, 421, 431, 501, 505},
+        "downstream": {0, 400, 403, 405, 408, 413, 414, 417, 421, 431, 501, 505},
         "upstream": {502, 504},
         "coulee": {0, 500, 503},
     }
@@ -48,11 +48,12 @@ def test_the_status_of_a_reason_says_whose_doing_it_was() -> None:
 def test_the_list_is_closed() -> None:
     assert sorted(REASONS) == [
         "bad_request", "body_timeout", "body_too_large", "circuit_open", "client_gone", "expectation_failed",
-        "filter_error", "header_timeout", "header_too_large", "idle_timeout", "internal_error", "method_not_allowed",
+        "filter_error", "forward_denied", "header_timeout", "header_too_large", "idle_timeout",
+        "internal_error", "method_not_allowed",
         "misdirected", "no_healthy_endpoint", "not_implemented", "plain_http", "pool_full", "proxy_header_invalid",
         "proxy_header_timeout", "proxy_header_untrusted", "send_timeout", "shutting_down", "superseded",
         "target_too_long", "tls_failed", "tls_timeout", "too_many_connections", "too_many_handshakes",
-        "upstream_connect_timeout", "upstream_invalid",
+        "upstream_connect_timeout", "upstream_invalid", "upstream_proxy_refused",
         "upstream_refused", "upstream_reset", "upstream_status", "upstream_timeout", "upstream_tls",
         "upstream_unreachable", "version_not_supported",
     ]  # fmt: skip

@@ -337,6 +337,9 @@ class Http1Codec:
     ) -> Response | Interim:
         if status < 200:
             return self._switched(phrase, headers, old) if status == 101 else self._interim(status, phrase, headers)
+        if self._asked == "CONNECT" and status < 300:
+            self._switch()  # whatever its framing says (RFC 9110 section 9.3.6)
+            return Response(status, headers, phrase, length=None, ended=False)
         length, chunked = framing_of(marks, old)
         option = marks.get(b"connection")
         self._keep = not old and (option is None or option == b"keep-alive" or not says_close(marks))
