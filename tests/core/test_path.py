@@ -13,6 +13,7 @@ from coulee.core.listener import Listener
 from coulee.core.path import announced
 from coulee.core.proxy_protocol import Header, read_header, to_bytes
 from coulee.core.seam import Closed, Connect, ConnectOptions, Operation, Receive, Secure, Send, UpstreamTls
+from coulee.core.through import Through
 from coulee.core.tls import ListenerTls
 from coulee.core.transport import DIRECT, Transport
 from coulee.lb import Cluster
@@ -222,3 +223,47 @@ def test_who_tells_nothing_is_reached_as_it_is() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="proxy_protocol is 3; it must be version 1 or 2, or 0 for none"):
         Transport(proxy_protocol=3)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------ a proxy on the way
+
+
+@pytest.mark.parametrize("proxy_tls", [None, UpstreamTls(server_name="proxy.test", verified_name="proxy.test")])
+@pytest.mark.parametrize("origin", ["http://a.test:81", "https://a.test:81"])
+def test_a_proxy_on_the_way_is_asked_for_the_peer(proxy_tls: UpstreamTls | None, origin: str) -> None:
+    proxy = Peer(("proxy.test", 3128), transport=Transport(tls=proxy_tls))
+    world = make(origin, transport=Transport(through=Through(proxy)))
+    client = asks(world)
+    assert [connect.address for connect in world.connecting] == [("proxy.test", 3128)]
+    line = world.connects()
+    if proxy_tls is not None:
+        assert world.secures().tls == proxy_tls
+    assert world.sent(line) == b"CONNECT a.test:81 HTTP/1.1\r\nHost: a.test:81\r\n\r\n"
+    world.receives(line, b"HTTP/1.1 200 OK\r\n\r\n")
+    if origin.startswith("https"):
+        assert not world.reading[line], "TLS begins on a connection that is held"
+        assert world.secures().tls == UpstreamTls().for_host("a.test")
+    assert world.sent(line).startswith(b"GET /a ")
+    world.receives(line, OK)
+    assert b" 200 " in world.sent(client)
+    world.leaves_nothing()
+
+
+def test_a_proxy_that_does_not_let_us_through_is_told_apart_from_the_peer() -> None:
+    proxy = Peer(("proxy.test", 3128))
+    world = make("http://a.test", transport=Transport(through=Through(proxy, "me", "secret")))
+    asks(world)
+    world.receives(world.connects(), b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")
+    status, reason, detail = last(world)
+    assert (status, reason) == (502, "upstream_proxy_refused")
+    assert "407" in detail
+    assert "secret" not in detail
+    world.leaves_nothing()
+
+
+def test_what_goes_through_a_proxy_is_not_shared_with_what_does_not() -> None:
+    address = ("10.0.0.1", 443)
+    one, two = Through(Peer(("p", 1))), Through(Peer(("p", 1)), "me", "secret")
+    keys = [Peer(address, transport=Transport(through=through)).key for through in (None, one, two)]
+    assert len(dict.fromkeys(keys)) == 3
+    assert Peer(address, transport=Transport(through=Through(Peer(("p", 1))))).key == keys[1]

@@ -1,6 +1,6 @@
 """What a connection to a peer goes through before it carries anything: everything that opens one goes this way.
 
-connect --> header of the PROXY protocol --> TLS --> ready
+connect --> [TLS with a proxy on the way --> CONNECT] --> [header of the PROXY protocol] --> [TLS] --> ready
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from coulee.core.peer import Peer
 from coulee.core.proxy_protocol import Header, TlsInfo, to_bytes
 from coulee.core.seam import CONNECT_OPTIONS
+from coulee.core.through import Through, open_tunnel
 
 if TYPE_CHECKING:
     from coulee.core.connection import Connection
@@ -20,11 +21,25 @@ async def establish(connection: Connection, peer: Peer, connect_limit_s: float) 
     """Connect, up to where the peer's own protocol begins; the connection is held then. Each step has its own limit.
     Raises `ExchangeError`."""
     transport = peer.transport
-    await connection.connect(peer.address, connect_limit_s, transport.options or CONNECT_OPTIONS)
+    if transport.through is None:
+        await connection.connect(peer.address, connect_limit_s, transport.options or CONNECT_OPTIONS)
+    else:
+        await _go_through(connection, peer, transport.through, connect_limit_s)
     if peer.prelude:
         connection.push(peer.prelude)
     if transport.tls is not None:
         await connection.secure(transport.tls, connection.timeouts.upstream_tls_timeout_s)
+
+
+async def _go_through(connection: Connection, peer: Peer, through: Through, limit_s: float) -> None:
+    """Connect to the proxy on the way, and have it connect to the peer."""
+    proxy = through.peer
+    options = proxy.transport.options or peer.transport.options or CONNECT_OPTIONS
+    await connection.connect(proxy.address, limit_s, options)
+    if proxy.transport.tls is not None:
+        await connection.secure(proxy.transport.tls, connection.timeouts.upstream_tls_timeout_s)
+        connection.security = None  # that was with the proxy
+    await open_tunnel(connection, peer.address, through, limit_s)
 
 
 def announced(peer: Peer, client: Connection) -> Peer:

@@ -6,10 +6,13 @@ Cluster("https://10.0.0.7:8443", transport=Transport(tls=UpstreamTls(ca=authorit
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from coulee.core.options import ConnectOptions
 from coulee.core.tls import UpstreamTls
+
+if TYPE_CHECKING:
+    from coulee.core.through import Through
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,10 @@ class Transport:
     options: ConnectOptions | None = None
     """Of its sockets."""
 
+    through: Through | None = None
+    """An HTTP proxy on the way, which is asked to CONNECT. TLS, and all else, is then between the peer and us; `options`
+    are of the connection to the proxy."""
+
     proxy_protocol: Literal[0, 1, 2] = 0
     """Begin each connection with a header of the PROXY protocol, of this version, that tells who the client is. Then a
     connection carries requests of one client connection only."""
@@ -32,7 +39,7 @@ class Transport:
     def __post_init__(self) -> None:
         if self.proxy_protocol not in (0, 1, 2):
             raise ValueError(f"proxy_protocol is {self.proxy_protocol!r}; it must be version 1 or 2, or 0 for none")
-        object.__setattr__(self, "_hash", tuple.__hash__((self.tls, self.options, self.proxy_protocol)))
+        object.__setattr__(self, "_hash", tuple.__hash__((self.tls, self.options, self.through, self.proxy_protocol)))
 
     def __hash__(self) -> int:
         return self._hash  # it is part of what connections are looked up by
