@@ -13,10 +13,15 @@ from coulee.core.exchange import Exchange
 from coulee.core.filters import Filter, FilterError
 from coulee.core.headers import Headers
 from coulee.core.kernel import Cancelled, DeadlineExceeded
+from coulee.core.listener import Listener, ProxyProtocol
+from coulee.core.options import ConnectOptions, KeepAlive, ListenOptions
 from coulee.core.parts import Data, Interim, Request, Response, Trailers, respond
 from coulee.core.peer import Balancer, Peer, PeerLimits, Routed
 from coulee.core.proxy import Proxy
 from coulee.core.report import Access, Attempt, Counters, Event
+from coulee.core.through import Through
+from coulee.core.tls import ClientCertificates, ListenerTls, PeerCertificate, Security, UpstreamTls
+from coulee.core.transport import Transport
 
 __all__ = [
     "REASONS",
@@ -24,7 +29,9 @@ __all__ = [
     "Attempt",
     "Balancer",
     "Cancelled",
+    "ClientCertificates",
     "Config",
+    "ConnectOptions",
     "Counters",
     "Data",
     "DeadlineExceeded",
@@ -36,17 +43,27 @@ __all__ = [
     "Forwarding",
     "Headers",
     "Interim",
+    "KeepAlive",
     "Limits",
+    "ListenOptions",
+    "Listener",
+    "ListenerTls",
     "Peer",
+    "PeerCertificate",
     "PeerLimits",
     "Proxy",
+    "ProxyProtocol",
     "Reason",
     "Request",
     "Response",
     "Retry",
     "Routed",
+    "Security",
+    "Through",
     "Timeouts",
     "Trailers",
+    "Transport",
+    "UpstreamTls",
     "blocking",
     "deadline",
     "dial",
