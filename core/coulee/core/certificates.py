@@ -166,7 +166,7 @@ class Certificates:
                 kept.look_at_times_at = min(kept.look_at_times_at, certificate.not_after)
                 what = f"will expire in {_days(left_s)}"
             else:
-                what = f"has expired {_days(-left_s)} ago"
+                what = f"has expired {_days(now - certificate.not_after)} ago"
             text = f"{certificate.source}: the certificate for {_names(certificate)} {what}; renew it"
             key = certificate.fingerprint
             warned[key] = "over" if left_s <= 0 else "soon"
