@@ -16,7 +16,7 @@ from coulee.core.effects import sleep
 from coulee.core.entrance import TOLD_MAX_PER_S
 from coulee.core.listener import Listener, ProxyProtocol
 from coulee.core.proxy_protocol import Header, to_bytes
-from coulee.core.seam import Address, Closed, Drain, PeerCertificate, Secure
+from coulee.core.seam import Address, Blocked, Closed, Drain, PeerCertificate, Received, Secure
 from coulee.core.tls import Certificate, DownstreamTls, ListenerTls
 from coulee.lb import Cluster
 from coulee.lb.tls_hello import client_hello
@@ -540,3 +540,59 @@ def test_secure_is_never_asked_twice() -> None:
     world = over_tls()
     secured(world)
     assert sum(isinstance(each, Secure) for each in world.operations) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ corners
+
+
+def test_a_listener_of_the_proxy_protocol_can_be_closed() -> None:
+    world = make(proxied=TRUSTED)
+    client = world.client(BALANCER)
+    assert isinstance(world.machine, Proxy)
+    world.machine.unlisten(world.listeners[0])
+    world.gives(None)
+    assert not world.machine.reception.doors
+    world.receives(client, HEADER + GET)
+    assert b" 200 " in world.sent(client), "who is on the way in goes on"
+
+
+def test_a_client_for_whom_there_is_not_even_room_to_be_refused() -> None:
+    world = make(proxied=TRUSTED, limits=Limits(connections_per_address_max=1, refused_connections_max=1))
+    first, second, third = (world.client(BALANCER) for _ in range(3))
+    for client in (first, second, third):
+        world.receives(client, HEADER)
+    assert (first in world.closed, second in world.closed, third in world.closed) == (False, False, True)
+    assert reasons(world) == ["too_many_connections"]
+    for client in (first, second):
+        world.resets(client)
+    assert isinstance(world.machine, Proxy)
+    admission = world.machine.admission
+    assert (admission.admitted, admission.refused, admission.from_address) == (0, 0, {})
+
+
+def test_an_alert_that_nobody_takes_is_not_waited_for() -> None:
+    world = over_tls()
+    client = world.client()
+    world.holds_closes = True
+    world.gives(Received(client, with_alpn(b"\x02h2")))
+    assert world.closing[client] is False
+    with pytest.raises(AssertionError, match="a Close after the last word"):
+        world.wait(31)  # which is how this world takes note of an abort behind a Close
+
+
+def test_an_alert_behind_others_of_our_words_is_given_its_time() -> None:
+    world = over_tls()
+    client = world.client()
+    world.gives(Blocked(client))
+    world.receives(client, with_alpn(b"\x02h2"))
+    assert client not in world.closing, "the alert waits for its turn"
+    world.wait(31)
+    assert world.closing[client]
+    world.leaves_nothing()
+
+
+def test_nobody_is_to_be_trusted_by_nobody() -> None:
+    with pytest.raises(ValueError, match="trusted is empty, so nobody could connect"):
+        ProxyProtocol(())
+    with pytest.raises(ValueError, match="trusted: .*; write networks like 10.0.0.0/8"):
+        ProxyProtocol(("here",))

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from coulee.core.kernel import Task
-from coulee.core.seam import Closed, Send
+from coulee.core.proxy_protocol import read_header
+from coulee.core.seam import Closed, Send, UpstreamTls
+from coulee.core.transport import Transport
 from coulee.lb.checks import cause_of
 from coulee.lb.endpoint import Endpoint
 from coulee.lb.health import Probe
@@ -349,4 +351,29 @@ def test_a_probe_bears_that_its_connection_is_gone_when_it_closes_it() -> None:
     check.receive(SERVER_HELLO)
     assert check.task.done
     check.world.gives(Closed(check.conn))
+    assert check.cause == ""
+
+
+def test_a_check_of_an_endpoint_of_https_is_done_with_tls() -> None:
+    check = Check(Tcp(), Endpoint("https://a.test")).connect()
+    assert not check.task.done
+    assert check.world.secures().tls == UpstreamTls().for_host("a.test")
+    assert check.cause == ""
+
+
+def test_a_check_with_a_hello_of_its_own_speaks_tls_itself() -> None:
+    check = Check(TlsHello(), Endpoint("https://a.test")).connect()
+    assert not check.world.securing
+    assert check.sent.startswith(b"\x16\x03\x01")
+
+
+def test_a_check_says_that_it_speaks_for_nobody_where_somebody_has_to_be_named() -> None:
+    endpoint = Endpoint("http://10.0.0.1", transport=Transport(proxy_protocol=2))
+    check = Check(Http(), endpoint).connect()
+    found = read_header(sent := check.sent)
+    assert found is not None
+    header, length = found
+    assert header.source is None
+    assert sent[length:].startswith(b"GET / ")
+    check.receive(HTTP_OK)
     assert check.cause == ""

@@ -6,10 +6,10 @@ Listener("0.0.0.0:8443", tls=ListenerTls(CertificateFiles("cert.pem", "key.pem")
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import TypeAlias
 
 from coulee.core.address import Address, parse_address
+from coulee.core.networks import Networks
 from coulee.core.options import LISTEN_OPTIONS, ListenOptions
 from coulee.core.tls import ListenerTls
 
@@ -25,9 +25,7 @@ class ProxyProtocol:
     def __post_init__(self) -> None:
         if not self.trusted:
             raise ValueError("trusted is empty, so nobody could connect; name the balancer, as ('10.0.0.7/32',)")
-        for network in self.trusted:
-            if network != "unix":
-                ip_network(network)  # raises ValueError
+        Networks(self.trusted)  # raises ValueError
 
 
 @dataclass(frozen=True, slots=True)

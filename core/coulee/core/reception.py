@@ -89,7 +89,8 @@ class Reception:
             self._starved.append(listener)
 
     def _let_in(self, completion: Accepted, door: Door | None) -> None:
-        count = self._counted(completion.peer)
+        unknown = door is not None and door.trusted is not None  # who it is, until it has said so
+        count = self._counted("" if unknown else completion.peer)
         if count is None:
             self.host.turn_away(completion.conn)
         elif door is None:
