@@ -1,140 +1,130 @@
-"""A tunnel: bytes in on one connection, the same bytes out on another, and nothing else.
+"""A tunnel: bytes in on one connection, the same bytes out on another, and nothing else. A proxy at level 4.
 
-The smallest machine on the kernel, and so the place to see how one is written: a connection class that says what its
-events mean, and a coroutine per accepted connection. Half-closes and resets carry over.
+    Tunnel(BySni({"a.example": Cluster("http://10.0.0.1:443"), "*.b.example": "10.0.0.2:443"}), sni=True)
+
+It is a proxy in all but what becomes of a client: listeners with what they ask for, caps, clusters with their health
+checks, retries, and what filters may await are the same. Read on in `tunnel_exchange`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import inf
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
+from typing import TYPE_CHECKING
 
-from coulee.core.codec import ProtocolError
-from coulee.core.config import Config
-from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
-from coulee.core.kernel import Cancelled, Task, nursery
-from coulee.core.listener import ListenAt, as_listener
-from coulee.core.machine import KernelMachine
-from coulee.core.parts import Data
-from coulee.core.raw import RawCodec
-from coulee.core.seam import Accepted, Address, Close, Closed, ErrorKind, Listen, Listening
+from coulee.core.proxy import Function, Proxy
+from coulee.core.seam import Report
+from coulee.core.tunnel_end import ClientEnd, End
+from coulee.core.tunnel_exchange import TunnelAccess, TunnelExchange
+from coulee.core.tunnel_filters import TUNNEL_PHASES, TunnelChains, TunnelFilter
+from coulee.core.tunnel_routes import BySni, Destination, Together, as_balancer
+
+if TYPE_CHECKING:
+    from coulee.core.config import Config
+    from coulee.core.connection import Connection
+    from coulee.core.entrance import Count, Guest
+    from coulee.core.listener import ListenAt
 
 
-class _End(Connection):
-    """One end of a tunnel."""
+class Tunnel(Proxy):
+    """Relays every client to `to`: an address, a peer, a cluster, or what `BySni` says.
 
-    __slots__ = ("relay",)
-
-    def __init__(self, tunnel: Tunnel, number: int) -> None:
-        super().__init__(tunnel, number, RawCodec(), tunnel.config)
-        self.relay: Task | None = None
-        Stream(self, 1, inf)
-
-    def wanted_by_nobody(self) -> None:
-        """The codec keeps them for the pump."""
-
-    def ended_by_peer(self) -> None:
-        """The codec tells it to the pump."""
-
-    def gone(self, kind: ErrorKind | None, detail: str) -> None:
-        assert self.stream is not None
-        self.stream.fail(ExchangeError("upstream_reset", detail))
-        if self.relay is not None and kind is not None:
-            self.relay.cancel()
-
-    def timed_out(self, reading: bool) -> None:
-        assert self.relay is not None
-        self.relay.cancel()
-        self.close(abort=True)  # also where the relay is over, and only the last bytes are left
-
-    def fault(self, error: ProtocolError) -> ExchangeError:
-        raise AssertionError("a codec that frames nothing finds no fault")
-
-
-class Tunnel(KernelMachine):
-    """Relays every accepted connection to one address."""
+    With `sni`, the name that a client asks for in TLS is read without decrypting anything, and the client is given
+    `tls_handshake_timeout_s` to say it: this is not for protocols in which the server speaks first. Where a listener
+    has TLS, the client's ends here, the name is known anyway, and `sni` changes nothing. Raises `ValueError`.
+    """
 
     def __init__(
         self,
-        to: Address,
+        to: Destination | BySni,
         config: Config | None = None,
         *,
+        filters: Iterable[TunnelFilter] = (),
+        sni: bool | None = None,
         rng: Random | None = None,
         wall_clock_offset_s: float = 0.0,
         listen: Sequence[ListenAt] = (),
     ) -> None:
-        super().__init__(rng or Random(0), wall_clock_offset_s, config)
+        super().__init__(
+            Together(to) if isinstance(to, BySni) else as_balancer(to),
+            config=config,
+            rng=rng,
+            wall_clock_offset_s=wall_clock_offset_s,
+            listen=listen,
+        )
         self.to = to
-        self.listen_at = [as_listener(where) for where in listen]
-        self.relays: dict[Task, None] = {}
+        self.routes = self.balancer.routes if isinstance(self.balancer, Together) else None
+        self.sni = isinstance(to, BySni) if sni is None else sni
+        self.tunnel_filters = list(filters)
+        self.tunnel_chains = TunnelChains(self.tunnel_filters)
+        self.exchanges: dict[TunnelExchange, None] = {}
+
+    def on(self, phase: str) -> Callable[[Function], Function]:
+        """Add a function as the filter of one phase: `@tunnel.on("connect")`. Raises `ValueError`."""
+        if phase not in TUNNEL_PHASES:
+            raise ValueError(f"there is no phase {phase!r}; there are {', '.join(TUNNEL_PHASES)}")
+
+        def add(function: Function) -> Function:
+            hook = TunnelFilter()
+            setattr(hook, phase, function)
+            self.tunnel_filters.append(hook)
+            self.tunnel_chains = TunnelChains(self.tunnel_filters)
+            return function
+
+        return add
 
     def fresh(self, *, rng: Random, wall_clock_offset_s: float = 0.0, listen: Sequence[ListenAt] = ()) -> Tunnel:
         """See `seam.Machine`."""
-        return Tunnel(self.to, self.config, rng=rng, wall_clock_offset_s=wall_clock_offset_s, listen=listen)
+        return Tunnel(
+            self.to,
+            self.config,
+            filters=self.tunnel_filters,
+            sni=self.sni,
+            rng=rng,
+            wall_clock_offset_s=wall_clock_offset_s,
+            listen=[*self.listen_at, *listen],
+        )
 
-    def start(self) -> None:
-        for where in self.listen_at:
-            listener = self.number()
-            self.listeners[listener] = where.address
-            self.operations.append(Listen(listener, where.address, where.options))
+    # -- clients
 
-    def listening(self, completion: Listening) -> None:
-        self.ask_to_accept(completion.listener)
+    def welcome(self, guest: Guest, count: Count) -> None:
+        """See `reception.Host`."""
+        self.counters.requests += 1
+        exchange = TunnelExchange(self, guest, count)
+        self.exchanges[exchange] = None
+        obstacle = count.obstacle
+        if obstacle is None and self.draining:
+            obstacle = ExchangeError("shutting_down", "nothing new begins")
+        exchange.start(obstacle)
 
-    def listener_closed(self, address: Address, completion: Closed) -> None:
-        """Nothing to do."""
+    def connection_closed(self, connection: Connection) -> None:
+        if isinstance(connection, ClientEnd):
+            self.reception.gone(connection.count)
+        super().connection_closed(connection)
 
-    def accepted(self, completion: Accepted, listener: int) -> None:
-        down = _End(self, completion.conn)
-        if self.draining:
-            down.close(abort=True)
-            return
-        self.ask_to_accept(listener)
-        task = Task(self.kernel, self._relay(down), self._relayed)
-        down.relay = task
-        self.relays[task] = None
-        self.kernel.wake(task, None)
+    def finished_tunnel(self, exchange: TunnelExchange, record: TunnelAccess) -> None:
+        """The last word about an exchange."""
+        del self.exchanges[exchange]
+        counters = self.counters
+        counters.bytes_in += record.bytes_in
+        counters.bytes_out += record.bytes_out
+        if record.reason:
+            counters.reasons[record.reason] = counters.reasons.get(record.reason, 0) + 1
+        self.operations.append(Report(record))
+
+    # -- ending
 
     def drain(self, grace_s: float) -> None:
-        """A tunnel cannot know where its bytes may end: it is cut at once."""
-        for listener in list(self.listeners):
-            self.operations.append(Close(listener))
-        for task in list(self.relays):
-            task.cancel()
+        super().drain(grace_s)
+        if grace_s <= 0:
+            self.end_now()
 
-    def _relayed(self, task: Task) -> None:
-        self.relays.pop(task, None)
-
-    async def _relay(self, down: _End) -> None:
-        up = _End(self, self.number())
-        up.relay = down.relay
-        try:
-            down.receive()  # its leaving is heard while we connect
-            await up.connect(self.to, self.config.timeouts.connect_timeout_s)
-            up.receive()
-            with nursery() as pumps:
-                pumps.start(_pump, down, up)
-                pumps.start(_pump, up, down)
-                await pumps.join()
-        except (ExchangeError, Cancelled):
-            down.close(abort=True)
-            up.close(abort=True)
-        else:
-            down.close()
-            up.close()
-
-
-async def _pump(source: _End, sink: _End) -> None:
-    """Move bytes one way, to their end."""
-    assert source.stream is not None
-    assert sink.stream is not None
-    ended = False
-    while not ended:
-        part = await source.stream.receive()
-        assert isinstance(part, Data)
-        if part.data:
-            await sink.stream.send(part)
-        ended = part.ended
-    sink.send_eof()
+    def end_now(self) -> None:
+        """The grace period is over. Nobody knows where bytes may end: what still runs is cut."""
+        super().end_now()
+        for exchange in list(self.exchanges):
+            exchange.cancel(ExchangeError("shutting_down", "the grace period of the shutdown ended"))
+        for connection in list(self.connections.values()):
+            if isinstance(connection, End):
+                connection.close(abort=True)

@@ -1,0 +1,87 @@
+"""One end of a tunnelled connection: to its client, or to the peer that it goes to."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from coulee.core.codec import ProtocolError
+from coulee.core.connection import Connection, Stream
+from coulee.core.errors import ExchangeError
+from coulee.core.raw import RawCodec
+from coulee.core.seam import ErrorKind
+
+if TYPE_CHECKING:
+    from coulee.core.entrance import Count, Guest
+    from coulee.core.tunnel_exchange import TunnelExchange
+
+
+class End(Connection):
+    """All that happens to it is for its exchange, whoever reads at the moment. `loss` and `stall` are the words for its
+    being gone, and for its taking nothing."""
+
+    __slots__ = ("exchange", "line", "loss", "stall")
+
+    def __init__(self, exchange: TunnelExchange, number: int, loss: str, stall: str) -> None:
+        tunnel = exchange.tunnel
+        super().__init__(tunnel, number, RawCodec(), tunnel.config)
+        self.exchange = exchange
+        self.loss = loss
+        self.stall = stall
+        self.line = Stream(self, 1, inf)
+
+    @property
+    def server_name(self) -> str:
+        return self.exchange.server_name
+
+    def put_back(self, data: bytes, *, ended: bool = False) -> None:
+        """This was read, and is to be read again. Nothing has come since."""
+        self.unread = True
+        if data:
+            self.codec.feed(data)
+        if ended:
+            self.codec.feed_eof()
+
+    def wanted_by_nobody(self) -> None:
+        """The codec keeps them for who will read."""
+
+    def ended_by_peer(self) -> None:
+        """The codec tells it to who will read."""
+
+    def gone(self, kind: ErrorKind | None, detail: str) -> None:
+        error = ExchangeError(self.loss, detail or "the connection was closed")
+        self.line.fail(error)
+        if kind is not None:
+            self.exchange.cancel(error)
+
+    def timed_out(self, reading: bool) -> None:
+        assert not reading, "whoever waits for bytes waits for as long as it takes"
+        self.exchange.cancel(ExchangeError(self.stall, f"nothing taken for {self.timeouts.send_stall_timeout_s:g} s"))
+        self.close(abort=True)  # also where the exchange is over, and only the last bytes are left
+
+    def fault(self, error: ProtocolError) -> ExchangeError:
+        raise AssertionError("a codec that frames nothing finds no fault")
+
+
+class ClientEnd(End):
+    """The client's."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, exchange: TunnelExchange, guest: Guest, count: Count) -> None:
+        super().__init__(exchange, guest.number, "client_gone", "send_timeout")
+        self.peer = guest.peer
+        self.local = guest.local
+        self.security = guest.security
+        self.held = guest.held
+        self.count = count
+        self.put_back(guest.early)
+
+
+class PeerEnd(End):
+    """The peer's."""
+
+    __slots__ = ()
+
+    def __init__(self, exchange: TunnelExchange) -> None:
+        super().__init__(exchange, exchange.tunnel.number(), "upstream_reset", "upstream_timeout")
