@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
+from coulee.core.server_names import is_ip
+
 HELLO_BYTES_MAX: Final = 16 * 1024
 """A ClientHello. With post-quantum key shares 2 KiB are usual."""
 
@@ -46,9 +48,11 @@ _word: Final = Struct(">H").unpack_from
 _two_words: Final = Struct(">HH").unpack_from
 _name_head: Final = Struct(">HBH").unpack_from  # length of the list, type of the name, length of the name
 
-_NAME: Final = re.compile(rb"(?=.{1,253}\.?\Z)(?:[0-9A-Za-z_-]{1,63}\.)*[0-9A-Za-z_-]{1,63}\.?\Z|[0-9A-Fa-f:.]{2,45}\Z")
-"""Labels of letters, digits and hyphens, and of the underscores that are in use too. IP addresses may not stand here (RFC
-6066 section 3), but some clients write them; they are names like others."""
+_NAME: Final = re.compile(rb"(?=.{1,253}\.?\Z)(?:[0-9A-Za-z_-]{1,63}\.)*[0-9A-Za-z_-]{1,63}\.?\Z")
+"""Labels of letters, digits and hyphens, and of the underscores that are in use too. IP addresses may not stand here
+(RFC 6066 section 3), but some clients write them; they are names like others."""
+
+_IPV6: Final = re.compile(rb"[0-9A-Fa-f:.]{2,45}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,9 @@ def _hello(message: bytes) -> ClientHello:
     at += 2 + ciphers
     if at >= size:
         raise HelloError(_ENDS)
-    at += 1 + message[at]  # compression
+    if not message[at]:
+        raise HelloError("no compression method, not even that of none")
+    at += 1 + message[at]
     if at == size:
         return ClientHello("", (), (version,))  # TLS 1.2 may end here (RFC 5246 section 7.4.1.2)
     if at + 2 > size or at + 2 + _word(message, at)[0] != size:
@@ -213,7 +219,7 @@ def _server_name(body: bytes) -> str:
     if kind != 0 or whole != len(body) - 2 or length != len(body) - 5:
         raise HelloError("a server_name that is not one host_name")
     name = body[5:]
-    if _NAME.fullmatch(name) is None:
+    if _NAME.match(name) is None and not (_IPV6.fullmatch(name) and is_ip(name.decode("ascii"))):
         raise HelloError(f"the server_name {name[:64]!r} is not the name of a host", ILLEGAL_PARAMETER)
     return name.decode("ascii").lower().removesuffix(".")
 
