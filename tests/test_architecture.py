@@ -25,6 +25,7 @@ ALLOWED = {
     "coulee.backends": ("coulee.backends", "coulee.core.seam"),
     "coulee.testing": ("coulee.backends", "coulee.core", "coulee.lb"),
     "coulee.discovery": ("coulee.core", "coulee.lb"),
+    "coulee.tls": ("coulee.backends", "coulee.core"),
     "coulee.conformance": ("coulee.conformance", "coulee.backends", "coulee.core.seam"),
     "coulee.server": ("coulee.server", "coulee.backends", "coulee.core", "coulee.lb"),
     "coulee.__main__": ("coulee.server",),

@@ -172,9 +172,9 @@ class SelfSigned:
             )
         except ValueError as error:  # an `idna.IDNAError` is one too
             raise CertificateError(f"self-signed: no certificate for {', '.join(names)}: {error}") from None
-        chain = b"".join(each.bytes() for each in made.cert_chain_pems)
         self.ca: bytes = authority.cert_pem.bytes()
-        certificate = _pair_of(chain, made.private_key_pem.bytes(), Pair(self.name, self.name), now)
+        both = made.private_key_and_cert_chain_pem.bytes()
+        certificate = _pair_of(both, both, Pair(self.name, self.name), now)
         self.certificates: Sequence[Certificate] = (certificate,)
 
     def look(self, stamp: object) -> CertificatesFound | None:
