@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Address: TypeAlias = tuple[str, int] | str
 """A TCP address as `(host, port)`, where host may be a name; or the path of a Unix socket, whose abstract form, which
 has no file, begins with `@`."""
+
+UNIX_NAME_BYTES_MAX: Final = 107
+"""Of a Unix socket's path, or of an abstract name behind its `@`: what Linux takes (unix(7)). Others take less."""
 
 
 def show_address(address: Address) -> str:
@@ -27,13 +30,11 @@ def parse_address(text: str) -> Address:
         path = text[5:]
         if not path:
             raise ValueError("'unix:' needs a path behind it: write 'unix:/run/coulee.sock'")
-        if "\0" in path or path == "@":
-            raise ValueError(f"{text!r} names no Unix socket: write 'unix:/run/coulee.sock' or 'unix:@coulee'")
-        return path if "/" in path or path.startswith("@") else f"./{path}"
+        return _unix(path if "/" in path or path.startswith("@") else f"./{path}")
     if "://" in text:
         raise ValueError(f"{text!r} is a URL, and an address is wanted: write '127.0.0.1:8000', without 'http://'")
     if "/" in text or text.startswith("@"):
-        return text
+        return _unix(text)
     host, colon, port = text.rpartition(":")
     if not colon:
         example = f"127.0.0.1:{text}" if text.isdecimal() else f"{text or '127.0.0.1'}:8000"
@@ -47,3 +48,14 @@ def parse_address(text: str) -> Address:
     elif ":" in host or "[" in host or "]" in host:
         raise ValueError(f"{text!r} is ambiguous: write an IPv6 address in brackets, as '[::1]:8000'")
     return host, int(port)
+
+
+def _unix(path: str) -> str:
+    if "\0" in path or path == "@":
+        raise ValueError(f"{path!r} names no Unix socket: write 'unix:/run/coulee.sock' or 'unix:@coulee'")
+    size = len(path.removeprefix("@").encode("utf-8", "replace"))
+    if size > UNIX_NAME_BYTES_MAX:
+        raise ValueError(
+            f"{path!r} is too long for a Unix socket: it has {size} bytes of {UNIX_NAME_BYTES_MAX}; write a shorter one"
+        )
+    return path
