@@ -184,8 +184,8 @@ def test_what_is_given_is_handed_out_in_duplicate() -> None:
         (("", 80), ("", 80), True),
         ("./a.sock", os.path.abspath("a.sock"), True),
         ("/a/../b.sock", "/b.sock", True),
-        ("\0a", "\0a", True),
-        ("\0a", "a", False),
+        ("@a", "@a", True),
+        ("@a", "a", False),
         ("/b.sock", ("/b.sock", 0), False),
     ],
 )

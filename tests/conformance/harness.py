@@ -188,6 +188,8 @@ class SimulatedHarness:
     driver: Driver
     sleep = None
     has_ipv6 = True
+    has_socket_options = False
+    has_tls = True
 
     def __init__(self, weather: Weather) -> None:
         self.simulator = World(weather)
@@ -234,6 +236,9 @@ class SimulatedHarness:
     def black_hole(self, port: int) -> str:
         self.simulator.holes.add(("127.0.0.2", port))
         return "127.0.0.2"
+
+    def look_at(self, local: Address, peer: Address | None = None) -> socket.socket:
+        pytest.skip("the simulator has no sockets of the system")
 
     def look_up(self, names: Callable[[str], Sequence[str]]) -> None:
         pytest.skip("a name in the simulator is a place by itself")

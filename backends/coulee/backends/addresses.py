@@ -1,4 +1,4 @@
-"""What the system's errors mean to the core.
+"""What the system's errors mean to the core, and what can be no Unix socket's name.
 
 The core never sees an errno, for they differ between systems; it sees one of eight kinds, and a text for the log.
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Final
 
 from coulee.backends.layer import LayerError
-from coulee.core.seam import ErrorKind
+from coulee.core.seam import Address, ErrorKind
+
+NAME_BYTES_MAX: Final = 107
+"""Of a Unix socket's path, or of an abstract name behind its `@` (unix(7)). Some systems take a little less."""
 
 _KINDS: dict[int | None, ErrorKind] = {
     errno.ECONNREFUSED: "refused",
@@ -46,3 +50,23 @@ def describe(error: OSError) -> tuple[ErrorKind, str]:
     if isinstance(error, TimeoutError):
         return "timed_out", text
     return _KINDS.get(error.errno, "other"), text
+
+
+def check_address(address: Address) -> None:
+    """Raises OSError where no system could have this address."""
+    if isinstance(address, tuple):
+        if not 0 <= address[1] <= 65535:
+            raise OSError(f"port {address[1]} is not within 0 and 65535")
+        return
+    text = f"{address!r} names no Unix socket: write a path, or '@' and a name"
+    if address in ("", "@") or "\0" in address:
+        raise OSError(errno.EINVAL, text)
+    try:
+        size = len(address.removeprefix("@").encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError as error:
+        raise OSError(errno.EINVAL, text) from error
+    if size > NAME_BYTES_MAX:
+        text = (
+            f"{address!r} is too long for a Unix socket: it has {size} bytes of {NAME_BYTES_MAX}; write a shorter one"
+        )
+        raise OSError(errno.ENAMETOOLONG, text)

@@ -21,7 +21,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, cast
@@ -31,9 +31,9 @@ from coulee.backends.addresses import describe
 from coulee.backends.driver import Driver, Listener, Wire
 from coulee.backends.hosting import BLOCKING_JOBS_MAX, Where, awaited, called, make_machine
 from coulee.backends.memory import keep_heap
-from coulee.core.seam import Address, Bytes, Machine
+from coulee.core.seam import LISTEN_OPTIONS, Address, Bytes, ConnectOptions, Machine
 
-_LAST_TURNS_MAX = 8 * sockets.BACKLOG  # of the loop, to let in who waits when a drain begins
+_LAST_TURNS_MAX = 8 * LISTEN_OPTIONS.backlog  # of the loop, to let in who waits when a drain begins
 
 
 def run(
@@ -284,7 +284,7 @@ class _Wire(Wire, asyncio.Protocol):
         """Have a transport made, for the socket accepted or a new one. Ends in `connection_made`, or in `lost`."""
         try:
             if address is not None:
-                self._sock = await _dial(self.loop, address)
+                self._sock = await _dial(self.loop, address, self.options)
                 self._peer = sockets.plain(self._sock.getpeername())
             sock = self._sock
             assert sock is not None
@@ -423,7 +423,7 @@ class _Listener(Listener):
         self._pause: asyncio.TimerHandle | None = None
 
     def listen(self, address: Address) -> None:
-        given = inherited.given(address)
+        given = inherited.given(address, self.options)
         if given is not None:
             self._use(given)
             return
@@ -442,7 +442,7 @@ class _Listener(Listener):
             self.lost(*describe(error))
 
     def _open(self, places: list[sockets.Target]) -> None:
-        self._use(sockets.listen(places))
+        self._use(sockets.listen(places, self.options))
 
     def _use(self, opened: list[socket.socket]) -> None:
         self._sockets = opened
@@ -505,21 +505,24 @@ class _Listener(Listener):
 # ----------------------------------------------------------------------------------------------- connecting
 
 
-async def _dial(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
+async def _dial(loop: asyncio.AbstractEventLoop, address: Address, options: ConnectOptions) -> socket.socket:
     """A socket connected to `address`. Raises OSError."""
-    places = sockets.targets(address)
+    places: Sequence[sockets.Target] | None = sockets.targets(address)
     if places is None:
         host, port = cast("tuple[str, int]", address)
         try:
             places = sockets.in_turns(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except UnicodeError as error:
             raise OSError(f"{host!r} is not the name of a host: {error}") from error
+    places = sockets.from_source(places, options)
     if len(places) == 1:
-        return await _attempt(loop, *places[0])
-    return await _race(loop, places)
+        return await _attempt(loop, *places[0], options)
+    return await _race(loop, places, options)
 
 
-async def _race(loop: asyncio.AbstractEventLoop, places: list[sockets.Target]) -> socket.socket:
+async def _race(
+    loop: asyncio.AbstractEventLoop, places: Sequence[sockets.Target], options: ConnectOptions
+) -> socket.socket:
     """The first connection that comes about, where each attempt gets a head start on the next (RFC 8305, section 5)."""
     running: set[asyncio.Task[socket.socket]] = set()
     left = iter(places)
@@ -528,7 +531,7 @@ async def _race(loop: asyncio.AbstractEventLoop, places: list[sockets.Target]) -
         while True:
             place = next(left, None)
             if place is not None:
-                running.add(loop.create_task(_attempt(loop, *place)))
+                running.add(loop.create_task(_attempt(loop, *place, options)))
             elif not running:
                 assert error is not None
                 raise error
@@ -546,10 +549,9 @@ async def _race(loop: asyncio.AbstractEventLoop, places: list[sockets.Target]) -
                 task.result().close()  # it came second by less than a turn of the loop
 
 
-async def _attempt(loop: asyncio.AbstractEventLoop, family: int, place: Any) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+async def _attempt(loop: asyncio.AbstractEventLoop, family: int, place: Any, options: ConnectOptions) -> socket.socket:
+    sock = sockets.dialling(family, options)
     try:
-        sock.setblocking(False)
         if family == socket.AF_UNIX:
             # It connects or fails at once. asyncio would take the EAGAIN of a full backlog for a connection under way.
             sock.connect(place)

@@ -423,6 +423,7 @@ class Driver(ABC):
         self._name(operation, operation.conn)
         wire = self.wires[operation.conn] = self.new_wire(operation.conn, False)
         wire.place = operation.address
+        wire.options = operation.options
         try:
             wire.connect(operation.address)
         except OSError as error:
@@ -483,6 +484,7 @@ class Driver(ABC):
         self._name(operation, operation.listener)
         listener = self.listeners[operation.listener] = self.new_listener(operation.listener)
         listener.address = operation.address
+        listener.options = operation.options
         try:
             listener.listen(operation.address)
         except OSError as error:

@@ -7,6 +7,7 @@ So several processes accept from one socket, and a new program goes on where an 
 - A backend gets a duplicate, and closes that. The process keeps the original, so what waits in its backlog waits on,
   and the path of a Unix socket stays. Closing the originals, and removing that path, is left to who gave them.
 - Who asks twice for one address gets the same sockets twice.
+- Options are set as far as that can be done to a socket that listens. The others are for who has opened it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 
 from coulee.backends import sockets
-from coulee.core.seam import Address
+from coulee.core.seam import LISTEN_OPTIONS, Address, ListenOptions
 
 _given: dict[Address, list[socket.socket]] = {}
 
@@ -31,7 +32,7 @@ def give(address: Address, listening: Sequence[socket.socket]) -> None:
     _given[_key(address)] = list(listening)
 
 
-def given(address: Address) -> list[socket.socket] | None:
+def given(address: Address, options: ListenOptions = LISTEN_OPTIONS) -> list[socket.socket] | None:
     """Duplicates of what was given for `address`, for the caller to close; None where nothing was. Raises OSError."""
     originals = _given.get(_key(address))
     if originals is None:
@@ -39,7 +40,8 @@ def given(address: Address) -> list[socket.socket] | None:
     lent: list[socket.socket] = []
     try:
         for original in originals:
-            lent.append(sockets.lend(original))  # noqa: PERF401 - those before one that fails have to be closed
+            lent.append(sockets.lend(original))
+            sockets.adjust(lent[-1], options)
     except OSError:
         for sock in lent:
             sock.close()
@@ -71,14 +73,16 @@ def giving(address: Address, listening: Sequence[socket.socket]) -> Generator[No
         _given.update(before)
 
 
-def open_all(address: Address, *, inheritable: bool = False) -> list[socket.socket]:
+def open_all(
+    address: Address, options: ListenOptions = LISTEN_OPTIONS, *, inheritable: bool = False
+) -> list[socket.socket]:
     """What a backend would open for `address`, to be given away. Looks up a name, and waits for that. `inheritable`:
     also by another program, across exec. Raises OSError."""
     places = sockets.targets(address)
     if places is None:
         assert not isinstance(address, str), "paths are not looked up"
         places = sockets.in_turns(socket.getaddrinfo(*address, type=socket.SOCK_STREAM))
-    opened = sockets.listen(places)
+    opened = sockets.listen(places, options)
     for sock in opened:
         sock.set_inheritable(inheritable)
     return opened
@@ -87,7 +91,7 @@ def open_all(address: Address, *, inheritable: bool = False) -> list[socket.sock
 def _key(address: Address) -> Address:
     """What two ways to write one address have in common."""
     if isinstance(address, str):
-        return address if address.startswith("\0") else os.path.abspath(address)
+        return address if address.startswith("@") else os.path.abspath(address)
     host, port = address
     try:
         return str(ip_address(host)), port

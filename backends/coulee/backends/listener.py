@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING
 
-from coulee.core.seam import Address, Closed, ErrorKind, Listening, show_address
+from coulee.core.seam import LISTEN_OPTIONS, Address, Closed, ErrorKind, Listening, ListenOptions, show_address
 
 if TYPE_CHECKING:
     from coulee.backends.driver import Driver, Wire
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Listener(ABC):
     """One listening socket, from `Listen` to its `Closed`, with the credits to accept that it has."""
 
-    __slots__ = ("address", "credits", "driver", "gone", "is_open", "local", "number")
+    __slots__ = ("address", "credits", "driver", "gone", "is_open", "local", "number", "options")
 
     def __init__(self, driver: Driver, number: int) -> None:
         self.driver = driver
@@ -23,6 +23,7 @@ class Listener(ABC):
         self.credits: deque[int] = deque()  # numbers of connections to come; the machine bounds them
         self.is_open = False
         self.address: Address = ""  # as it was asked for
+        self.options: ListenOptions = LISTEN_OPTIONS  # likewise
         self.local: Address = ""
         self.gone = False
 
@@ -30,7 +31,7 @@ class Listener(ABC):
 
     @abstractmethod
     def listen(self, address: Address) -> None:
-        """Open. Answered by `opened` or `lost`."""
+        """Open, with `options`. Answered by `opened` or `lost`."""
 
     @abstractmethod
     def watch(self) -> None:

@@ -23,7 +23,7 @@ from coulee.backends import inherited, sockets
 from coulee.backends.addresses import describe
 from coulee.backends.driver import Driver, Listener, Wire
 from coulee.backends.loop import EXCLUSIVE, READABLE, WRITABLE, Loop, Timer
-from coulee.core.seam import Address, Bytes, Machine
+from coulee.core.seam import Address, Bytes, ConnectOptions, ListenOptions, Machine
 
 READ_BYTES = 64 * 1024
 """Of one read. It costs the same whatever is asked for, so this bounds what a slow peer makes us keep."""
@@ -121,13 +121,15 @@ class NonblockingWire(Wire):
     def _looked_up(self, found: Found) -> None:
         if self.gone:
             return
-        if isinstance(found, OSError):
-            self.lost(*describe(found))
-        else:
+        try:
+            if isinstance(found, OSError):
+                raise found
             self._begin(found)
+        except OSError as error:
+            self.lost(*describe(error))
 
     def _begin(self, places: Sequence[sockets.Target]) -> None:
-        self._dial = Dial(self, places)
+        self._dial = Dial(self, sockets.from_source(places, self.options))
         self._dial.go_on()
 
     def adopt(self, sock: socket.socket, peer: Any, mask: int) -> None:
@@ -296,7 +298,7 @@ class Dial:
         self._stop_timer()
         while self._left:
             try:
-                attempt = _Attempt(self, *self._left.popleft())
+                attempt = _Attempt(self, *self._left.popleft(), self._wire.options)
             except OSError as error:
                 self._error = error
                 continue
@@ -349,13 +351,12 @@ class _Attempt:
 
     __slots__ = ("_dial", "mask", "peer", "sock")
 
-    def __init__(self, dial: Dial, family: int, place: Any) -> None:
+    def __init__(self, dial: Dial, family: int, place: Any, options: ConnectOptions) -> None:
         self._dial = dial
-        self.sock = sock = socket.socket(family, socket.SOCK_STREAM)
+        self.sock = sock = sockets.dialling(family, options)
         self.mask = 0
         self.peer: Any = None  # known where it stands at once
         try:
-            sock.setblocking(False)
             code = sock.connect_ex(place)
             if not code:
                 self.peer = sock.getpeername()
@@ -391,16 +392,18 @@ class Shared:
     def __init__(self) -> None:
         self._first: dict[tuple[int, Address], list[tuple[sockets.Target, socket.socket]]] = {}
 
-    def open(self, number: int, address: Address, places: list[sockets.Target]) -> list[socket.socket]:
+    def open(
+        self, number: int, address: Address, places: list[sockets.Target], options: ListenOptions
+    ) -> list[socket.socket]:
         """The sockets of one more worker. Raises OSError."""
         first = self._first.get((number, address))
         if first is None:
-            opened = sockets.listen(places, shared=True)
+            opened = sockets.listen(places, options, shared=True)
             self._first[number, address] = [((sock.family, sock.getsockname()), sock) for sock in opened]
             return opened
         if isinstance(address, str):  # a path is bound to once; the kernel lets whoever is first accept
             return [sock.dup() for _, sock in first]
-        return sockets.listen([place for place, _ in first], shared=True)
+        return sockets.listen([place for place, _ in first], options, shared=True)
 
 
 class NonblockingListener(Listener):
@@ -419,7 +422,7 @@ class NonblockingListener(Listener):
         self._accepts_max = sockets.ACCEPTS_MAX
 
     def listen(self, address: Address) -> None:
-        given = inherited.given(address)
+        given = inherited.given(address, self.options)
         if given is not None:
             self._accepts_max = 1  # other processes may accept from it too: see `_step_back`
             self._use(given)
@@ -441,8 +444,11 @@ class NonblockingListener(Listener):
             self.lost(*describe(error))
 
     def _open(self, places: list[sockets.Target]) -> None:
-        shared = self.driver.shared
-        self._use(sockets.listen(places) if shared is None else shared.open(self.number, self.address, places))
+        shared, options = self.driver.shared, self.options
+        if shared is None:
+            self._use(sockets.listen(places, options))
+        else:
+            self._use(shared.open(self.number, self.address, places, options))
 
     def _use(self, opened: list[socket.socket]) -> None:
         self._sockets = opened
@@ -464,7 +470,7 @@ class NonblockingListener(Listener):
         # Whoever came while this loop slept has woken it, and perhaps no other process: see `loop.EXCLUSIVE`.
         if self._mask:
             for sock in self._sockets:
-                self.accept(sock, sockets.BACKLOG)
+                self.accept(sock, self.options.backlog)
 
     def accept(self, listening: socket.socket, accepts_max: int | None = None) -> None:
         """Let in who is there, as far as there are credits."""

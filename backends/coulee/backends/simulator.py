@@ -26,6 +26,7 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Any, Literal, cast
 
+from coulee.backends.addresses import check_address
 from coulee.backends.driver import Driver, Listener, Wire
 from coulee.backends.far_end import FarEnd as FarEnd
 from coulee.backends.far_end import Stage
@@ -233,7 +234,7 @@ class _Wire(Wire):
     # -- what the driver asks for
 
     def connect(self, address: Address) -> None:
-        _check(address)
+        check_address(address)
         self._attempt = self._network.dial(self, address, None, exposed=True)
 
     def write(self, data: Bytes) -> bool:
@@ -285,7 +286,7 @@ class _Listener(Listener):
         self._backlog: deque[Socket] = deque()
 
     def listen(self, address: Address) -> None:
-        _check(address)
+        check_address(address)
         self._address = self._network.claim(address, self)
         self.opened(cast("Address", self._address))
 
@@ -313,12 +314,6 @@ class _Listener(Listener):
         for socket in self._backlog:
             socket.close(True)
         self._backlog.clear()
-
-
-def _check(address: Address) -> None:
-    """Raises OSError, as backends with sockets do."""
-    if isinstance(address, tuple) and not 0 <= address[1] <= 65535:
-        raise OSError(f"port {address[1]} is not within 0 and 65535")
 
 
 # ----------------------------------------------------------------------------------------------------- jobs

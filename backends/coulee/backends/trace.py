@@ -63,7 +63,7 @@ def content_of(item: Operation | Completion) -> bytes:
     if isinstance(item, Send):
         data = item.data if isinstance(item.data, bytes) else b"".join(item.data)
         return b"%d %d " % (len(data), item.eof) + data
-    return b"" if type(item) in _SAYING_NOTHING else said(item).encode()
+    return b"" if type(item) in _SAYING_NOTHING else said(item).encode("utf-8", "surrogatepass")
 
 
 def said(item: Operation | Completion, *, whole: bool = False) -> str:

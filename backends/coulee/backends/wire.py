@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Final
 
 from coulee.backends.addresses import describe
 from coulee.backends.layer import OWN_BYTES_MAX, TRUNCATED, Layer, LayerError, Nested
-from coulee.core.seam import Accepted, Address, Bytes, Closed, Connected, ErrorKind, Received, Secured, Sent
+from coulee.core.seam import (
+    CONNECT_OPTIONS,
+    Accepted,
+    Address,
+    Bytes,
+    Closed,
+    Connected,
+    ConnectOptions,
+    ErrorKind,
+    Received,
+    Secured,
+    Sent,
+)
 
 if TYPE_CHECKING:
     from coulee.backends.driver import Driver
@@ -39,6 +51,7 @@ class Wire(ABC):
         "half_closed",
         "is_open",
         "layer",
+        "options",
         "own_bytes",
         "place",
         "reading",
@@ -63,6 +76,7 @@ class Wire(ABC):
         self.failed = False  # an operation could not be carried out, and the driver has said `Closed` itself
         self.gone = False  # `Closed` is said
         self.place: Address = ""  # what it was to be connected to
+        self.options: ConnectOptions = CONNECT_OPTIONS  # and how
         self.layer: Layer | None = None  # its TLS
         self.securing = False  # whose handshake goes on
         self.own_bytes = 0  # what TLS has said by itself since nothing is taken any more
@@ -71,7 +85,8 @@ class Wire(ABC):
 
     @abstractmethod
     def connect(self, address: Address) -> None:
-        """Begin to connect. Answered by `opened` or `lost`. Resolves names, and tries every address of one."""
+        """Begin to connect, with `options`. Answered by `opened` or `lost`. Resolves names, and tries every address of
+        one."""
 
     @abstractmethod
     def write(self, data: Bytes) -> bool:

@@ -25,9 +25,33 @@ class Addresses(Chapter):
         there_and_back(bench, bench.harness.path())
 
     def test_abstract_unix_sockets(self, bench: Bench) -> None:
-        if sys.platform != "linux":
-            pytest.skip("abstract sockets are Linux's")
-        there_and_back(bench, "\0" + bench.harness.path())
+        need_abstract("@")
+        there_and_back(bench, "@" + bench.harness.path())
+
+    @pytest.mark.parametrize("prefix", ["", "@"], ids=["path", "abstract"])
+    def test_names_of_unix_sockets(self, bench: Bench, prefix: str) -> None:
+        """Who connects has none."""
+        need_abstract(prefix)
+        listener, local = bench.listener(prefix + bench.harness.path())
+        up, down = bench.number(), bench.number()
+        bench.do(Accept(up, listener), Connect(down, local))
+        accepted, connected = bench.wait(Accepted, up), bench.wait(Connected, down)
+        assert str(local).startswith(f"{prefix}/")
+        assert (accepted.local, accepted.peer) == (local, "")
+        assert (connected.local, connected.peer) == ("", local)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["", "@", "/nul\0", "@nul\0", "/" + "p" * 107, "@" + "p" * 108, "/\ud800"],
+        ids=["none", "no name", "nul", "abstract nul", "long", "abstract long", "no text"],
+    )
+    def test_what_cannot_be_a_unix_socket(self, bench: Bench, name: str) -> None:
+        conn, listener = bench.number(), bench.number()
+        bench.do(Connect(conn, name), Listen(listener, name))
+        for number in (conn, listener):
+            closed = bench.wait(Closed, number)
+            assert closed.error == "other"
+            assert closed.detail
 
     def test_no_host_stands_for_all_addresses_of_this_one(self, bench: Bench) -> None:
         listener, local = bench.listener(("", 0))
@@ -44,8 +68,10 @@ class Addresses(Chapter):
         _, local = bench.listener(("::1", 0))
         assert bench.listener(("127.0.0.1", port_of(local)))[1] == ("127.0.0.1", local[1])
 
-    def test_the_path_of_a_listener_is_free_again_behind_it(self, bench: Bench) -> None:
-        path = bench.harness.path()
+    @pytest.mark.parametrize("prefix", ["", "@"], ids=["path", "abstract"])
+    def test_the_path_of_a_listener_is_free_again_behind_it(self, bench: Bench, prefix: str) -> None:
+        need_abstract(prefix)
+        path = prefix + bench.harness.path()
         for _ in range(2):
             listener, local = bench.listener(path)
             assert local == path
@@ -55,8 +81,10 @@ class Addresses(Chapter):
             bench.do(Connect(conn, path))
             assert bench.wait(Closed, conn).error == "refused"
 
-    def test_a_path_that_is_taken(self, bench: Bench) -> None:
-        _, local = bench.listener(bench.harness.path())
+    @pytest.mark.parametrize("prefix", ["", "@"], ids=["path", "abstract"])
+    def test_a_path_that_is_taken(self, bench: Bench, prefix: str) -> None:
+        need_abstract(prefix)
+        _, local = bench.listener(prefix + bench.harness.path())
         second = bench.number()
         bench.do(Listen(second, local))
         assert bench.wait(Closed, second).error == "resources"
@@ -69,6 +97,11 @@ class Addresses(Chapter):
         bench.do(Connect(conn, ("127.0.0.1", 65536)), Listen(listener, ("127.0.0.1", -1)))
         for number in (conn, listener):
             assert bench.wait(Closed, number).error == "other"
+
+
+def need_abstract(prefix: str) -> None:
+    if prefix == "@" and sys.platform != "linux":
+        pytest.skip("abstract sockets are Linux's")
 
 
 def there_and_back(bench: Bench, address: Address) -> None:

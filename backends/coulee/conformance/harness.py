@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -72,6 +73,16 @@ class Harness(Protocol):
         ...
 
     @property
+    def has_socket_options(self) -> bool:
+        """Whether the backend has sockets of the system, and options of them: see `look_at`."""
+        ...
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether it can do TLS. A backend on our `Driver` can; one that cannot answers a `Secure` with `Closed`."""
+        ...
+
+    @property
     def done(self) -> bool:
         """Whether the machine has finished."""
         ...
@@ -106,6 +117,11 @@ class Harness(Protocol):
 
     def path(self) -> str:
         """A path for a Unix socket."""
+        ...
+
+    def look_at(self, local: Address, peer: Address | None = None) -> socket.socket:
+        """A duplicate of the socket that the backend has between two addresses; or, without a peer, of the one that
+        listens at `local`. Skips the test where there are no sockets."""
         ...
 
     def look_up(self, names: Callable[[str], Sequence[str]]) -> None:

@@ -49,7 +49,7 @@ class SocketPeer:
         self._eof_due = False
         self._close_due = False
         self._paused = False
-        self._connecting = address
+        self._connecting = None if address is None else _place(address)
         sock.setblocking(False)
         self.poll()
 
@@ -141,7 +141,7 @@ class SocketHarness(ABC):
     """The part of a harness that real sockets share.
 
     `limit_s` is how long a test waits for anything. `turn_descriptors` is what the loop itself takes for the time of
-    `breathe`, and gives back.
+    `breathe`, and gives back. `has_tls` is False where the driver cannot do TLS, which it says with `Closed`.
     """
 
     driver: Driver
@@ -149,6 +149,8 @@ class SocketHarness(ABC):
     sleep: Callable[[float], Awaitable[Any]] | None = None
     limit_s = LIMIT_S
     turn_descriptors = 0
+    has_socket_options = True
+    has_tls = True
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -194,7 +196,7 @@ class SocketHarness(ABC):
         sock.setblocking(False)
         if isinstance(address, tuple):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
+        sock.bind(_place(address))
         sock.listen(8)
         peers: list[Peer] = []
         self._listening.append((sock, peers))
@@ -230,6 +232,18 @@ class SocketHarness(ABC):
     def path(self) -> str:
         self._paths += 1
         return str(Path(self._folder.name) / f"{self._paths}.sock")
+
+    def look_at(self, local: Address, peer: Address | None = None) -> socket.socket:
+        """The backend is in this process, and so are its sockets."""
+        for name in os.listdir("/dev/fd"):
+            with suppress(OSError):
+                sock = socket.socket(fileno=int(name))
+                try:
+                    if _is_between(sock, local, peer):
+                        return sock.dup()
+                finally:
+                    sock.detach()
+        raise AssertionError(f"there is no socket between {local} and {peer}")
 
     def look_up(self, names: Callable[[str], Sequence[str]]) -> None:
         """Names are looked up by `socket.getaddrinfo`, as a rule. A backend that asks somebody else needs more here."""
@@ -287,6 +301,19 @@ def _family(address: Address) -> socket.AddressFamily:
     if isinstance(address, str):
         return socket.AF_UNIX
     return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+def _place(address: Address) -> Address:
+    """An address as sockets take it."""
+    return f"\0{address[1:]}" if isinstance(address, str) and address.startswith("@") else address
+
+
+def _is_between(sock: socket.socket, local: Address, peer: Address | None) -> bool:
+    """Whether it has these addresses. Raises OSError where it has no peer, and is to have one."""
+    if peer is None:
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return bool(listens) and plain(sock.getsockname()) == local
+    return plain(sock.getsockname()) == local and plain(sock.getpeername()) == peer
 
 
 def _has_ipv6() -> bool:

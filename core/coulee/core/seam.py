@@ -29,6 +29,7 @@ from coulee.core.listener import Listener as Listener
 from coulee.core.options import CONNECT_OPTIONS as CONNECT_OPTIONS
 from coulee.core.options import LISTEN_OPTIONS as LISTEN_OPTIONS
 from coulee.core.options import ConnectOptions as ConnectOptions
+from coulee.core.options import KeepAlive as KeepAlive
 from coulee.core.options import ListenOptions as ListenOptions
 from coulee.core.server_names import covers as covers
 from coulee.core.tls import Certificate as Certificate
