@@ -25,19 +25,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks import choices, codecs, idle, many, rings, stopped, workers
+from tests.benchmarks.certificate import make_certificate
 from tests.benchmarks.load import Generator
 from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.peers import CROWDED, PEERS, RELAYS, Peer, Peers, check, need_workers
 from tests.benchmarks.processes import BenchError, child, cpu_ns, free_port, wait_ready
 from tests.benchmarks.report import Results
-from tests.benchmarks.scenarios import SCENARIOS, Column, Scenario
+from tests.benchmarks.scenarios import SCENARIOS, TLS_SCENARIOS, Column, Scenario
 
 WARM_UP = 1  # seconds
 CODEC, CHOICES = "codec", "choices"
 ALONE = (CODEC, CHOICES)  # without a proxy
 IDLE = Column("idle", "KiB PSS/connection", 2)
 MANY, STOPPED, WORKERS = "many", "stopped", "workers"
-PARTS = [*ALONE, *SCENARIOS, IDLE.name, MANY, STOPPED, WORKERS]
+TLS, TLS_IDLE = "tls", Column("tls-idle", "KiB PSS/connection", 2)
+TLS_PARTS = [*TLS_SCENARIOS, TLS_IDLE.name]
+PARTS = [*ALONE, *SCENARIOS, IDLE.name, MANY, STOPPED, WORKERS, *TLS_PARTS]
 COULEE = list(RELAYS)
 
 
@@ -46,7 +49,7 @@ def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
     names = list(known)
 
     def parse(text: str) -> list[str]:
-        chosen = [word.strip() for word in text.split(",")]
+        chosen = [name for word in text.split(",") for name in (TLS_PARTS if word.strip() == TLS else [word.strip()])]
         unknown = [word for word in chosen if word not in names]
         if unknown:
             raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)} (choose from {', '.join(names)})")
@@ -66,10 +69,13 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description="What coulee and its peers cost.")
     parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="rounds; the median counts (3)")
     parser.add_argument("--seconds", type=positive, default=1, metavar="N", help="length of a window (1)")
-    parser.add_argument("--only", type=some_of(PARTS), default=PARTS, metavar="PART,...", help=", ".join(PARTS))
+    parser.add_argument(
+        "--only", type=some_of(PARTS), default=PARTS, metavar="PART,...", help=f"{', '.join(PARTS)}; tls: all of TLS"
+    )
     parser.add_argument("--peers", type=some_of(PEERS), default=list(PEERS), metavar="PEER,...", help=", ".join(PEERS))
     parser.add_argument("--idle", type=positive, default=idle.CONNECTIONS, metavar="N", help="idle connections (5000)")
     parser.add_argument("--many", type=positive, default=many.CONNECTIONS, metavar="N", help="open ones (10000)")
+    parser.add_argument("--tls-idle", type=positive, default=2000, metavar="N", help="those with TLS (2000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
     return parser.parse_args(arguments)
 
@@ -134,8 +140,10 @@ def bench(asked: argparse.Namespace) -> tuple[str, list[Results]]:
         if scenarios:
             measure_cpu(asked, scenarios, peers, generator, results)
         if idling:
-            measure_idle(asked.idle, peers, results)
+            measure_idle(asked.idle, peers, results, IDLE)
         tables = [results]
+        if any(name in TLS_PARTS for name in asked.only):
+            tables.append(over_tls(asked, replace(peers, certificate=make_certificate(folder)), generator))
         ours = [name for name in asked.peers if name in COULEE]
         if crowded:
             base = [name for name in asked.peers if name == "nginx"]
@@ -188,18 +196,32 @@ def measure_cpu(
                         say(f"{where}: {figure:,.1f} ({load.requests:,} requests)")
 
 
-def measure_idle(connections: int, peers: Peers, results: Results) -> None:
+def over_tls(asked: argparse.Namespace, peers: Peers, generator: Generator) -> Results:
+    """The same proxies with TLS towards clients; relays are left out."""
+    scenarios = [TLS_SCENARIOS[name] for name in asked.only if name in TLS_SCENARIOS]
+    results = Results(
+        [name for name in asked.peers if name not in RELAYS.values()], [each.column for each in scenarios]
+    )
+    if scenarios:
+        measure_cpu(asked, scenarios, peers, generator, results)
+    if TLS_IDLE.name in asked.only and may_open(TLS_IDLE.name, idle.files_needed(asked.tls_idle)):
+        measure_idle(asked.tls_idle, peers, results, TLS_IDLE)
+    return results
+
+
+def measure_idle(connections: int, peers: Peers, results: Results, column: Column) -> None:
     """A fresh process of every peer, one after the other."""
-    results.columns = [*results.columns, IDLE]
+    results.columns = [*results.columns, column]
+    scenario = SCENARIOS["small"] if peers.certificate is None else TLS_SCENARIOS["tls-small"]
     for name in results.peers:
         try:
-            with peers.running(name, [SCENARIOS["small"]], app=CROWDED) as peer:
+            with peers.running(name, [scenario], app=CROWDED) as peer:
                 figure = idle.idle_kib(peer, connections)
         except BenchError as error:
-            say(f"bench: idle {name}: {error}")
+            say(f"bench: {column.name} {name}: {error}")
         else:
-            results.add(name, IDLE, 1, figure)
-            say(f"idle {name}: {figure:,.2f} ({connections:,} connections)")
+            results.add(name, column, 1, figure)
+            say(f"{column.name} {name}: {figure:,.2f} ({connections:,} connections)")
 
 
 def each_alone(

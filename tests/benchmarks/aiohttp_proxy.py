@@ -2,12 +2,13 @@
 
 Rules: the low-level server (no router), one shared session without limits, cookies or decompression; bodies stream both
 ways; hop-by-hop fields are not passed on. Runs on uvloop where it is installed, else on asyncio.
-Usage: aiohttp_proxy.py PORT ORIGIN_PORT
+Usage: aiohttp_proxy.py PORT ORIGIN_PORT [CERTIFICATE KEY]
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 
 import aiohttp
@@ -70,7 +71,7 @@ class Forwarder:
             return response
 
 
-async def serve(port: int, origin: int) -> None:
+async def serve(port: int, origin: int, tls: ssl.SSLContext | None) -> None:
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=600),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -80,19 +81,23 @@ async def serve(port: int, origin: int) -> None:
     )
     async with session:
         handler = web.Server(Forwarder(session, f"http://{HOST}:{origin}"), access_log=None, keepalive_timeout=600)
-        server = await asyncio.get_running_loop().create_server(handler, HOST, port)
+        server = await asyncio.get_running_loop().create_server(handler, HOST, port, ssl=tls)
         await server.serve_forever()
 
 
 def main() -> None:
     port, origin = int(sys.argv[1]), int(sys.argv[2])
+    tls = None
+    if sys.argv[3:]:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*sys.argv[3:])
     try:
         import uvloop
     except ImportError:
-        asyncio.run(serve(port, origin))
+        asyncio.run(serve(port, origin, tls))
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(port, origin))
+            runner.run(serve(port, origin, tls))
 
 
 if __name__ == "__main__":

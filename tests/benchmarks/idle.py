@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import resource
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.benchmarks.certificate import client_context
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.processes import HOST, BenchError, descendants
 from tests.benchmarks.scenarios import SCENARIOS
@@ -81,7 +83,8 @@ def pss_kib(pid: int) -> int:
 def connect(peer: Peer) -> socket.socket:
     """One more client."""
     try:
-        return socket.create_connection((HOST, peer.port), timeout=ANSWER_WITHIN_S)
+        plain = socket.create_connection((HOST, peer.port), timeout=ANSWER_WITHIN_S)
+        return client_context().wrap_socket(plain) if peer.tls else plain
     except OSError as error:
         raise BenchError(f"a connection failed: {error}") from error
 
@@ -117,7 +120,7 @@ def _is_closed(connection: socket.socket) -> bool:
     connection.setblocking(False)
     try:
         return connection.recv(1) == b""
-    except BlockingIOError:
+    except (BlockingIOError, ssl.SSLWantReadError):
         return False
     except OSError:
         return True

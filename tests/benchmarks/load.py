@@ -1,4 +1,5 @@
-"""The load generator: wrk where it is installed, else `blast.py`, both on the core of the origin.
+"""The load generator: wrk where it is installed, else `blast.py`, both on the core of the origin; for handshakes
+`handshakes.py`.
 
 Rules: one thread; the same ten request fields from both; the counts come from one JSON line, and a window in which
 nothing was answered is an error.
@@ -54,10 +55,16 @@ class Generator:
 
     def _command(self, scenario: Scenario, port: int, seconds: int) -> list[str]:
         connections = str(scenario.connections)
+        if scenario.handshakes:
+            client = [sys.executable, str(_HERE / "handshakes.py"), str(port), connections, str(seconds)]
+            return [*client, scenario.handshakes]
         if self._wrk is None:
+            if scenario.tls:
+                raise BenchError("only wrk speaks TLS, and it is not installed")
             blast = [sys.executable, str(_HERE / "blast.py"), str(port), scenario.path, connections, str(seconds)]
             return [*blast, str(scenario.upload), *scenario.fields]
         options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(_HERE / "wrk.lua")]
         fields = [word for field in scenario.fields for word in ("-H", field)]
+        scheme = "https" if scenario.tls else "http"
         body = ["--", scenario.method, str(scenario.upload)] if scenario.upload else []
-        return [self._wrk, *options, *fields, f"http://{HOST}:{port}{scenario.path}", *body]
+        return [self._wrk, *options, *fields, f"{scheme}://{HOST}:{port}{scenario.path}", *body]

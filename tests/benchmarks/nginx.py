@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.benchmarks.certificate import CIPHERS, Certificate
 from tests.benchmarks.processes import HOST, BenchError
 from tests.benchmarks.scenarios import ANSWER_FIELDS, ENDLESS_BYTES, FILES, SCENARIOS
 
@@ -78,10 +79,17 @@ _PROXY = """\
     proxy_busy_buffers_size 128k;
     proxy_max_temp_file_size 0;
     server {{
-        listen {host}:{port};
+        listen {host}:{port}{tls};
         location / {{ proxy_pass http://origin; }}
     }}
 """
+
+_TLS = """ ssl;
+        ssl_certificate {certificate.chain};
+        ssl_certificate_key {certificate.key};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_prefer_server_ciphers on;
+        ssl_ciphers {ciphers}"""
 
 
 class Nginx:
@@ -113,9 +121,11 @@ class Nginx:
         )
         return self._command("origin", body)
 
-    def proxy(self, port: int, origin: int) -> Sequence[str]:
-        """The command of a proxy on `port` in front of `origin`."""
-        return self._command("nginx", _PROXY.format(host=HOST, port=port, origin=origin, for_ever=_FOR_EVER))
+    def proxy(self, port: int, origin: int, certificate: Certificate | None) -> Sequence[str]:
+        """The command of a proxy on `port` in front of `origin`; with a certificate it speaks TLS."""
+        tls = "" if certificate is None else _TLS.format(certificate=certificate, ciphers=CIPHERS)
+        name = "nginx" if certificate is None else "nginx-tls"
+        return self._command(name, _PROXY.format(host=HOST, port=port, origin=origin, for_ever=_FOR_EVER, tls=tls))
 
     def _command(self, name: str, body: str) -> Sequence[str]:
         temp_paths = "\n".join(

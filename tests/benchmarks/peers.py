@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from tests.benchmarks.certificate import Certificate, client_context
 from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.processes import HOST, BenchError, child, free_port, wait_ready
 from tests.benchmarks.scenarios import FIELDS, Scenario
@@ -51,6 +52,7 @@ class Peer:
     name: str
     pid: int
     port: int
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,13 @@ class Command:
 @dataclass(frozen=True, slots=True)
 class Peers:
     """What runs them: nginx, which some of them are, the port of the origin, their core (None: all that there are), a
-    folder to write to."""
+    folder to write to, and the certificate of those that are to speak TLS."""
 
     nginx: Nginx
     origin: int
     core: int | None
     folder: Path
+    certificate: Certificate | None = None
 
     @contextlib.contextmanager
     def running(
@@ -86,26 +89,29 @@ class Peers:
             wait_ready(proxy, port)
             for scenario in asked:
                 check(name, port, scenario)
-            yield Peer(name, proxy.process.pid, port)
+            yield Peer(name, proxy.process.pid, port, self.certificate is not None)
 
     def _command(self, name: str, port: int, app: str) -> Command:
         """The command that runs a peer; raise when it cannot be run here."""
         ports = [str(port), str(self.origin)]
+        certificate = self.certificate
+        files = [] if certificate is None else [str(certificate.chain), str(certificate.key)]
         if name == "nginx":
-            return Command(self.nginx.proxy(port, self.origin))
+            return Command(self.nginx.proxy(port, self.origin, certificate))
         if name == "aiohttp":
             _need("aiohttp")
-            return Command([sys.executable, str(_HERE / "aiohttp_proxy.py"), *ports])
+            return Command([sys.executable, str(_HERE / "aiohttp_proxy.py"), *ports, *files])
         if name == "caddy":
-            return _caddy(port, self.origin, self.folder)
+            return _caddy(port, self.origin, self.folder, certificate)
         if name == "node":
-            return _node(ports)
+            return _node([*ports, *files])
         kind, _, backend = name.partition("-")
         if backend not in ("asyncio", "threads"):
             _need(backend)
         if kind == "relay":
             return _relay(backend, ports)
-        return Command([*self._coulee(port, app), "--backend", backend, "--quiet"])
+        tls = ["--tls", ",".join(files)] if files else []
+        return Command([*self._coulee(port, app), "--backend", backend, "--quiet", *tls])
 
     def _coulee(self, port: int, app: str) -> Sequence[str]:
         coulee = (sys.executable, "-m", "coulee")
@@ -120,6 +126,8 @@ class Peers:
 def check(name: str, port: int, scenario: Scenario) -> None:
     """Raise unless whoever listens on `port` answers `scenario` as it should."""
     connection = http.client.HTTPConnection(HOST, port, timeout=_ANSWER_WITHIN)
+    if scenario.tls:
+        connection = http.client.HTTPSConnection(HOST, port, timeout=_ANSWER_WITHIN, context=client_context())
     try:
         connection.request(scenario.method, scenario.path, scenario.body or None)
         answer = connection.getresponse()
@@ -141,7 +149,7 @@ def _relay(backend: str, ports: Sequence[str]) -> Command:
     return Command([sys.executable, str(_HERE / f"{backend}_relay.py"), *ports])
 
 
-def _caddy(port: int, origin: int, folder: Path) -> Command:
+def _caddy(port: int, origin: int, folder: Path, certificate: Certificate | None) -> Command:
     """One core is all it has, so it is told so; it writes nothing outside the folder of the run."""
     ours = Path(sys.executable).with_name("caddy")
     program = str(ours) if ours.exists() else shutil.which("caddy")
@@ -153,17 +161,22 @@ def _caddy(port: int, origin: int, folder: Path) -> Command:
         "keep_alive": {"idle_timeout": "600s", "max_idle_conns_per_host": 64},
     }
     handler = {"handler": "reverse_proxy", "transport": transport, "upstreams": [{"dial": f"{HOST}:{origin}"}]}
-    server = {
+    server: dict[str, object] = {
         "listen": [f"{HOST}:{port}"],
         "protocols": ["h1"],
         "automatic_https": {"disable": True},
         "idle_timeout": "600s",
         "routes": [{"handle": [handler]}],
     }
+    apps: dict[str, object] = {"http": {"servers": {"proxy": server}}}
+    if certificate is not None:
+        pair = {"certificate": str(certificate.chain), "key": str(certificate.key)}
+        server["tls_connection_policies"] = [{}]
+        apps["tls"] = {"certificates": {"load_files": [pair]}}
     config = {
         "admin": {"disabled": True, "config": {"persist": False}},
         "logging": {"logs": {"default": {"level": "ERROR"}}},
-        "apps": {"http": {"servers": {"proxy": server}}},
+        "apps": apps,
     }
     written = folder / "caddy.json"
     written.write_text(json.dumps(config, indent=2))

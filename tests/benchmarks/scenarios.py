@@ -6,6 +6,7 @@ Rules: a scenario is data; small answers are priced per request, large ones per 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 REQUEST_FIELDS = (  # with Host, which the generators add, ten
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
@@ -58,6 +59,8 @@ class Scenario:
     upload: int = 0  # the size of the request's body; with one, the method is POST
     close: bool = False  # a new connection for each request
     per_byte: bool = False
+    tls: bool = False
+    handshakes: Literal["", "full", "resumed"] = ""  # nothing but these, each on a new connection
 
     @property
     def method(self) -> str:
@@ -76,11 +79,16 @@ class Scenario:
     def column(self) -> Column:
         if self.per_byte:
             return Column(self.name, "MB/CPU-s (more is better)", 0)
+        if self.handshakes:
+            return Column(self.name, "handshakes/CPU-s (more is better)", 0)
         return Column(self.name, "CPU us/request", 1)
 
     def figure(self, load: Load, cpu_ns: int) -> float:
-        """MB per CPU second for a scenario priced per byte, else CPU microseconds per request."""
-        return load.bytes * 1e3 / cpu_ns if self.per_byte else cpu_ns / 1e3 / load.requests
+        """MB per CPU second for a scenario priced per byte, handshakes per CPU second, else CPU microseconds per
+        request."""
+        if self.per_byte:
+            return load.bytes * 1e3 / cpu_ns
+        return load.requests * 1e9 / cpu_ns if self.handshakes else cpu_ns / 1e3 / load.requests
 
 
 SCENARIOS = {
@@ -91,6 +99,15 @@ SCENARIOS = {
         Scenario("post64k", "/post", size=100, connections=50, upload=64 * 1024),
         Scenario("64k", "/64k", size=64 * 1024, connections=50),
         Scenario("10m", "/10m", size=10 * 1024 * 1024, connections=4, per_byte=True),
+    )
+}
+TLS_SCENARIOS = {
+    each.name: each
+    for each in (
+        Scenario("tls-small", "/small", size=100, connections=50, tls=True),
+        Scenario("tls-10m", "/10m", size=10 * 1024 * 1024, connections=4, per_byte=True, tls=True),
+        Scenario("tls-full", "/small", size=100, connections=16, tls=True, handshakes="full"),
+        Scenario("tls-resumed", "/small", size=100, connections=16, tls=True, handshakes="resumed"),
     )
 }
 FILES = ("64k", "10m")  # what the origin serves from its disk
