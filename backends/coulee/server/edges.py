@@ -93,9 +93,9 @@ class Edges:
             return CertificateDirectory(certificate)
         return CertificateFiles(certificate, key or None)
 
-    def self_signed(self, listen: Sequence[Address]) -> Any:
+    def self_signed(self, listen: Sequence[Address]) -> CertificateSource:
         """The certificate that is made here; the same each time."""
-        made = self.__dict__.get("_made")
+        made: CertificateSource | None = self.__dict__.get("_made")
         if made is None:
             from coulee.tls import SelfSigned
 

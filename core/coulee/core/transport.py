@@ -27,7 +27,7 @@ class Transport:
     """Of its sockets."""
 
     through: Through | None = None
-    """An HTTP proxy on the way, which is asked to CONNECT. TLS, and all else, is then between the peer and us; `options`
+    """An HTTP proxy on the way, asked to CONNECT. TLS, and all else, is then between the peer and us; `options`
     are of the connection to the proxy."""
 
     proxy_protocol: Literal[0, 1, 2] = 0
