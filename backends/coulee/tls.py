@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import inf
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from coulee.backends.tls import explained, load_certificate
 from coulee.core.listener import Listener
@@ -222,8 +222,7 @@ def _first_look(pairs: Sequence[Pair]) -> tuple[tuple[_Entry, ...], Sequence[Cer
 
 def _look(pairs: Sequence[Pair], stamp: object) -> CertificatesFound | None:
     """`stamp` is what is known of the pairs."""
-    assert isinstance(stamp, tuple)
-    known: dict[str, _Entry] = {entry.pair.certificate: entry for entry in stamp}
+    known = {entry.pair.certificate: entry for entry in cast("tuple[_Entry, ...]", stamp)}
     entries = tuple(_entry(pair, known.get(pair.certificate)) for pair in pairs)
     if entries == stamp:
         return None
@@ -234,7 +233,7 @@ def _look(pairs: Sequence[Pair], stamp: object) -> CertificatesFound | None:
 def _entry(pair: Pair, known: _Entry | None) -> _Entry:
     """What is to be known of a pair. One with a problem is read each time, for it may be cured by the clock alone."""
     try:
-        if known is not None and known.pair == pair and known.stamps and _stamps(pair) == known.stamps:
+        if known is not None and _stamps(pair) == known.stamps:
             return known
         stamp, chain = _read(pair.certificate)
         key_stamp, key = (stamp, chain) if pair.key == pair.certificate else _read(pair.key)

@@ -6,21 +6,24 @@ Files are real. A file's age is set, and never waited for.
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 import time
+from contextlib import suppress
+from hashlib import sha256
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 import coulee.tls
-from coulee.core.tls import CertificateSource
-from coulee.tls import (
-    CertificateDirectory,
-    CertificateFiles,
-)
-from tests.backends.issuing import CHAIN, DAY, KEY, NOW, aged, error_of, fits, issue, put
+from coulee.backends.tls import Tls
+from coulee.core.certificates import Certificates
+from coulee.core.tls import CertificateSource, DownstreamTls
+from coulee.tls import CertificateDirectory, CertificateFiles, ListenerTls
+from tests.backends.issuing import AUTHORITY, CHAIN, DAY, KEY, NOW, aged, error_of, fits, issue, put
 
 REPLACEMENTS = 50
 
@@ -279,7 +282,7 @@ def folder(path: Path, *names: str) -> Path:
     return path
 
 
-def test_a_link_that_is_turned_elsewhere_is_a_change(here: Path) -> None:
+def test_a_link_that_is_turned_elsewhere_is_a_change(here: Path, opened: list[str]) -> None:
     """So do certbot, with each file, and Kubernetes, with the directory of them all."""
     folder(here / "1", "a.test")
     folder(here / "2", "b.test")
@@ -295,7 +298,43 @@ def test_a_link_that_is_turned_elsewhere_is_a_change(here: Path) -> None:
         assert each.look()
         assert each.names == ["b.test"]
         assert fits(each.certificates[0])
+        opened.clear()
         assert not each.look()
+        assert opened == []
+
+
+def served(tls: DownstreamTls, name: str, ciphers: str = "DEFAULT") -> tuple[str, str]:
+    """The fingerprint that a client is shown, which knows these ciphers of TLS 1.2; and the cipher agreed on."""
+    context = ssl.create_default_context(cadata=AUTHORITY.cert_pem.bytes().decode())
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(ciphers)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname=name)
+    layer = Tls().layer(tls, ("127.0.0.1", 1))
+    for _ in range(4):
+        with suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        layer.receive(outgoing.read())
+        incoming.write(layer.to_send)
+        layer.to_send = b""
+    shown, agreed = client.getpeercert(binary_form=True), client.cipher()
+    assert shown is not None
+    assert agreed is not None
+    return sha256(shown).hexdigest(), agreed[0]
+
+
+def test_what_was_found_serves_handshakes_with_either_kind_of_key(here: Path) -> None:
+    made = AUTHORITY.issue_cert("a.test", key_type=trustme.KeyType.RSA)
+    put(here / "rsa.pem", made.private_key_and_cert_chain_pem.bytes())
+    put(here / "ecdsa.pem", padded("a.test"))
+    put(here / "other.pem", padded("other.test"))
+    source = CertificateDirectory(here)
+    certificates = Certificates(ListenerTls(source))
+    ecdsa, other, rsa = (certificate.fingerprint for certificate in source.certificates)
+    tls = certificates.find("a.test")
+    assert served(tls, "a.test") == (ecdsa, "ECDHE-ECDSA-AES128-GCM-SHA256")
+    assert served(tls, "a.test", "ECDHE-RSA-AES256-GCM-SHA384") == (rsa, "ECDHE-RSA-AES256-GCM-SHA384")
+    assert served(certificates.find("other.test"), "other.test")[0] == other
 
 
 # -------------------------------------------------------------------------------------------------------- directories

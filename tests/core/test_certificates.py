@@ -320,12 +320,22 @@ def test_a_source_that_gives_the_same_again_is_not_spoken_of() -> None:
 
 def test_each_source_is_looked_at_in_its_own_time() -> None:
     fast, slow = Source([make("a.test")], interval_s=1), Source([make("b.test")], interval_s=3)
-    never, eager = Source([make("c.test")], interval_s=inf), Source([make("d.test")], interval_s=0)
-    watched = Watched(fast, slow, never, eager)
+    never = Source([make("c.test")], interval_s=inf)
+    watched = Watched(fast, slow, never)
     for _ in range(60):
         watched.looks(0.1)
     assert (len(fast.seen), len(slow.seen), len(never.seen)) == (5, 1, 0)
-    assert len(eager.seen) < 65
+
+
+def test_there_is_a_pause_between_looks_whatever_a_source_says() -> None:
+    source = Source([make("a.test")], interval_s=0)
+    watched = Watched(source)
+    for _ in range(3):
+        watched.looks(0)
+    assert source.seen == []
+    for _ in range(3):
+        watched.looks(module.LOOK_PAUSE_MIN_S)
+    assert len(source.seen) == 3
 
 
 def test_the_sources_are_those_of_before_until_a_look_has_ended() -> None:

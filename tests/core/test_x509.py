@@ -231,9 +231,16 @@ def whole() -> bytes:
     return make([x509.DNSName("a.test"), x509.IPAddress(IPv4Address("10.0.0.1"))], others=1)
 
 
+SMALL = by_hand(
+    field(0x30, field(0x06, b"\x2a\x03"), b"\x01\x01\xff", field(0x04, b"abc")),
+    san(DNS, field(0x87, b"abcd"), field(0x86, b"spiffe://a.test/b")),
+    unique=field(0x81, b"\x00a"),
+)
+
+
 @given(st.data())
 def test_whatever_was_changed_there_is_an_answer_or_a_value_error(data: st.DataObject) -> None:
-    der = bytearray(whole())
+    der = bytearray(SMALL)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(der) - 1))
         match data.draw(st.sampled_from(["change", "take away", "put in", "cut off"])):
@@ -244,7 +251,7 @@ def test_whatever_was_changed_there_is_an_answer_or_a_value_error(data: st.DataO
             case "put in":
                 der.insert(at, data.draw(st.integers(0, 255)))
             case _:
-                del der[at + 1 :]
+                del der[at + 5 :]
     try:
         facts = read_certificate(bytes(der))
     except ValueError:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from ipaddress import ip_address
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from coulee.core.effects import blocking
 from coulee.core.kernel import Task, sleep
@@ -88,13 +88,12 @@ class Certificates:
         through."""
         function = self.settings.choose
         if function is not None:
-            answer: Any = function(normalized(server_name))
-            if isinstance(answer, Awaitable):
-                answer = await answer
-            if answer is not None:
-                if not isinstance(answer, Certificate):
-                    raise TypeError(f"a certificate, or None, is to be chosen, and not a {type(answer).__name__}")
-                return self._entry(answer)
+            answer = function(normalized(server_name))
+            certificate = await answer if isinstance(answer, Awaitable) else answer
+            if certificate is not None:
+                if not isinstance(certificate, Certificate):
+                    raise TypeError(f"a certificate, or None, is to be chosen, and not a {type(certificate).__name__}")
+                return self._entry(certificate)
         return self.find(server_name)
 
     def _entry(self, certificate: Certificate) -> DownstreamTls:
@@ -296,8 +295,10 @@ def _shown(new: Sequence[Certificate]) -> str:
 
 def _names(certificate: Certificate) -> str:
     """The first of its names, and how many others there are."""
-    names = certificate.names or ("no name",)
-    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+    names = certificate.names
+    if len(names) > 1:
+        return f"{names[0]} and {len(names) - 1} more"
+    return "".join(names) or "no name"
 
 
 def _days(seconds: float) -> str:

@@ -247,7 +247,7 @@ class UpstreamTls:
         _check_protocol(self.alpn, self.minimum_version, self.ciphers)
         values = (self.server_name, self.verified_name, self.alternative_names, self.verify, self.ca, self.certificate,
                   self.alpn, self.minimum_version, self.ciphers, self.key_log)  # fmt: skip
-        object.__setattr__(self, "_hash", tuple.__hash__(values))
+        object.__setattr__(self, "_hash", values.__hash__())
 
     def __hash__(self) -> int:
         return self._hash  # it is part of what connections are looked up by
