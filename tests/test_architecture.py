@@ -27,7 +27,7 @@ ALLOWED = {
     "coulee.discovery": ("coulee.core", "coulee.lb"),
     "coulee.tls": ("coulee.backends", "coulee.core"),
     "coulee.conformance": ("coulee.conformance", "coulee.backends", "coulee.core.seam"),
-    "coulee.server": ("coulee.server", "coulee.backends", "coulee.core", "coulee.lb"),
+    "coulee.server": ("coulee.server", "coulee.backends", "coulee.core", "coulee.lb", "coulee.tls"),
     "coulee.__main__": ("coulee.server",),
 }
 """What each part may import of coulee."""
