@@ -19,6 +19,8 @@ from coulee.core.kernel import Task
 from coulee.core.proxy import Proxy
 from coulee.core.seam import Address, Blocked, Closed, ErrorKind, Hold, Receive, Received, Send
 from coulee.core.through import Through, authority_for, open_tunnel
+from coulee.core.tls import UpstreamTls
+from coulee.core.transport import Transport
 from tests.core.ledger import Ledger
 from tests.core.world import World
 
@@ -191,6 +193,13 @@ def test_settings_that_make_no_sense(settings: dict[str, object], said: str) -> 
     with pytest.raises(ValueError, match=said) as raised:
         Through(PROXY, **settings)  # type: ignore[arg-type]
     assert "hidden" not in str(raised.value)
+
+
+@pytest.mark.parametrize("transport", [Transport(through=Through(PROXY)), Transport(proxy_protocol=1)])
+def test_the_way_to_a_proxy_is_no_longer_than_tls(transport: Transport) -> None:
+    with pytest.raises(ValueError, match="peer: the way to a proxy is no longer than TLS"):
+        Through(Peer(PROXY.address, transport=transport))
+    Through(Peer(PROXY.address, transport=Transport(tls=UpstreamTls())))
 
 
 # -------------------------------------------------------------------------------------------------------- answers

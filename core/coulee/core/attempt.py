@@ -34,7 +34,8 @@ def begin(exchange: Exchange, peer: Peer) -> Stream | None:
     counters = proxy.counters
     before = exchange.attempt
     stream = None
-    if before is None or not before.reused:  # what died under us once was idle for too long: now a fresh one
+    if exchange.request.method != "CONNECT" and (before is None or not before.reused):
+        # What died under us once was idle for too long, and now a fresh one is wanted; for a tunnel always.
         plain = peer.transport is DIRECT
         stream = proxy.pool.take(peer if plain else announced(peer, exchange.downstream.connection))
     exchange.reused = reused = stream is not None

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Final, Literal
 
+from coulee.core.forward import Forward
+
 PROTOCOL: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?")
 """What Upgrade names: a protocol and perhaps its version (RFC 9110 section 7.8)."""
 
@@ -282,6 +284,9 @@ class Config:
     upgrades: tuple[str, ...] = ("websocket",)
     """Protocols that a client may switch to with Upgrade (RFC 9110 section 7.8). Other wishes are not passed on. `h2c`
     cannot be here: nobody would look at what is asked in it."""
+
+    forward: Forward | None = None
+    """Where clients may go by CONNECT, which makes this a forward proxy too. By default nowhere: it is answered 405."""
 
     trailers: tuple[str, ...] = ("*",)
     """Names of trailer fields that are passed on, in both directions; `*` stands for all. Those that frame, route,

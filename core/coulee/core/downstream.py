@@ -201,7 +201,8 @@ class Downstream(Connection):
         proxy = self.proxy
         if self.security is not None:
             request.scheme = "https"
-            if request.authority != self.covered and not self.covers(request.authority):
+            ours = request.method != "CONNECT"  # which always names another host
+            if ours and request.authority != self.covered and not self.covers(request.authority):
                 self.refuse(ExchangeError("misdirected", f"the certificate is not for {request.authority}"), request)
                 return
         number = self.requests + 1

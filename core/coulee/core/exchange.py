@@ -46,7 +46,7 @@ from coulee.core.translate import (
     keep_allowed_trailers,
     response_for_downstream,
 )
-from coulee.core.upgrade import note_upgrade, relay_upgraded
+from coulee.core.upgrade import note_upgrade, relay_tunnel, relay_upgraded, target_of
 
 if TYPE_CHECKING:
     from random import Random
@@ -248,6 +248,8 @@ class Exchange:
                 else:
                     if proxy.total_limit_s:
                         self.limit = _Overtime(self, proxy.total_limit_s)
+                    if request.method == "CONNECT":
+                        target_of(self)  # before anybody chooses another way to it
                     peer: Peer | None
                     peer = await self.choose_peer() if proxy.chains.upstream_peer else self._balance()
                     while peer is not None:  # attempt after attempt, until one is answered
@@ -302,6 +304,8 @@ class Exchange:
         return peer or self._balance()
 
     def _balance(self) -> Peer:
+        if self.request.method == "CONNECT":
+            return target_of(self)
         peer = self.proxy.balancer.choose(self)
         if peer is None:
             raise ExchangeError("no_healthy_endpoint", "the cluster offered no endpoint")
@@ -311,6 +315,9 @@ class Exchange:
         """Send the request to a peer and pass its answer down. Where to try again instead; None: it is answered."""
         proxy = self.proxy
         upstream = begin(self, peer)
+        if self.request.method == "CONNECT":
+            await relay_tunnel(self, peer)
+            return None
         if proxy.hedges and self.body_ended and self.request.method in IDEMPOTENT and not self.request.upgrade:
             response = await race(self, upstream)
             assert self.upstream is not None
@@ -553,8 +560,11 @@ class Exchange:
 
     @property
     def switched(self) -> bool:
-        """Whether the client's connection has been upgraded."""
-        return self.head_sent and self.response is not None and self.response.status == 101
+        """Whether the client's connection has been upgraded, or is a tunnel."""
+        if not self.head_sent or self.response is None:
+            return False
+        status = self.response.status
+        return status == 101 or (self.request.method == "CONNECT" and 200 <= status <= 299)
 
     def abandoned(self, error: BaseException) -> None:
         """Its task had to be left behind, or was broken: nothing of it may be left, and its record is due."""

@@ -9,7 +9,7 @@ Rules, with their sections of RFC 9112 unless another is named:
   than `chunked`, once, in 1.1, refused; chunked; Content-Length, once and in digits; none.
 - The body of an answer: none to HEAD, with 204 and with 304; then the same; else all up to the end of the connection.
 - A body that ends early is a fault, never an end (8).
-- Behind a 101 nothing is HTTP: both directions are `Data` to the end of the connection, read and written as they come.
+- Behind a 101 or a 2xx to CONNECT nothing is HTTP: both directions are `Data` as it comes, to the connection's end.
 - What we write is framed by us: by its length, by chunks, or, for a client of HTTP/1.0, by closing (6.1).
 - What is wrong, and what is said of it, does not depend on how the bytes were split.
 """
@@ -41,6 +41,7 @@ from coulee.core.http1_grammar import (
     check_length,
     check_limits,
     check_ranges,
+    check_refused,
     check_size,
     chunk_line,
     chunked_of,
@@ -81,16 +82,17 @@ _headers_from: Final = Headers.from_block
 
 
 class Http1Codec:
-    """One HTTP/1.1 connection. `role` is ours: `"server"` reads requests, `"client"` reads answers."""
+    """One HTTP/1.1 connection. `role` is ours: a `"server"` reads requests. `forwards` lets CONNECT be one of these."""
 
     __slots__ = ("_asked", "_blank_line_seen", "_data", "_easy", "_eof", "_error", "_expects_continue",
-                 "_extensions", "_heads", "_interims", "_keep", "_last", "_left", "_limits", "_old",
+                 "_extensions", "_forwards", "_heads", "_interims", "_keep", "_last", "_left", "_limits", "_old",
                  "_reading", "_scanned", "_server", "_stream", "_trailers", "_upgrade", "_whole_head",
                  "_writing", "_writing_left", "buffered", "secure")  # fmt: skip
 
-    def __init__(self, role: Role, limits: Limits) -> None:
+    def __init__(self, role: Role, limits: Limits, forwards: bool = False) -> None:
         self._server = role == "server"
         self.secure = False
+        self._forwards = forwards
         self._heads = heads = heads_with(limits.fields_max)
         self._whole_head = heads.request if self._server else heads.answer
         self._limits = limits
@@ -266,7 +268,8 @@ class Http1Codec:
         if method is None:
             method = text_of(raw_method)
             if method in REFUSED_METHODS:
-                raise ProtocolError(f"{method} is not for a gateway", 405, "method_not_allowed")
+                check_refused(method, raw_target, marks, self._forwards)
+                self._last = True  # what follows a CONNECT cannot be told from a request
         self._asked = method
         host = marks.get(b"host")
         if host is None:
@@ -569,6 +572,8 @@ class Http1Codec:
             else:
                 block = with_framing(headers, b"\r\nContent-Length: " + digits)
             return b"".join((start, block, b"\r\n\r\n", data))
+        if self._asked == "CONNECT" and status < 300:
+            return self._write_switch(part)
         writing = _COUNTED
         if status in _BODILESS or self._asked == "HEAD":
             framing = b"" if length is None or status == 204 else b"\r\nContent-Length: %d" % length
@@ -595,7 +600,7 @@ class Http1Codec:
 
     def _write_switch(self, part: Response) -> Bytes:
         head = head_of_switch(part)
-        if self._reading is not _DONE or self._asked != "GET" or self._old:
+        if part.status == 101 and (self._reading is not _DONE or self._asked != "GET" or self._old):
             raise ProtocolError("a 101 to a request that could not ask for it")
         self._switch()
         return self._with_body(head, part.data, False)

@@ -12,6 +12,7 @@ from typing import Final
 from coulee.core.answers import PHRASES
 from coulee.core.codec import ProtocolError
 from coulee.core.config import PROTOCOL, Limits
+from coulee.core.forward import read_target
 from coulee.core.headers import MARKS, TOKEN, Headers, field_pattern, joined
 from coulee.core.parts import Request, Response
 from coulee.core.seam import Bytes
@@ -231,9 +232,25 @@ def authority_of(host: bytes) -> str:
     return host.decode("latin-1").lower()  # RFC 3986 section 6.2.2.1: so two who compare it never differ
 
 
+def check_refused(method: str, target: bytes, marks: dict[bytes, bytes], forwards: bool) -> None:
+    """Of the methods that a gateway refuses, a forward proxy takes CONNECT. It goes to a host and a port, and has no
+    body: what follows it is for them (RFC 9110 section 9.3.6)."""
+    if method != "CONNECT" or not forwards:
+        raise ProtocolError(f"{method} is not for a gateway", 405, "method_not_allowed")
+    if b"content-length" in marks or b"transfer-encoding" in marks:
+        raise ProtocolError("a CONNECT with a body (RFC 9110 section 9.3.6)")
+    try:
+        read_target(target.decode("latin-1"))
+    except ValueError as error:
+        raise ProtocolError(str(error)) from None
+
+
 def other_target(target: bytes, method: str, secure: bool) -> tuple[str, str | None]:
     """A target that is not in origin form, in that form, with its authority if it had one (section 3.2). `secure` is
     whether it came by TLS."""
+    if method == "CONNECT":
+        where = target.decode("latin-1").lower()
+        return where, where
     if target == b"*" and method == "OPTIONS":
         return "*", None
     absolute = ABSOLUTE.fullmatch(target)
@@ -326,7 +343,11 @@ def check_switch(response: Response) -> None:
 
 
 def head_of_switch(part: Response) -> bytes:
-    """A 101."""
+    """A 101; or a 2xx to CONNECT, which has no framing either (RFC 9110 section 9.3.6)."""
+    if part.status != 101:
+        if part.ended:
+            raise ProtocolError(f"{part.status} to CONNECT would open a tunnel; to refuse, answer with a 4xx")
+        return start_of_answer(part.status, part.reason) + SWITCHING.sub(b"", part.headers.block) + b"\r\n\r\n"
     check_switch(part)
     fields = switching(part.headers.block, part.upgrade)
     return b"HTTP/1.1 101 %s%s\r\n\r\n" % (phrase_of(101, part.reason), fields)

@@ -7,7 +7,7 @@ and puts its events into our parts. Rules:
 - A message that is both a head and, later in the same bytes, a fault gives the head first and the fault after it: how
   the bytes were split must not matter.
 - Framing is ours: Content-Length and Transfer-Encoding are taken out of what we write, and put in by `part.length`.
-- Behind a 101 h11 has no more to say: bytes go past it, in both directions.
+- Behind a 101, or a 2xx to CONNECT, h11 has no more to say: bytes go past it, in both directions.
 - A new cycle begins by itself, once both sides have ended the one before.
 """
 
@@ -32,7 +32,9 @@ from coulee.core.http1_grammar import (
     check_asking,
     check_length,
     check_ranges,
+    check_refused,
     check_switch,
+    head_of_switch,
     joined_once,
     other_target,
     phrase_of,
@@ -51,14 +53,15 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class H11Codec:
-    """One HTTP/1.1 connection. `role` is ours: `"server"` reads requests, `"client"` reads answers."""
+    """One HTTP/1.1 connection. `role` is ours: a `"server"` reads requests. `forwards` lets CONNECT be one of these."""
 
-    __slots__ = ("_blank_line_seen", "_chunked", "_conn", "_eof", "_error", "_fed", "_head_asked", "_interims", "_last",
-                 "_limits", "_role", "_stream", "_switched", "_trailers", "_upgrade",
+    __slots__ = ("_asked", "_blank_line_seen", "_chunked", "_conn", "_eof", "_error", "_fed", "_forwards", "_interims",
+                 "_last", "_limits", "_role", "_stream", "_switched", "_trailers", "_upgrade",
                  "secure")  # fmt: skip
 
-    def __init__(self, role: Role, limits: Limits) -> None:
+    def __init__(self, role: Role, limits: Limits, forwards: bool = False) -> None:
         self.secure = False
+        self._forwards = forwards
         self._role: Role = role
         self._limits = limits
         self._conn = self._new_connection()
@@ -71,7 +74,7 @@ class H11Codec:
         self._chunked = False  # how we frame the body that we write
         self._interims = 0
         self._blank_line_seen = False
-        self._head_asked = False  # the request that is to be answered
+        self._asked = b""  # the method of the request
         self._upgrade = ""  # what our request asks to switch to
         self._switched = False  # to another protocol
 
@@ -209,12 +212,15 @@ class H11Codec:
         try:
             event = self._conn.next_event()
             if isinstance(event, h11.Request):
-                self._head_asked = event.method == b"HEAD"
-                request = _request(event, self._limits, self.secure)
+                self._asked = event.method
+                request = _request(event, self._limits, self.secure, self._forwards)
+                self._last = self._last or self._asked == b"CONNECT"  # what follows it cannot be told from a request
                 return self._with_body(request)
             if isinstance(event, h11.InformationalResponse):
                 return self._interim(event)
             if isinstance(event, h11.Response):
+                if self._asked == b"CONNECT" and event.status_code < 300:
+                    return self._tunnel(event)
                 return self._with_body(self._response(event))
         except h11.RemoteProtocolError as error:
             raise self._fault(error) from error
@@ -277,6 +283,14 @@ class H11Codec:
             raise ProtocolError(f"more than {self._limits.interims_max} interim answers")
         _check_fields(event.headers.raw_items(), 0, self._limits)
         return Interim(event.status_code, _headers(event), event.reason.decode("latin-1"))
+
+    def _tunnel(self, event: h11.Response) -> Response:
+        """A 2xx to CONNECT, whatever its framing says (RFC 9110 section 9.3.6)."""
+        _check_fields(event.headers.raw_items(), 0, self._limits)
+        version = _version(event.http_version)
+        self._switch()
+        phrase = event.reason.decode("latin-1")
+        return Response(event.status_code, _headers(event), phrase, version, length=None, ended=False)
 
     def _response(self, event: h11.Response) -> Response:
         fields = event.headers.raw_items()
@@ -366,6 +380,7 @@ class H11Codec:
         if self._last and not part.upgrade:
             fields.append((b"Connection", b"close"))
         self._chunked = part.length is None
+        self._asked = part.method.encode("latin-1")
         request = h11.Request(
             method=part.method.encode("latin-1"), target=part.target.encode("latin-1"), headers=fields
         )
@@ -385,9 +400,15 @@ class H11Codec:
         if part.status == 101:
             self._write_switch(part, out)
             return
+        if self._asked == b"CONNECT" and part.status < 300 and self._conn.our_state is h11.SEND_RESPONSE:
+            out.append(head_of_switch(part))
+            self._switch()
+            if part.data:
+                out.append(part.data)
+            return
         fields = _unframed(part.headers)
         bodiless = part.status == 204
-        if not (bodiless or part.status == 304 or self._head_asked):
+        if not (bodiless or part.status == 304 or self._asked == b"HEAD"):
             check_length(part.data, part.length, part.ended)
         if part.length is not None and not bodiless:
             fields.append((b"Content-Length", b"%d" % part.length))
@@ -409,13 +430,14 @@ class H11Codec:
 # --------------------------------------------------------------------------------------------- heads, read
 
 
-def _request(event: h11.Request, limits: Limits, secure: bool) -> Request:
+def _request(event: h11.Request, limits: Limits, secure: bool, forwards: bool) -> Request:
     """A request's head in our terms. Raises `ProtocolError` for what a gateway must not pass on."""
     version = _version(event.http_version)
     fields = event.headers.raw_items()
     _check_fields(fields, len(event.method) + len(event.target), limits)
-    if event.method.decode("latin-1") in REFUSED_METHODS:
-        raise ProtocolError(f"{event.method.decode('latin-1')} is not for a gateway", 405, "method_not_allowed")
+    method = event.method.decode("latin-1")
+    if method in REFUSED_METHODS:
+        check_refused(method, event.target, dict(event.headers), forwards)
     length, chunked = _framing(event.headers)
     _check_framing(length, chunked, event.http_version)
     headers = _headers(event)
@@ -429,7 +451,7 @@ def _request(event: h11.Request, limits: Limits, secure: bool) -> Request:
     if authority is not None:
         headers.set("Host", authority)  # what it said is to be ignored (RFC 9112 section 3.2.2)
     return Request(
-        event.method.decode("latin-1"),
+        method,
         target,
         headers,
         version,

@@ -205,8 +205,8 @@ class Proxy(KernelMachine):
     def new_codec(self, role: Role) -> Codec:
         """The codec of a new connection."""
         if self.config.http1_codec == "own":
-            return Http1Codec(role, self.config.limits)
-        return H11Codec(role, self.config.limits)
+            return Http1Codec(role, self.config.limits, self.config.forward is not None)
+        return H11Codec(role, self.config.limits, self.config.forward is not None)
 
     def trusts(self, peer: Address) -> bool:
         """Whether what a client at this address says about who is behind it counts."""

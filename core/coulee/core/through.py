@@ -57,6 +57,9 @@ class Through:
     _fields: Headers = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        transport = self.peer.transport
+        if transport.through is not None or transport.proxy_protocol:
+            raise ValueError("peer: the way to a proxy is no longer than TLS; leave out `through` and `proxy_protocol`")
         if ":" in self.user:
             raise ValueError("user: there is a colon in it, which would be the end of it (RFC 7617 section 2)")
         if self.password and not self.user:

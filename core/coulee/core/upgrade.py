@@ -1,4 +1,5 @@
-"""Upgrades (RFC 9110 section 7.8): which requests may ask for one, and the life of an exchange behind its 101.
+"""Upgrades (RFC 9110 section 7.8) and CONNECT (section 9.3.6): which requests may ask for what is no HTTP, and the life
+of an exchange behind its 101, or its 200.
 
 Rules:
 
@@ -8,25 +9,36 @@ Rules:
 - Nothing of what a client sends behind such a request goes anywhere before the origin has agreed. Where it does not
   agree those bytes are no request either, since they cannot be told from a smuggled one: so a request that asks is the
   last of its connection, whatever is answered.
-- Behind the 101 bytes go both ways as they come, and body filters do not see them. Each direction ends by itself, at
-  its half-close; a reset of one side, or a time limit, resets the other.
+- A CONNECT goes to its own target, if `Config.forward` allows it, or to the peer that a filter chooses. It gets a
+  connection that carries nothing else. When that stands the client hears 200, and else an error, as ever.
+- Behind the 101, or the 200, bytes go both ways as they come, and body filters do not see them. Each direction ends by
+  itself, at its half-close; a reset of one side, or a time limit, resets the other.
 """
 
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coulee.core.errors import ExchangeError
+from coulee.core.filters import decide
+from coulee.core.forward import read_target
 from coulee.core.http1_grammar import options_of
 from coulee.core.kernel import Alarm, nursery
-from coulee.core.parts import Data
+from coulee.core.parts import Data, Response
+from coulee.core.path import announced
+from coulee.core.peer import Peer
 from coulee.core.pool import Upstream
+from coulee.core.raw import RawCodec
+from coulee.core.seam import Address, show_address
+from coulee.core.translate import add_date
 
 if TYPE_CHECKING:
     from coulee.core.connection import Stream
     from coulee.core.exchange import Exchange
-    from coulee.core.parts import Request, Response
+    from coulee.core.parts import Request
+
+_TUNNELS: Final = "\0tunnels"
 
 
 def note_upgrade(exchange: Exchange) -> None:
@@ -50,8 +62,78 @@ async def relay_upgraded(exchange: Exchange, upstream: Stream, response: Respons
     """Send a 101 on, then bytes both ways until both directions have ended."""
     if response.status != 101 or response.upgrade.lower() != exchange.request.upgrade.lower():
         raise ExchangeError("filter_error", "a filter changed what a 101 switches to; to refuse, return another answer")
-    downstream = exchange.downstream
     response.ended = False
+    await _relay(exchange, upstream, response)
+
+
+class Target(Peer):
+    """Where a CONNECT itself says that it goes."""
+
+    __slots__ = ()
+
+
+def target_of(exchange: Exchange) -> Target:
+    """Where a CONNECT says that it goes. Raises `ExchangeError` where that is not allowed."""
+    forward = exchange.proxy.config.forward
+    assert forward is not None, "else a codec has refused it"
+    target = exchange.request.target
+    try:
+        host, port = read_target(target)
+    except ValueError as error:
+        raise ExchangeError("filter_error", f"a filter changed the target to {target!r}: {error}") from None
+    if not forward.allows(host, port):
+        raise ExchangeError("forward_denied", f"{target} is not among the hosts and ports of `Forward`")
+    return Target((host, port), target)
+
+
+async def relay_tunnel(exchange: Exchange, peer: Peer) -> None:
+    """Connect a client to a peer, say so, then bytes both ways until both directions have ended. Raises
+    `ExchangeError`."""
+    proxy = exchange.proxy
+    downstream = exchange.downstream
+    proxy.counters.connects += 1
+    upstream = await proxy.pool.acquire(announced(_apart(peer), downstream.connection))
+    upstream.connection.codec = RawCodec()
+    exchange.upstream = upstream
+    exchange.connected = True
+    if isinstance(peer, Target):
+        _check_address(exchange, peer, upstream.connection.peer)
+    chains = proxy.chains
+    if chains.connected_to_upstream:
+        await decide(chains.connected_to_upstream, (), exchange, False)
+    response = Response(200, length=None, ended=False)
+    add_date(response.headers, proxy.wall_clock)
+    if chains.response_filter:
+        other = await decide(chains.response_filter, Response, exchange, response)
+        if other is not None:
+            await exchange._answer_here(other, filtered=True)
+            return
+    if not 200 <= response.status <= 299 or response.ended:
+        raise ExchangeError("filter_error", "a filter changed what opens a tunnel; to refuse, return another answer")
+    if exchange.limit is not None:
+        proxy.kernel.disarm(exchange.limit)
+    await _relay(exchange, upstream, response)
+
+
+def _apart(peer: Peer) -> Peer:
+    """The same peer in a group of its own, so that its connections are lent to no request, nor those of requests to
+    it."""
+    return Peer(peer.address, peer.name, peer.group + _TUNNELS, peer.limits, peer.transport, peer.prelude)
+
+
+def _check_address(exchange: Exchange, target: Target, address: Address) -> None:
+    """A name may be anywhere; where it is, is known only now."""
+    forward = exchange.proxy.config.forward
+    assert forward is not None
+    assert isinstance(target.address, tuple)
+    if not forward.allows_at(target.address[0], address):
+        where = f"{target.name} is at {show_address(address)}, which is not public, nor among the hosts of `Forward`"
+        raise ExchangeError("forward_denied", where)
+
+
+async def _relay(exchange: Exchange, upstream: Stream, response: Response) -> None:
+    """Send the head on; behind it bytes go both ways."""
+    downstream = exchange.downstream
     await downstream.wait_for_room()
     exchange._send_head(response)
     downstream.patience_s = upstream.patience_s = inf
