@@ -337,7 +337,7 @@ def test_where_nobody_may_go(where: bytes) -> None:
     world = make(on("upstream_peer", lambda exchange: pytest.fail("nobody is asked for another way")))
     status, reason, detail = refused(world, b"CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n" % where)
     assert (status, reason) == (403, "forward_denied")
-    assert detail == f"{where.decode()} is not among the hosts and ports of `Forward`"
+    assert detail == f"{where.decode()} is not among the hosts and ports of `forward`"
     assert not world.access[0].attempts
 
 
@@ -367,7 +367,7 @@ def test_a_name_that_turns_out_to_be_private(at: str) -> None:
     (record,) = world.access
     where = f"[{at}]" if ":" in at else at
     assert record.detail == (
-        f"api.internal:443 is at {where}:443, which is not public, nor among the hosts of `Forward`"
+        f"api.internal:443 is at {where}:443, which is not public, nor among the hosts of `forward`"
     )
     assert [attempt.reason for attempt in record.attempts] == ["forward_denied"]
     world.leaves_nothing()

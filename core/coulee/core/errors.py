@@ -84,7 +84,7 @@ _LIST: Final = [
            "Send pings, as WebSocket has them; or raise `upgraded_idle_timeout_s`."),
     Reason("forward_denied", 403, "downstream", "http_request_denied",
            "CONNECT to where nobody may go through this proxy",
-           "Add the host and the port to `Forward`, if they are to be reached."),
+           "Add the host and the port to `forward`, if they are to be reached."),
     # the origin's doing
     Reason("upstream_refused", 502, "upstream", "connection_refused",
            "nothing listens at the endpoint's address", "Start the origin, or correct its address."),

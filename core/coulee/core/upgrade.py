@@ -82,7 +82,7 @@ def target_of(exchange: Exchange) -> Target:
     except ValueError as error:
         raise ExchangeError("filter_error", f"a filter changed the target to {target!r}: {error}") from None
     if not forward.allows(host, port):
-        raise ExchangeError("forward_denied", f"{target} is not among the hosts and ports of `Forward`")
+        raise ExchangeError("forward_denied", f"{target} is not among the hosts and ports of `forward`")
     return Target((host, port), target)
 
 
@@ -127,7 +127,7 @@ def _check_address(exchange: Exchange, target: Target, address: Address) -> None
     assert forward is not None
     assert isinstance(target.address, tuple)
     if not forward.allows_at(target.address[0], address):
-        where = f"{target.name} is at {show_address(address)}, which is not public, nor among the hosts of `Forward`"
+        where = f"{target.name} is at {show_address(address)}, which is not public, nor among the hosts of `forward`"
         raise ExchangeError("forward_denied", where)
 
 
