@@ -27,7 +27,7 @@ except ImportError as error:
 # Before they are imported, so that a failed assertion of theirs says what it saw, as one in a test file does.
 _PARTS = (
     "addresses", "alarms", "bench", "connecting", "credit", "exhaustion", "failure", "half_close", "harness", "jobs",
-    "listeners", "names", "options", "resets", "sockets", "volume",
+    "listeners", "names", "options", "resets", "securing", "sockets", "volume",
 )  # fmt: skip
 pytest.register_assert_rewrite(*(f"coulee.conformance.{part}" for part in _PARTS))
 
@@ -45,6 +45,7 @@ from coulee.conformance.listeners import Listeners  # noqa: E402
 from coulee.conformance.names import Names  # noqa: E402
 from coulee.conformance.options import Options  # noqa: E402
 from coulee.conformance.resets import Resets  # noqa: E402
+from coulee.conformance.securing import Securing  # noqa: E402
 from coulee.conformance.sockets import SocketHarness, SocketPeer  # noqa: E402
 from coulee.conformance.volume import Volume  # noqa: E402
 
@@ -68,6 +69,7 @@ __all__ = [
     "Peer",
     "Puppet",
     "Resets",
+    "Securing",
     "SocketHarness",
     "SocketPeer",
     "Suite",
@@ -76,18 +78,7 @@ __all__ = [
 
 
 class Suite(
-    Listeners,
-    Connecting,
-    Addresses,
-    Names,
-    Options,
-    Credit,
-    HalfClose,
-    Failure,
-    Resets,
-    Jobs,
-    Alarms,
-    Exhaustion,
-    Volume,
-):
+    Listeners, Connecting, Addresses, Names, Options, Credit, HalfClose, Failure, Resets, Securing, Jobs, Alarms,
+    Exhaustion, Volume,
+):  # fmt: skip
     """All of it."""

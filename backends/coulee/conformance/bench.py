@@ -36,6 +36,8 @@ from coulee.core.seam import (
     Receive,
     Received,
     Run,
+    Secure,
+    Secured,
     Send,
     Sent,
 )
@@ -60,6 +62,7 @@ class Puppet:
         self.open: dict[int, str] = {}  # what awaits an answer, or its end
         self.reading: dict[int, bool] = {}
         self.blocked: dict[int, bool] = {}
+        self.securing: set[int] = set()
         self.now = float("-inf")
         self.draining = False
         self._inside = False
@@ -110,6 +113,8 @@ class Puppet:
                 self.reading[operation.conn] = True
             case Hold() | Close():
                 self.reading[operation.conn] = False
+            case Secure():
+                self.securing.add(operation.conn)
             case _:
                 pass
 
@@ -126,8 +131,13 @@ class Puppet:
             case Accepted() | Connected():
                 assert self.open.get(completion.conn) == "open", "law 1: it is open already"
                 self.open[completion.conn] = "stands"
+            case Secured():
+                assert self.open.get(completion.conn) == "stands", "law 2: TLS on a connection that does not stand"
+                assert completion.conn in self.securing, "law 1: TLS that was not asked for, or stands already"
+                self.securing.remove(completion.conn)
             case Received():
                 assert self.open.get(completion.conn) == "stands", "law 2: bytes of a connection that does not stand"
+                assert completion.conn not in self.securing, "law 4: bytes before its TLS stands"
                 assert self.reading[completion.conn], "law 4: bytes without a credit"
                 self.count[completion.conn] += len(completion.data)
                 if not completion.data:

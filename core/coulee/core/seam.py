@@ -36,6 +36,7 @@ from coulee.core.tls import Certificate as Certificate
 from coulee.core.tls import CertificateError as CertificateError
 from coulee.core.tls import CertificateSource as CertificateSource
 from coulee.core.tls import DownstreamTls as DownstreamTls
+from coulee.core.tls import ListenerTls as ListenerTls
 from coulee.core.tls import PeerCertificate as PeerCertificate
 from coulee.core.tls import Security as Security
 from coulee.core.tls import UpstreamTls as UpstreamTls
