@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from coulee.core.listener import Listener, ProxyProtocol
-from coulee.core.seam import Address
+from coulee.core.seam import Address, CertificateError
 from coulee.core.tls import UpstreamTls
 from coulee.core.transport import DIRECT, Transport
 from coulee.server.edges import Edges, taken_from, warnings
@@ -104,6 +104,24 @@ def test_origins_are_verified_by_what_is_given(files: Files) -> None:
     assert (transport.tls.server_name, transport.tls.verified_name, transport.tls.verify) == ("api.test",) * 2 + (True,)
     assert b"BEGIN CERTIFICATE" in transport.tls.ca
     assert Edges(insecure_upstreams=True).transport() == Transport(tls=UpstreamTls(verify=False))
+
+
+def test_origins_may_be_verified_by_an_address() -> None:
+    tls = Edges(upstream_name="10.0.0.1").transport().tls
+    assert tls is not None
+    assert (tls.server_name, tls.verified_name) == ("", "10.0.0.1")
+
+
+def test_a_worker_that_cannot_read_certificates_begins_with_those_of_its_supervisor(files: Files) -> None:
+    edges = Edges(tls=(files.option,))
+    before = only(edges).tls
+    files.key.write_bytes(b"")
+    after = only(edges).tls
+    assert before is not None
+    assert after is not None
+    assert after.sources == before.sources
+    with pytest.raises(CertificateError):
+        Edges(tls=(files.option,)).listeners(AT_8443)
 
 
 def test_what_is_not_safe_is_said_aloud() -> None:

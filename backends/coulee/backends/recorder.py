@@ -34,6 +34,7 @@ from coulee.core.seam import (
     Closed,
     Completion,
     Connected,
+    DownstreamTls,
     Drain,
     ListenAt,
     Listener,
@@ -41,6 +42,7 @@ from coulee.core.seam import (
     Operation,
     Received,
     Report,
+    Secure,
     Send,
 )
 
@@ -197,6 +199,8 @@ class Recorded:
         for operation in operations:
             if type(operation) is Report:
                 sink.settle(operation.record)
+        if redactor is not None:
+            begin_anew(redactor, operations)
         self._draining = self._draining or type(completion) is Drain
         if self._draining and self.machine.finished:
             self.end("the machine has finished")
@@ -218,6 +222,13 @@ def redacted(redactor: Redactor, completion: Completion) -> Completion:
     elif isinstance(completion, Closed):
         redactor.closed(completion.conn)
     return completion
+
+
+def begin_anew(redactor: Redactor, operations: Sequence[Operation]) -> None:
+    """What is said inside TLS has nothing to do with what was said before."""
+    for operation in operations:
+        if type(operation) is Secure:
+            redactor.opened(operation.conn, isinstance(operation.tls, DownstreamTls))
 
 
 # ------------------------------------------------------------------------------------------------------- sinks

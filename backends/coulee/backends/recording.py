@@ -39,8 +39,11 @@ from coulee.core.seam import (
     Finished,
     Listening,
     Operation,
+    PeerCertificate,
     Received,
     Report,
+    Secured,
+    Security,
     Send,
     Sent,
 )
@@ -197,7 +200,18 @@ _CONTENTS: Final[dict[type, Callable[[Any], bytes]]] = {
     Closed: lambda item: plain.encode((item.error, item.detail)),
     Finished: lambda item: plain.encode((item.value, item.error)),
     Drain: lambda item: plain.encode(item.grace_s),
+    Secured: lambda item: plain.encode(_told_of(item.security)),
 }
+
+
+def _told_of(security: Security) -> tuple[Any, ...]:
+    """What a handshake came to, as plain values."""
+    certificate = security.certificate
+    return (*_values(security)[:-1], None if certificate is None else _values(certificate))
+
+
+def _values(item: Any) -> tuple[Any, ...]:
+    return tuple(getattr(item, each.name) for each in fields(item))
 
 
 # ----------------------------------------------------------------------------------------------------- reading
@@ -277,6 +291,10 @@ class Recording:
             return Listening(number, values)
         if kind is Drain:
             return Drain(values)
+        if kind is Secured:
+            version, cipher, alpn, resumed, shown = values
+            certificate = None if shown is None else PeerCertificate(*shown)
+            return Secured(number, Security(version, cipher, alpn, resumed, certificate))
         if kind not in (Accepted, Connected, Closed, Finished):
             raise ValueError(f"{kind.__name__} is no completion")
         return cast("Completion", kind(number, *values))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from coulee.backends.recorder import Redactor, redacted
+from coulee.backends.recorder import Redactor, begin_anew, redacted
 from coulee.backends.recording import Recording, Said, Turn, told
 from coulee.core.seam import Machine, Operation
 
@@ -59,6 +59,8 @@ class Replay:
         if redactor is not None and turn.completion is not None:
             redacted(redactor, turn.completion)
         said = list(told(operations, None if redactor is None else redactor.sent))
+        if redactor is not None:
+            begin_anew(redactor, operations)
         if turn.said is None:
             return "it raised then, and does not now"
         if said == turn.said:

@@ -13,6 +13,8 @@ from operator import attrgetter
 from typing import Any, Final
 
 from coulee.core.seam import (
+    CONNECT_OPTIONS,
+    LISTEN_OPTIONS,
     Accept,
     Accepted,
     Blocked,
@@ -22,6 +24,7 @@ from coulee.core.seam import (
     Completion,
     Connect,
     Connected,
+    DownstreamTls,
     Drain,
     Finished,
     Hold,
@@ -34,8 +37,10 @@ from coulee.core.seam import (
     Run,
     Secure,
     Secured,
+    Security,
     Send,
     Sent,
+    UpstreamTls,
 )
 
 OPERATIONS: Final = (Listen, Accept, Connect, Receive, Hold, Send, Close, Run, Cancel, Report, Secure)
@@ -68,9 +73,13 @@ def content_of(item: Operation | Completion) -> bytes:
 
 def said(item: Operation | Completion, *, whole: bool = False) -> str:
     """What it says beside its number; of a body the beginning, or the `whole`."""
+    if isinstance(item, Secure):
+        return f"{_wanted(item.tls)} {shown(item.early, whole)}"
+    if isinstance(item, Secured):
+        return _came_to(item.security)
     match item:
         case Listen() | Connect():
-            return str(item.address)
+            return _with_options(item)
         case Accept():
             return f"at {item.listener}"
         case Close():
@@ -96,6 +105,25 @@ def said(item: Operation | Completion, *, whole: bool = False) -> str:
             return shown(item.data, whole)
         case _:
             return ""
+
+
+def _with_options(item: Listen | Connect) -> str:
+    usual = item.options in (LISTEN_OPTIONS, CONNECT_OPTIONS)
+    return str(item.address) if usual else f"{item.address} {item.options}"
+
+
+def _wanted(tls: DownstreamTls | UpstreamTls) -> str:
+    """What is asked of a handshake; of certificates whose they are, for which of them there is no key in a replay."""
+    if isinstance(tls, DownstreamTls):
+        return f"with {', '.join(certificate.fingerprint[:16] for certificate in tls.certificates)}"
+    whom = f"{tls.verified_name or 'somebody'}" if tls.verify else "anybody"
+    return f"for {tls.server_name or 'no name'}, to be {whom}"
+
+
+def _came_to(security: Security) -> str:
+    certificate = security.certificate
+    who = f" {certificate.subject} {certificate.fingerprint[:16]}" if certificate is not None else ""
+    return f"{security.version} {security.cipher} {security.alpn}{' resumed' if security.resumed else ''}{who}"
 
 
 def shown(data: bytes, whole: bool) -> str:

@@ -2,8 +2,9 @@
 
 Rules:
 
-- Files are read in each process that serves, when it starts: so a reload has new ones. A certificate that is made here
-  is made once, before workers are forked, for they must all have the same.
+- Files are read in each process that serves, when it starts: so a reload has new ones. A worker that cannot use what is
+  there by then begins with what its supervisor has read, and says so, rather than not at all.
+- A certificate that is made here is made once, before workers are forked, for they must all have the same.
 - What is wrong with a file is one line with its name and the cure, and exit code 2.
 """
 
@@ -18,7 +19,8 @@ import click
 
 from coulee.core.listener import ListenAt, Listener, ProxyProtocol
 from coulee.core.options import ListenOptions
-from coulee.core.seam import Address, CertificateSource
+from coulee.core.seam import Address, CertificateError, CertificateSource
+from coulee.core.server_names import is_ip
 from coulee.core.tls import ClientCertificates, ListenerTls, UpstreamTls
 from coulee.core.transport import DIRECT, Transport
 
@@ -44,11 +46,6 @@ class Edges:
     key_log: str | None = None
 
     # -- towards clients
-
-    def check(self, listen: Sequence[Address]) -> None:
-        """Say what is wrong before anything starts. Raises `ValueError`."""
-        self.listeners(listen)
-        self.transport()
 
     def listeners(self, listen: Sequence[Address]) -> list[ListenAt]:
         """The listeners at these addresses. Raises `ValueError`, and so `CertificateError`."""
@@ -77,7 +74,13 @@ class Edges:
     def _listener_tls(self, listen: Sequence[Address]) -> ListenerTls:
         from coulee.tls import client_ca
 
-        sources = [self._source(each, listen) for each in self.tls]
+        try:
+            sources = [self._source(each, listen) for each in self.tls]
+        except CertificateError:
+            sources = self.__dict__.get("_read_before", [])
+            if not sources:
+                raise
+        self.__dict__["_read_before"] = sources
         asked = None
         if self.client_ca is not None:
             asked = ClientCertificates(client_ca(self.client_ca), required=self.client_certificates == "required")
@@ -117,7 +120,8 @@ class Edges:
             from coulee.tls import client_ca
 
             ca = client_ca(self.upstream_ca) if self.upstream_ca is not None else b""
-            tls = UpstreamTls(ca=ca, server_name=self.upstream_name, verified_name=self.upstream_name)
+            name = self.upstream_name
+            tls = UpstreamTls(ca=ca, server_name="" if name and is_ip(name) else name, verified_name=name)
         if tls is None and not self.send_proxy:
             return DIRECT
         return Transport(tls=tls, proxy_protocol=self.send_proxy)

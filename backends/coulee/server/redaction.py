@@ -71,6 +71,10 @@ class Redaction:
         return name in self.fields or (self.most_fields and name not in FRAMING)
 
 
+_HANDSHAKE: Final = b"\x16\x03"
+_PROXY_SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
+
+
 class HttpRedactor:
     """See `coulee.backends.recorder.Redactor`."""
 
@@ -84,7 +88,16 @@ class HttpRedactor:
 
     def received(self, conn: int, data: bytes) -> bytes:
         conversation = self._conversations.get(conn)
-        return data if conversation is None else conversation.heard.hide(data)
+        if conversation is None:
+            return data
+        if conversation.is_silent:
+            conversation.is_silent = False
+            conversation.in_hello = data.startswith(_HANDSHAKE)
+            header = _proxy_header(data)
+            if header:
+                conversation.is_silent = True
+                return data[:header] + (self.received(conn, data[header:]) if data[header:] else b"")
+        return data if conversation.in_hello else conversation.heard.hide(data)
 
     def sent(self, operation: Send) -> Send:
         conversation = self._conversations.get(operation.conn)
@@ -95,11 +108,22 @@ class HttpRedactor:
         self._conversations.pop(conn, None)
 
 
+def _proxy_header(data: bytes) -> int:
+    """The length of a header of the PROXY protocol, which says who the client is and must be said in a replay too."""
+    if data.startswith(b"PROXY "):
+        return data.find(b"\r\n", 0, 107) + 2 if b"\r\n" in data[:107] else 0
+    if data.startswith(_PROXY_SIGNATURE) and len(data) >= 16:
+        return min(len(data), 16 + int.from_bytes(data[14:16], "big"))
+    return 0
+
+
 class _Conversation:
     """One connection: requests one way, answers the other."""
 
     def __init__(self, redaction: Redaction, was_accepted: bool) -> None:
         self.methods: deque[bytes] = deque()  # of requests that are not answered yet
+        self.is_silent = True  # nothing was heard yet
+        self.in_hello = False  # what is heard is the beginning of TLS, in which there is nothing to hide
         requests, answers = _Way(redaction, self), _Way(redaction, self)
         self.ways = requests, answers
         self.heard, self.told = (requests, answers) if was_accepted else (answers, requests)

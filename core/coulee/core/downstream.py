@@ -228,8 +228,9 @@ class Downstream(Connection):
         assert self.guest is not None
         tls = self.guest.tls
         assert tls is not None
+        # Which of several kinds of keys the client has taken is not known here, so all of them have to be for the host.
         host = authority.rpartition(":")[0] if _PORT.search(authority) else authority
-        if tls.listener.covered_only and authority and not any(each.covers(host) for each in tls.certificates):
+        if tls.listener.covered_only and authority and not all(each.covers(host) for each in tls.certificates):
             return False
         self.covered = authority
         return True
