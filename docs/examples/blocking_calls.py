@@ -1,14 +1,15 @@
 """What blocks, as a driver of one's own may do it: in threads, with nothing of coulee but the seam.
 
-`connected` and `listening` are for a thread: they look up names, try every address of one, and return sockets that do
-not block. `Threads` has the threads, and a loop of asyncio's for native jobs, where the host has none of its own. All
-that is known by a `concurrent.futures.Future`, which the driver waits for in its own way.
+`connected` and `listening` are for a thread: they look up names, try every address of one, set the options of sockets,
+and return sockets that do not block. `Threads` has the threads, and a loop of asyncio's for native jobs, where the host
+has none of its own. All that is known by a `concurrent.futures.Future`, which the driver waits for in its own way.
 """
 
 import asyncio
 import errno
 import os
 import select
+import shutil
 import socket
 import threading
 from collections import deque
@@ -17,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from coulee.core.seam import Address, ErrorKind
+from coulee.core.seam import Address, ConnectOptions, ErrorKind, ListenOptions
 
 HEAD_START_S = 0.25  # of one address of a name over the next (RFC 8305, section 5)
 Outcome: TypeAlias = tuple[Any, BaseException | None]
@@ -28,11 +29,12 @@ KINDS: dict[ErrorKind, str] = {
     "reset": "ECONNRESET EPIPE ENOTCONN",
     "resources": "EMFILE ENFILE ENOMEM ENOBUFS EAGAIN EADDRINUSE EADDRNOTAVAIL",
 }
+SAVING_TIME = ("TCP_FASTOPEN", "TCP_DEFER_ACCEPT", "IP_BIND_ADDRESS_NO_PORT")  # so no system need have them
 
 
-def connected(address: Address, is_wanted: Callable[[], bool]) -> list[socket.socket]:
+def connected(address: Address, options: ConnectOptions, is_wanted: Callable[[], bool]) -> list[socket.socket]:
     """One socket, which is connected. Each address of a name has a head start on the next. Gives up when told to."""
-    places = _places(address)
+    places = _reachable(_places(address), options.source)
     trying: list[socket.socket] = []
     trouble = OSError("nobody waits for it any more")
     while is_wanted() and (places or trying):
@@ -40,7 +42,9 @@ def connected(address: Address, is_wanted: Callable[[], bool]) -> list[socket.so
             family, place = places.popleft()
             try:
                 trying.append(socket.socket(family, socket.SOCK_STREAM))
-                trying[-1].setblocking(False)
+                _prepare(trying[-1], options)
+                if options.source and family != socket.AF_UNIX:
+                    _bind_source(trying[-1], options.source)
                 code = trying[-1].connect_ex(place)
             except OSError:
                 close(trying)
@@ -61,15 +65,17 @@ def connected(address: Address, is_wanted: Callable[[], bool]) -> list[socket.so
     raise trouble
 
 
-def listening(address: Address) -> list[socket.socket]:
+def listening(address: Address, options: ListenOptions) -> list[socket.socket]:
     """Sockets that listen at every address of a name that is ours, all on one port."""
+    _check(address, options)
     socks: list[socket.socket] = []
     for family, place in _places(address):
+        if options.dual_stack and family != socket.AF_INET6:
+            continue
         if socks and place[1] == 0:
             place = (place[0], socks[0].getsockname()[1], *place[2:])  # noqa: PLW2901
         try:
-            socks.append(socket.create_server(place, family=family, backlog=1024))
-            socks[-1].setblocking(False)
+            socks.append(_open(family, place, options))
         except OSError as error:
             if not socks or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 close(socks)
@@ -77,10 +83,99 @@ def listening(address: Address) -> list[socket.socket]:
     return socks
 
 
+def _open(family: int, place: Any, options: ListenOptions) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not options.dual_stack)
+        _prepare(sock, options)
+        sock.bind(place)
+        try:
+            if options.owner:
+                user, _, group = options.owner.partition(":")
+                shutil.chown(place, _known_as(user), _known_as(group))
+            if options.mode is not None:
+                os.chmod(place, options.mode)
+        except BaseException:
+            os.unlink(place)
+            raise
+        sock.listen(options.backlog)  # nobody can connect before this
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _prepare(sock: socket.socket, options: ListenOptions | ConnectOptions) -> None:
+    """Set what is of TCP. Who is accepted inherits it from the socket that listens."""
+    sock.setblocking(False)
+    if sock.family == socket.AF_UNIX:
+        return
+    whole, tcp, ip, ipv6 = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6
+    wanted: list[tuple[int, str, int]] = []
+    if options.keep_alive is not None:
+        wanted.append((whole, "SO_KEEPALIVE", 1))
+        wanted.append((tcp, "TCP_KEEPIDLE", options.keep_alive.idle_s))
+        wanted.append((tcp, "TCP_KEEPINTVL", options.keep_alive.interval_s))
+        wanted.append((tcp, "TCP_KEEPCNT", options.keep_alive.probes_max))
+    if options.dscp is not None:
+        wanted.append((ip, "IP_TOS", options.dscp << 2))
+    if options.dscp is not None and sock.family == socket.AF_INET6:
+        wanted.append((ipv6, "IPV6_TCLASS", options.dscp << 2))
+    if isinstance(options, ConnectOptions):
+        wanted.append((tcp, "TCP_USER_TIMEOUT", round(options.user_timeout_s * 1000)))
+        wanted.append((ip, "IP_BIND_ADDRESS_NO_PORT", bool(options.source)))
+    else:
+        wanted.append((whole, "SO_REUSEPORT", options.reuse_port))
+        wanted.append((tcp, "TCP_FASTOPEN", options.fast_open))
+        wanted.append((tcp, "TCP_DEFER_ACCEPT", options.defer_accept_s))
+    for level, name, value in wanted:
+        if hasattr(socket, name):
+            sock.setsockopt(level, getattr(socket, name), value)
+        elif value and name not in SAVING_TIME:
+            raise OSError(f"this system has no {name}")
+
+
+def _check(address: Address, options: ListenOptions) -> None:
+    """Options that are for other addresses are a mistake."""
+    has_file = isinstance(address, str) and not address.startswith("@")
+    if not has_file and (options.mode is not None or options.owner):
+        raise OSError("mode and owner are of the file of a Unix socket")
+    if isinstance(address, str) and options.reuse_port:
+        raise OSError("reuse_port is of TCP")
+    if options.dual_stack and (isinstance(address, str) or address[0] not in ("", "::")):
+        raise OSError("dual_stack is of all addresses of this host")
+
+
+def _known_as(owner: str) -> Any:
+    """As `shutil.chown` takes it, which knows names."""
+    return int(owner) if owner.isdecimal() else owner or None
+
+
+def _bind_source(sock: socket.socket, source: str) -> None:
+    try:
+        sock.bind((source, 0))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot connect from {source}: {error.strerror}") from error
+
+
+def _reachable(places: deque[tuple[int, Any]], source: str) -> deque[tuple[int, Any]]:
+    """Those that are of the family of the source; or paths."""
+    family, kind = (socket.AF_INET6, "IPv6") if ":" in source else (socket.AF_INET, "IPv4")
+    found = deque(place for place in places if not source or place[0] in (family, socket.AF_UNIX))
+    if not found:
+        raise OSError(errno.EAFNOSUPPORT, f"it has no {kind} address, and is to be reached from {source}")
+    return found
+
+
 def _places(address: Address) -> deque[tuple[int, Any]]:
     """What to try for an address: families of sockets, and addresses as those take them."""
     if isinstance(address, str):
-        return deque([(socket.AF_UNIX, address)])
+        if not os.fsencode(address).removeprefix(b"@") or "\0" in address:
+            raise OSError(f"{address!r} names no Unix socket")
+        return deque([(socket.AF_UNIX, f"\0{address[1:]}" if address.startswith("@") else address)])
     host, port = address
     if not 0 <= port <= 65535:
         raise OSError(f"{port} is not a port")
@@ -99,8 +194,10 @@ def close(outcome: Any) -> None:
 
 
 def plain(name: Any) -> Address:
-    """What a socket calls an address, as the core has it."""
-    return (name[0], name[1]) if isinstance(name, tuple) else os.fsdecode(name)
+    """What a socket calls an address, as the core has it: IPv4 within IPv6 as IPv4, and an abstract name with `@`."""
+    if isinstance(name, tuple):
+        return name[0].removeprefix("::ffff:") if "." in name[0] else name[0], name[1]
+    return os.fsdecode(name.replace(b"\0", b"@") if isinstance(name, bytes) else name)
 
 
 def describe(error: BaseException) -> tuple[ErrorKind, str]:

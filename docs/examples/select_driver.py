@@ -1,8 +1,9 @@
 """A proxy on select(2): a complete driver, with nothing of coulee but the seam. docs/embedding.md explains it.
 
-A socket in `readers` or `writers` is watched, and what stands beside it is called when the socket is ready. What blocks
-is done in threads (`blocking_calls`) and is `pending` until its outcome comes in by way of `later`, for one thread
-alone runs the machine.
+What it does not have is TLS, and it says so to who asks for it: `coulee.backends.layer` is what it would put between a
+`Conn` and its bytes. A socket in `readers` or `writers` is watched, and what stands beside it is called when the socket
+is ready. What blocks is done in threads (`blocking_calls`) and is `pending` until its outcome comes in by way of
+`later`, for one thread alone runs the machine.
 """
 
 import resource
@@ -146,12 +147,14 @@ class SelectDriver:
                     self.watch(listener)
                 else:
                     self.end(number, "aborted", "the listener is closed")
-            case seam.Connect(number, address):
+            case seam.Connect(number, address, options):
                 is_wanted = partial(self.pending.__contains__, number)
-                self.begin(number, self.stand, self.threads.dials.submit, connected, address, is_wanted)
-            case seam.Listen(number, address):
+                self.begin(number, self.stand, self.threads.dials.submit, connected, address, options, is_wanted)
+            case seam.Listen(number, address, options):
                 self.listeners[number] = []
-                self.begin(number, self.open, self.threads.dials.submit, listening, address)
+                self.begin(number, self.open, self.threads.dials.submit, listening, address, options)
+            case seam.Secure(number) if number in self.conns:
+                self.end(number, "tls", "this driver has no TLS")
             case seam.Close(number, abort):
                 self.close(number, abort)
             case seam.Run(job, mode, call):

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from blocking_calls import plain
 from select_driver import SelectDriver
 
 from coulee.conformance import Puppet, SocketHarness, Suite
@@ -43,7 +44,7 @@ class Face(SelectDriver):
 
     @property
     def addresses(self) -> list[Address]:
-        return [socks[0].getsockname() for socks in self.listeners.values() if socks]
+        return [plain(socks[0].getsockname()) for socks in self.listeners.values() if socks]
 
     @property
     def outstanding(self) -> dict[str, int]:
@@ -59,6 +60,7 @@ class Face(SelectDriver):
 class SelectHarness(SocketHarness):
     driver: Face  # type: ignore[assignment]
     sleep = staticmethod(asyncio.sleep)
+    has_tls = False
 
     @property
     def done(self) -> bool:  # type: ignore[override]
@@ -201,5 +203,5 @@ def test_it_knows_nothing_of_coulee_but_the_seam() -> None:
     assert imports == [
         ("coulee.core", "Proxy, seam"),  # Proxy and Cluster are what it runs
         ("coulee.lb", "Cluster"),
-        ("coulee.core.seam", "Address, ErrorKind"),
+        ("coulee.core.seam", "Address, ConnectOptions, ErrorKind, ListenOptions"),
     ]
