@@ -21,10 +21,11 @@ TRUNCATED: Final = "the connection ended without a close_notify of TLS: somethin
 class LayerError(OSError):
     """The peer does not keep the rules, or is not who it should be."""
 
-    def __init__(self, kind: ErrorKind, detail: str) -> None:
+    def __init__(self, kind: ErrorKind, detail: str, plain: bytes = b"") -> None:
         super().__init__(detail)
         self.kind: ErrorKind = kind
         self.detail = detail
+        self.plain = plain  # what had come in order, in the same bytes
 
 
 class Layer(Protocol):
@@ -91,10 +92,14 @@ class Nested:
 
     def receive(self, data: bytes) -> bytes:
         """See `Layer`."""
-        opened = self._outer.receive(data)
+        try:
+            opened = self._outer.receive(data)
+        except LayerError as error:
+            error.plain = self._open(error.plain) if error.plain else b""
+            raise
         plain = self._open(opened) if opened else b""
         if self._outer.ended and not self._inner.ended:
-            raise LayerError("reset", TRUNCATED)
+            raise LayerError("reset", TRUNCATED, plain)
         return plain
 
     def _open(self, data: bytes) -> bytes:

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
-from typing import Any, Final, cast
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from coulee.backends import ticket_keys
@@ -48,7 +48,7 @@ class Tls:
         self._outgoing = ssl.MemoryBIO()
         self._downstream: WeakKeyDictionary[DownstreamTls, ssl.SSLContext] = WeakKeyDictionary()
         self._upstream: OrderedDict[tuple[object, ...], ssl.SSLContext] = OrderedDict()
-        self._sessions: OrderedDict[tuple[UpstreamTls, Address], ssl.SSLSession] = OrderedDict()
+        self._sessions: OrderedDict[tuple[UpstreamTls, Address], tuple[ssl.SSLContext, ssl.SSLSession]] = OrderedDict()
         self._securities: dict[tuple[str, str, str, bool], Security] = {}
 
     def layer(self, tls: DownstreamTls | UpstreamTls, place: Address) -> Layer:
@@ -81,13 +81,14 @@ class Tls:
             self._upstream.move_to_end(key)
         return context
 
-    def session(self, tls: UpstreamTls, place: Address) -> ssl.SSLSession | None:
-        """An earlier session with the same peer."""
-        return self._sessions.get((tls, place))
+    def session(self, tls: UpstreamTls, place: Address, context: ssl.SSLContext) -> ssl.SSLSession | None:
+        """An earlier session with the same peer. OpenSSL takes it in the context only that it was begun in."""
+        of, session = self._sessions.get((tls, place), (None, None))
+        return session if of is context else None
 
-    def keep_session(self, tls: UpstreamTls, place: Address, session: ssl.SSLSession) -> None:
+    def keep_session(self, tls: UpstreamTls, place: Address, context: ssl.SSLContext, session: ssl.SSLSession) -> None:
         """For the next connection to this peer."""
-        self._sessions[tls, place] = session
+        self._sessions[tls, place] = context, session
         self._sessions.move_to_end((tls, place))
         if len(self._sessions) > SESSIONS_MAX:
             self._sessions.popitem(last=False)
@@ -135,7 +136,7 @@ class _OpensslLayer:
         try:
             if self.security is None:
                 self._tls.do_handshake()
-                self.security = self._owner.security(self._tls, self.verified())
+                self.security = self._owner.security(self._tls, self._approved())
                 if not incoming.pending:
                     return b""
             plain = self._read(RECORD_BYTES_MAX)
@@ -157,6 +158,18 @@ class _OpensslLayer:
             if incoming.pending:
                 incoming.read()  # behind the peer's last word, or behind an error
 
+    def _approved(self) -> PeerCertificate | None:
+        """`verified`; what would end the handshake for the peer is not sent where that raises, least of all a ticket
+        with which he could come again and not be looked at."""
+        try:
+            return self.verified()
+        except LayerError:
+            self._outgoing.read()
+            raise
+        except ValueError as error:  # also of an encoding, for Python reads more of it than OpenSSL has to
+            self._outgoing.read()
+            raise LayerError("tls", f"its certificate cannot be read: {error}") from error
+
     def _read_on(self, pieces: list[bytes]) -> bytes:
         """More than one record is there."""
         incoming, read = self._incoming, self._read
@@ -169,6 +182,8 @@ class _OpensslLayer:
             pass
         except ssl.SSLZeroReturnError:
             self.ended = True
+        except ssl.SSLError as error:
+            raise LayerError("tls", explained(error), b"".join(pieces)) from error
         return b"".join(pieces)
 
     def encrypt(self, data: Bytes) -> bytes:
@@ -178,6 +193,9 @@ class _OpensslLayer:
             sent = self._write(whole)
             while sent < len(whole):
                 sent += self._write(memoryview(whole)[sent:])
+        except ssl.SSLWantReadError as error:  # OpenSSL writes nothing then; and no peer has a reason for it
+            self._outgoing.read()
+            raise LayerError("tls", "the peer has left a message of TLS itself unfinished") from error
         except ssl.SSLError as error:
             self._outgoing.read()
             raise LayerError("tls", explained(error)) from error
@@ -220,15 +238,15 @@ class _Downstream(_OpensslLayer):
 class _Upstream(_OpensslLayer):
     """The side that asks."""
 
-    __slots__ = ("_place", "_settings", "_wants_session")
+    __slots__ = ("_context", "_place", "_settings", "_wants_session")
 
     def __init__(self, owner: Tls, settings: UpstreamTls, place: Address) -> None:
-        context = owner.upstream_context(settings)
+        self._context = context = owner.upstream_context(settings)
         tls = context.wrap_bio(
             owner._incoming,
             owner._outgoing,
             server_hostname=settings.server_name or None,
-            session=owner.session(settings, place),
+            session=owner.session(settings, place, context),
         )
         super().__init__(owner, tls)
         self._settings = settings
@@ -244,7 +262,7 @@ class _Upstream(_OpensslLayer):
         if certificate is None:
             raise LayerError("tls", "the peer has shown no certificate")
         wanted = [settings.verified_name or "", *settings.alternative_names]
-        names = [name.partition(":")[2] for name in certificate.names if name.startswith(("DNS:", "IP:"))]
+        names = [name for name in map(_name, certificate.names) if name]
         if not any(covers(names, name) for name in wanted):
             has = ", ".join(names) or "no name"
             asked = " or ".join(filter(None, wanted))
@@ -262,7 +280,7 @@ class _Upstream(_OpensslLayer):
             self._wants_session = False
             session = self._tls.session
             if session is not None:
-                self._owner.keep_session(self._settings, self._place, session)
+                self._owner.keep_session(self._settings, self._place, self._context, session)
         return plain
 
 
@@ -358,6 +376,14 @@ def shown(tls: ssl.SSLObject) -> PeerCertificate | None:
     )
 
 
+def _name(name: str) -> str:
+    """A name for which its peer may be verified, or "". An address is one only where it is given as such, and not as
+    a DNS name (RFC 9525 section 6.4)."""
+    kind, _, value = name.partition(":")
+    looks_like_an_address = ":" in value or value.rpartition(".")[2].isdigit()
+    return value if kind == "IP" or (kind == "DNS" and not looks_like_an_address) else ""
+
+
 _KINDS: Final = {"IP Address": "IP"}
 _SHORT: Final = {
     "commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
@@ -390,7 +416,7 @@ def explained(error: ssl.SSLError) -> str:
     """What OpenSSL says, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate cannot be trusted: {error.verify_message}"
-    reason = cast("str | None", error.reason)
+    reason: str | None = getattr(error, "reason", None)  # those that Python makes by itself have none
     if not reason:
         return str(error)
     words = reason.lower().replace("_", " ")
