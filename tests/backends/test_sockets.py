@@ -20,9 +20,26 @@ from typing import Any
 
 import pytest
 
-from coulee.backends import inherited, sockets
+from coulee.backends import inherited, sockets, threads
 from coulee.backends.addresses import describe
-from coulee.core.seam import ConnectOptions, KeepAlive, ListenOptions
+from coulee.backends.nonblocking import NonblockingListener
+from coulee.conformance import Bench
+from coulee.core import Proxy
+from coulee.core.seam import (
+    Accept,
+    Accepted,
+    Close,
+    ConnectOptions,
+    Drain,
+    KeepAlive,
+    Listen,
+    Listener,
+    Listening,
+    ListenOptions,
+)
+from coulee.lb import Cluster
+from tests.conformance.conftest import HARNESSES
+from tests.conformance.harness import ThreadsHarness
 
 V4, V6, UNIX = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
 IP_LOCAL_PORT_RANGE = 51  # of Linux; Python does not know it yet
@@ -394,3 +411,79 @@ def test_abstract_sockets_are_given(stack: ExitStack) -> None:
         with lent:
             assert sockets.plain(lent.getsockname()) == name
     assert inherited.given(name.removeprefix("@")) is None
+
+
+@pytest.fixture(params=[name for name in HARNESSES if "simulator" not in name])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    harness = HARNESSES[request.param]()
+    try:
+        bench = Bench(harness)
+        yield bench
+        bench.end()
+    finally:
+        harness.end()
+
+
+def test_each_backend_sets_options_on_what_it_was_given(bench: Bench, stack: ExitStack) -> None:
+    address = ("127.0.0.1", 0)
+    (original,) = inherited.open_all(address)
+    stack.enter_context(original)
+    stack.enter_context(inherited.giving(address, [original]))
+    listener, conn = bench.number(), bench.number()
+    bench.do(Listen(listener, address, ListenOptions(keep_alive=KEEP_ALIVE)), Accept(conn, listener))
+    bench.harness.connect(bench.wait(Listening, listener).local)
+    accepted = bench.wait(Accepted, conn)
+    with bench.harness.look_at(accepted.local, accepted.peer) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 71
+
+
+@pytest.mark.parametrize("backlog", [2, 1200])
+def test_who_is_in_the_backlog_is_let_in_when_it_ends(backlog: int) -> None:
+    """All of them: Linux takes one more than it is told."""
+    if backlog > int(Path("/proc/sys/net/core/somaxconn").read_text()):
+        pytest.skip("this system has no backlog of such a length")
+    harness = ThreadsHarness()
+    harness.make_room(3 * backlog)
+    bench = Bench(harness)
+    try:
+        listener, conns = bench.number(), [bench.number() for _ in range(backlog + 1)]
+        bench.do(Listen(listener, ("127.0.0.1", 0), ListenOptions(backlog=backlog)))
+        local = bench.wait(Listening, listener).local
+        for _ in conns:
+            harness.connect(local)
+        bench.react(Drain, 0, Close(listener))
+        bench.do(*(Accept(conn, listener) for conn in conns))
+        harness.driver.drain(30.0)
+        assert sum(len(bench.heard(Accepted, conn)) for conn in conns) == len(conns)
+        bench.end()
+    finally:
+        harness.end()
+
+
+@pytest.mark.parametrize("options", [ListenOptions(dscp=8, backlog=7), ListenOptions(dscp=8, reuse_port=True)])
+def test_each_worker_has_the_options(options: ListenOptions) -> None:
+    running = threads.start(Proxy(Cluster("http://127.0.0.1:9")), Listener("127.0.0.1:0", options=options), workers=3)
+    try:
+        for driver in running.drivers:
+            (listener,) = driver.listeners.values()
+            assert isinstance(listener, NonblockingListener)
+            (sock,) = listener._sockets
+            assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 32
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+            assert struct.unpack_from("I", info, 28) == (options.backlog,)  # tcpi_sacked, which is the backlog here
+    finally:
+        running.stop(0.0)
+        running.join()
+
+
+def test_workers_have_one_path_with_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    listen = Listener(str(path), options=ListenOptions(mode=0o640))
+    running = threads.start(Proxy(Cluster("http://127.0.0.1:9")), listen, workers=3)
+    try:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    finally:
+        running.stop(0.0)
+        running.join()
+    assert not path.exists()

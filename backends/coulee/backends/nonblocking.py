@@ -23,7 +23,7 @@ from coulee.backends import inherited, sockets
 from coulee.backends.addresses import describe
 from coulee.backends.driver import Driver, Listener, Wire
 from coulee.backends.loop import EXCLUSIVE, READABLE, WRITABLE, Loop, Timer
-from coulee.core.seam import Address, Bytes, ConnectOptions, ListenOptions, Machine
+from coulee.core.seam import LISTEN_OPTIONS, Address, Bytes, ConnectOptions, ListenOptions, Machine
 
 READ_BYTES = 64 * 1024
 """Of one read. It costs the same whatever is asked for, so this bounds what a slow peer makes us keep."""
@@ -470,7 +470,7 @@ class NonblockingListener(Listener):
         # Whoever came while this loop slept has woken it, and perhaps no other process: see `loop.EXCLUSIVE`.
         if self._mask:
             for sock in self._sockets:
-                self.accept(sock, self.options.backlog)
+                self.accept(sock, max(self.options.backlog, LISTEN_OPTIONS.backlog) + 1)  # so many Linux completes
 
     def accept(self, listening: socket.socket, accepts_max: int | None = None) -> None:
         """Let in who is there, as far as there are credits."""
