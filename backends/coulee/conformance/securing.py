@@ -7,6 +7,7 @@ driver that cannot do TLS says so with `Closed`.
 from __future__ import annotations
 
 import ssl
+from math import inf
 from typing import Final
 
 import pytest
@@ -31,7 +32,21 @@ from coulee.core.seam import (
 )
 
 CIPHERS: Final = "AECDH-AES128-SHA:@SECLEVEL=0"
-DOWNSTREAM: Final = DownstreamTls((), ListenerTls((), ciphers=CIPHERS))
+
+
+class NoCertificates:
+    """A source with nothing in it."""
+
+    name = "nowhere"
+    interval_s = inf
+    stamp = None
+    certificates = ()
+
+    def look(self, stamp: object) -> None:
+        """See `CertificateSource`."""
+
+
+DOWNSTREAM: Final = DownstreamTls((), ListenerTls(NoCertificates(), ciphers=CIPHERS))
 UPSTREAM: Final = UpstreamTls(server_name="", verified_name="", verify=False, ciphers=CIPHERS)
 LARGE: Final = MUCH[:100_000]  # more than one record of TLS has
 
