@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coulee.core import Config, Exchange, Filter, Peer, Proxy, Retry, Timeouts, respond
+from coulee.core import Config, Exchange, ExchangeError, Filter, Peer, Proxy, Retry, Timeouts, respond
 from coulee.core.forward import Forward
 from coulee.core.parts import Response
 from coulee.core.peer import PeerLimits
@@ -188,6 +188,8 @@ def test_the_way_through() -> None:
     assert world.receives(client, SECRET) == [Send(target, SECRET)], "nothing is HTTP any more"
     assert world.receives(target, b"HTTP/1.1 200 OK\r\n\r\n") == [Send(client, b"HTTP/1.1 200 OK\r\n\r\n")]
     assert not world.access, "it is not over"
+    assert isinstance(world.machine, Proxy)
+    assert (world.machine.counters.connects, world.machine.counters.reuses) == (1, 0)
     assert world.receives(client, b"") == [Send(target, b"", eof=True)]
     assert world.receives(target, b"late") == [Send(client, b"late")]
     world.receives(target, b"")
@@ -517,6 +519,27 @@ def test_filters_hear_of_its_connection_and_not_of_a_request() -> None:
     world.receives(target, b"")
     assert heard == ["early_request_filter", "request_filter", "upstream_peer", "connected_to_upstream",
                      "response_filter", "logging"]  # fmt: skip
+
+
+def test_what_fails_when_the_connection_stands_is_no_failure_to_connect() -> None:
+    heard: list[str] = []
+
+    def fail(exchange: Exchange, reused: bool) -> None:
+        raise ExchangeError("upstream_reset", "not this one")
+
+    world = make(
+        on("connected_to_upstream", fail),
+        on("fail_to_connect", lambda exchange, error: heard.append("fail_to_connect")),
+        on("error_while_proxy", lambda exchange, error: heard.append(str(error))),
+    )
+    client = world.client()
+    world.receives(client, ASK)
+    target = comes_to(world)
+    assert heard == ["upstream_reset: not this one"]
+    assert world.sent(client).startswith(b"HTTP/1.1 502 ")
+    assert world.closing[target] is True
+    assert not world.connecting, "a CONNECT is not idempotent"
+    world.leaves_nothing()
 
 
 def test_a_filter_that_changes_the_target() -> None:

@@ -108,7 +108,7 @@ async def relay_tunnel(exchange: Exchange, peer: Peer) -> None:
         if other is not None:
             await exchange._answer_here(other, filtered=True)
             return
-    if not 200 <= response.status <= 299 or response.ended:
+    if not 200 <= response.status <= 299:
         raise ExchangeError("filter_error", "a filter changed what opens a tunnel; to refuse, return another answer")
     if exchange.limit is not None:
         proxy.kernel.disarm(exchange.limit)
