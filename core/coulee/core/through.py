@@ -92,7 +92,8 @@ class Through:
         return self.peer.key == other.peer.key and self._fields.block == other._fields.block
 
     def __hash__(self) -> int:
-        return tuple.__hash__((self.peer.key, self._fields.block))
+        same = (self.peer.key, self._fields.block)
+        return same.__hash__()
 
 
 def authority_for(target: Address) -> str:
