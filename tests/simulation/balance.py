@@ -17,6 +17,7 @@ from coulee.core.errors import REASONS
 from coulee.core.peer import PeerLimits
 from coulee.core.report import Access, Event
 from coulee.core.seam import Address
+from coulee.core.transport import DIRECT, Transport
 from coulee.lb import (
     Breaker,
     Cluster,
@@ -61,13 +62,13 @@ class Balance:
         self.busy: list[float] = []  # the share of requests that each turns down
         self.operator = Operator()
 
-    def cluster(self, addresses: Sequence[Address]) -> Cluster:
+    def cluster(self, addresses: Sequence[Address], transport: Transport = DIRECT) -> Cluster:
         rng = self.rng
         self.slow_s = [rng.choice((0.0, 0.0, 0.05, 0.6)) if self.wild else 0.0 for _ in addresses]
         self.busy = [rng.choice((0.0, 0.0, 0.5, 1.0)) if self.wild else 0.0 for _ in addresses]
         policy = _policy(rng) if self.has_policy else RoundRobin()
         if not self.wild:
-            return Cluster(*map(Endpoint, addresses), policy=policy)
+            return Cluster(*map(Endpoint, addresses), policy=policy, transport=transport)
         limits = PeerLimits(
             connections_max=rng.choice((None, 1, 3)),
             waiters_max=rng.choice((None, 0, 2)),
@@ -90,6 +91,7 @@ class Balance:
         return Cluster(
             *endpoints,
             policy=policy,
+            transport=transport,
             health=_health(rng, probe) if rng.random() < 0.2 else None,
             outliers=rng.choice((None, Outliers(consecutive_failures=2, ejection_s=0.5, interval_s=1.0))),
             breaker=rng.choice((None, Breaker(failures_max=2, open_s=0.3, successes=rng.choice((1, 2))))),

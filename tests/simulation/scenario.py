@@ -36,6 +36,7 @@ from coulee.core import (
 )
 from coulee.core.seam import Address, Machine
 from tests.simulation.balance import BUSY, HEALTH, Balance
+from tests.simulation.edges import Edges
 
 PROXY: Address = ("10.0.0.1", 80)
 MALFORMED = (
@@ -143,16 +144,17 @@ class Scenario:
         self.origins: list[H11Origin] = []
         self.endpoints: list[Address] = [("10.1.0.1", 80 + index) for index in range(rng.randint(1, 3))]
         self.balance = Balance(seed, hostile=hostile)
+        self.edges = Edges(seed, self.simulator, hostile=hostile)
         for place, address in enumerate(self.endpoints):
             self.simulator.listen(address, partial(self._origin, place))
         filters: list[Filter] = [Gate()]
         if rng.random() < 0.5:
             filters.append(Bodies())
         filters += self.balance.filters()
-        self.definition = Proxy(self.balance.cluster(self.endpoints), filters, self._config())
+        self.definition = Proxy(self.balance.cluster(self.endpoints, self.edges.transport()), filters, self._config())
         self.proxies: list[Proxy] = []  # one; or those that followed each other
         self.definition.fresh = self._fresh  # type: ignore[method-assign]
-        self.driver = self.simulator.run(wrapped(self.definition), [PROXY])
+        self.driver = self.simulator.run(wrapped(self.definition), [self.edges.listener(PROXY)])
 
     def _fresh(self, **given: Any) -> Proxy:
         proxy = Proxy.fresh(self.definition, **given)
@@ -285,6 +287,7 @@ class Scenario:
             idle_s=rng.choice((None, None, 0.02, 1.0)) if self.hostile else None,
             continues=rng.random() < 0.8,
         )
+        self.edges.origin(origin)
         self.origins.append(origin)
         return origin
 
@@ -329,7 +332,9 @@ class Scenario:
         simulator, rng = self.simulator, self.rng
         self.clients.append((client, plans))
         begins = rng.random() * 0.3
-        simulator.call_later(begins, partial(simulator.connect, PROXY, client))
+        host = self.edges.client(client)
+        source = None if host is None else (host, simulator.free_port())
+        simulator.call_later(begins, partial(simulator.connect, PROXY, client, source))
         if self.hostile and rng.random() < 0.2:
             simulator.call_later(begins + rng.random() * rng.choice((0.1, 5.0)), client.reset)
 
@@ -467,6 +472,7 @@ class Scenario:
             census["reused"] += record.reused
             census["upgraded"] += record.status == 101
         census += self.balance.census(self.driver.records)
+        census += self.edges.census(self.driver.records)
         for name in ("retries", "reuses", "hedges"):
             census[name] += self._counted(name)
         census["machines"] = len(self.proxies)

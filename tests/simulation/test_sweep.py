@@ -22,7 +22,7 @@ EXPECTED_REASONS = (
     "not_implemented", "client_gone", "version_not_supported", "send_timeout", "body_timeout", "upstream_refused",
     "upstream_unreachable", "upstream_connect_timeout", "upstream_reset", "upstream_timeout",
     "upstream_invalid", "pool_full", "filter_error", "too_many_connections", "body_too_large", "idle_timeout",
-    "circuit_open", "no_healthy_endpoint",
+    "circuit_open", "no_healthy_endpoint", "plain_http", "misdirected", "upstream_tls",
 )  # fmt: skip
 """What must come up somewhere in a thousand seeds."""
 
@@ -32,6 +32,12 @@ EXPECTED_OF_BALANCING = (
     "state:removed", "won:later", "won:earlier", "answered after a status", "hedges",
 )  # fmt: skip
 """... and of load balancing."""
+
+EXPECTED_AT_THE_EDGES = (
+    "edge:told", "turned away:tls_failed", "turned away:tls_timeout", "turned away:proxy_header_invalid",
+    "turned away:proxy_header_untrusted", "operation:Secure", "completion:Secured", "error:tls",
+)  # fmt: skip
+"""... and of TLS and the PROXY protocol."""
 
 _census: Counter[str] = Counter()
 
@@ -61,6 +67,8 @@ def test_every_fault_and_every_reason_occurred() -> None:
     assert not absent, f"reasons that never came up: {absent}"
     never = [name for name in EXPECTED_OF_BALANCING if not _census[name]]
     assert not never, f"what never came up of load balancing: {never}"
+    never = [name for name in EXPECTED_AT_THE_EDGES if not _census[name]]
+    assert not never, f"what never came up at the edges: {never}"
     assert min(_census["retries"], _census["reuses"], _census["attempts:3"], _census["upgraded"]) > 0
 
 

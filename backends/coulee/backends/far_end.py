@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, TypeAlias
 
+from coulee.backends.layer import Layer, LayerError
 from coulee.backends.network import Attempt, Network
 from coulee.backends.pipes import Socket
 from coulee.core.seam import Address, ErrorKind
+
+LayerFault: TypeAlias = Literal["stall_1", "stall_2", "alert_1", "alert_2", "truncate"]
+"""What an end may do wrong in TLS: fall silent in the middle of its first or second flight, send an alert in its place,
+or end without a farewell."""
+
+LAYER_FAULTS = ("tls_stall", "tls_alert", "tls_truncate")
+"""By the names of the census."""
 
 CLIENT_HOST = "10.0.0.9"  # where scripted clients come from, unless told otherwise
 
@@ -16,6 +25,10 @@ class FarEnd:
 
     It knows nothing of HTTP. Its calls never raise: before the connection stands they wait, after its end they are
     ignored. When both sides have half-closed it closes by itself.
+
+    When it has a `layer`, all this is within it: it is opened when the handshake is done. `layer_fault` is what it does
+    wrong then. What `prelude` has goes before everything else; `skip` says how long what comes before everything else
+    is, or None where more of it is to come.
     """
 
     on_opened: Callable[[], object] | None = None
@@ -23,6 +36,13 @@ class FarEnd:
     on_closed: Callable[[ErrorKind | None], object] | None = None
 
     def __init__(self) -> None:
+        self.layer: Layer | None = None
+        self.layer_fault: LayerFault | None = None
+        self.prelude = b""
+        self.skip: Callable[[bytes], int | None] | None = None
+        self._skipped = b""
+        self._flights = 0  # of the handshake, that we have sent
+        self._silent = False  # by a fault
         self.network: Network | None = None
         self.address: Address = ""  # what was connected to
         self.peer: Address = ""  # who is at the other end
@@ -55,16 +75,18 @@ class FarEnd:
 
     def write(self, data: bytes) -> None:
         """Send bytes; what does not fit into the window waits."""
-        if self._socket is not None:
-            self._socket.write(data)
+        if self._socket is not None and self._stands:
+            if not self._silent:
+                self._socket.write(data if self.layer is None else self.layer.encrypt(data))
         elif not self.is_closed:
             self._waiting.append(lambda: self.write(data))
 
     def write_eof(self) -> None:
         """Half-close behind what was written."""
-        if self._socket is None:
+        if self._socket is None or not self._stands:
             self._waiting.append(self.write_eof)
             return
+        self._say_farewell()
         self._socket.write_eof()
         if self._ended:
             self._socket.close(False)
@@ -79,6 +101,8 @@ class FarEnd:
 
     def _end(self, abort: bool) -> None:
         if self._socket is not None:
+            if not abort:
+                self._say_farewell()
             self._socket.close(abort)
         elif self._waiting and not abort:
             self._waiting.append(self.close)
@@ -130,8 +154,16 @@ class FarEnd:
         self.peer = socket.remote
         self.is_open = True
         socket.slow_down()
-        if not self._paused:
+        if not self._paused or self.layer is not None:
             socket.resume()
+        if self.prelude:
+            socket.write(self.prelude)
+        if self.layer is not None:
+            self._take_in(self.layer, b"")
+        else:
+            self._come_to_stand()
+
+    def _come_to_stand(self) -> None:
         self.opened()
         waiting, self._waiting = self._waiting, []
         for call in waiting:
@@ -139,11 +171,74 @@ class FarEnd:
 
     def readable(self, data: bytes) -> None:
         """See `Owner`."""
+        if self.skip is not None and data:
+            self._skipped += data
+            length = self.skip(self._skipped)
+            if length is None:
+                return
+            data, self.skip = self._skipped[length:], None
+            if not data:
+                return
+        if self.layer is None:
+            self._pass_on(data)
+        elif data:
+            self._take_in(self.layer, data)
+        elif not self.layer.ended and not self.is_closed:
+            self.reset()  # nobody has said farewell
+
+    def _pass_on(self, data: bytes) -> None:
         if not data:
             self._ended = True
         self.received(data)
         if self._ended and self._socket is not None and (self._socket.eof_sent or self._socket.eof_due):
             self._socket.close(False)
+
+    # -- its TLS
+
+    @property
+    def _stands(self) -> bool:
+        return self.layer is None or self.layer.security is not None
+
+    def _take_in(self, layer: Layer, data: bytes) -> None:
+        before = layer.security
+        try:
+            plain = layer.receive(data)
+        except LayerError:
+            self._speak(layer)
+            self._silent = True
+            self._end(False)
+            return
+        self._speak(layer)
+        if layer.security is not before:
+            self._come_to_stand()
+        if plain:
+            self._pass_on(plain)
+        if layer.ended and not self._ended:
+            self._pass_on(b"")
+
+    def _speak(self, layer: Layer) -> None:
+        """Send a flight of the handshake, as far as no fault is in the way."""
+        data, layer.to_send = layer.to_send, b""
+        if not data or self._silent or self._socket is None:
+            return
+        self._flights += 1
+        fault, network = self.layer_fault, self.network
+        assert network is not None
+        if fault is not None and fault[-1] == str(self._flights):
+            self._silent = True
+            network.census[f"fault:tls_{fault[:-2]}"] += 1
+            data = data[: len(data) // 2] if fault.startswith("stall") else b"\x15\3\3\0\2\2\x28"
+        self._socket.write(data)
+
+    def _say_farewell(self) -> None:
+        if self.layer is None or self._silent or self._socket is None:
+            return
+        if self.layer_fault == "truncate":
+            assert self.network is not None
+            self.network.census["fault:tls_truncate"] += 1
+        else:
+            self._socket.write(self.layer.farewell())
+        self._silent = True
 
     def writable(self) -> None:
         """See `Owner`."""

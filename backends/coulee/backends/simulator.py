@@ -28,10 +28,12 @@ from typing import Any, Literal, cast
 
 from coulee.backends.addresses import check_address
 from coulee.backends.driver import Driver, Listener, Wire
+from coulee.backends.far_end import LAYER_FAULTS, Stage
 from coulee.backends.far_end import FarEnd as FarEnd
-from coulee.backends.far_end import Stage
+from coulee.backends.layer import Layer
 from coulee.backends.network import Attempt, Network, Timer
 from coulee.backends.pipes import Socket
+from coulee.backends.simulated_tls import SimulatedLayer
 from coulee.backends.trace import CODES, COMPLETIONS, OPERATIONS, content_of, line, number_of
 from coulee.backends.weather import CALM
 from coulee.backends.weather import Weather as Weather
@@ -40,10 +42,12 @@ from coulee.core.seam import (
     Bytes,
     Closed,
     Completion,
+    DownstreamTls,
     ErrorKind,
     ListenAt,
     Machine,
     Operation,
+    UpstreamTls,
 )
 
 WALL_CLOCK_OFFSET_S = 1_700_000_000.0  # Unix time at virtual time 0.0: in November 2023
@@ -73,6 +77,7 @@ class Simulator(Network):
         self.trace: list[str] | None = [] if keep_trace else None
         self.census.update(dict.fromkeys(_COUNTED.values(), 0))
         self.census.update({f"error:{kind}": 0 for kind in _ERROR_KINDS})
+        self.census.update({f"fault:{fault}": 0 for fault in LAYER_FAULTS})
         self._hash = blake2b(digest_size=16)
         self._last: deque[tuple[float, int, Operation | Completion]] = deque(maxlen=LAST_LINES)
 
@@ -111,6 +116,13 @@ class Simulator(Network):
     def connect(self, address: Address, far: FarEnd, source: Address | None = None) -> None:
         """Let a scripted client connect, from `source` if that matters."""
         far.dial(self, address, source)
+
+    def layer(self, tls: DownstreamTls | UpstreamTls) -> Layer:
+        """What stands for TLS here, for a machine or a scripted end: its side is the one whose settings these are."""
+        return SimulatedLayer(tls, self._wall_clock)
+
+    def _wall_clock(self) -> float:
+        return self.now + WALL_CLOCK_OFFSET_S
 
     @property
     def left(self) -> dict[str, int]:
@@ -197,6 +209,9 @@ class SimulatedDriver(Driver):
 
     def new_wire(self, conn: int, was_accepted: bool) -> Wire:
         return _Wire(self, conn, was_accepted)
+
+    def new_layer(self, tls: DownstreamTls | UpstreamTls, place: Address) -> Layer:
+        return self.simulator.layer(tls)
 
     def new_listener(self, number: int) -> Listener:
         return _Listener(self, number)

@@ -1,0 +1,144 @@
+"""What is drawn of the edges of a seed: TLS and the PROXY protocol on both sides, and what goes wrong in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from math import inf
+from random import Random
+from typing import Any, Final, Literal
+
+from coulee.backends.far_end import CLIENT_HOST, FarEnd
+from coulee.backends.simulator import WALL_CLOCK_OFFSET_S, Simulator
+from coulee.core import Event, Listener, ListenerTls, ProxyProtocol, Transport, UpstreamTls
+from coulee.core.proxy_protocol import Header, HeaderError, read_header, to_bytes
+from coulee.core.seam import Address, ListenAt
+from coulee.core.tls import Certificate, ClientCertificates, DownstreamTls
+from coulee.core.transport import DIRECT
+
+AUTHORITY: Final = b"-----BEGIN CERTIFICATE-----\nthe one\n-----END CERTIFICATE-----\n"
+ANOTHER: Final = b"-----BEGIN CERTIFICATE-----\nanother\n-----END CERTIFICATE-----\n"
+BALANCER: Final = "10.0.0.7"
+SPOOFER: Final = "10.0.0.66"
+ORIGIN: Final = "origin.test"
+
+WRONG: Final = ("wrong name", "expired", "unknown authority")
+"""What may be wrong with an origin's certificate."""
+
+
+def certificate(*names: str, chain: bytes = AUTHORITY, expired: bool = False) -> Certificate:
+    end = WALL_CLOCK_OFFSET_S - 1 if expired else WALL_CLOCK_OFFSET_S + 1e6
+    return Certificate(chain, b"key", names, "ecdsa", 0.0, end, f"{names[0]} {expired}", f"{names[0]}.pem")
+
+
+class Source:
+    """Certificates that stay."""
+
+    name = "drawn"
+    interval_s = inf
+    stamp = None
+
+    def __init__(self, *certificates: Certificate) -> None:
+        self.certificates: Sequence[Certificate] = certificates
+
+    def look(self, stamp: object) -> None:
+        """There is nothing new."""
+
+
+class Edges:
+    """Of one seed. `hostile` ones have what goes wrong, and others none of it."""
+
+    def __init__(self, seed: int, simulator: Simulator, *, hostile: bool) -> None:
+        self.rng = rng = Random(f"{seed} edges")
+        self.simulator = simulator
+        self.hostile = hostile
+        self.counts: Counter[str] = Counter()
+        self.has_tls = rng.random() < 0.35
+        self.asks_for = rng.choice((None, None, "optional", "required")) if self.has_tls else None
+        self.is_proxied = rng.random() < 0.2
+        self.origins_have_tls = rng.random() < 0.35
+        self.announces: Literal[0, 1, 2] = rng.choice((0, 0, 0, 0, 1, 2))
+
+    # -- the proxy's
+
+    def listener(self, address: Address) -> ListenAt:
+        """Where the proxy listens."""
+        if not (self.has_tls or self.is_proxied):
+            return address
+        tls = None
+        if self.has_tls:
+            asked = None
+            if self.asks_for is not None:
+                asked = ClientCertificates(AUTHORITY, required=self.asks_for == "required")
+            tls = ListenerTls(Source(certificate("example.com"), certificate("*.b.test")), client_certificates=asked)
+        return Listener(address, tls, ProxyProtocol((BALANCER,)) if self.is_proxied else None)
+
+    def transport(self) -> Transport:
+        """How it reaches its origins."""
+        tls = UpstreamTls(ORIGIN, ORIGIN, ca=AUTHORITY) if self.origins_have_tls else None
+        return Transport(tls=tls, proxy_protocol=self.announces) if tls or self.announces else DIRECT
+
+    # -- the others'
+
+    def client(self, far: FarEnd) -> str | None:
+        """Dress a client; where it comes from, if that matters."""
+        rng = self.rng
+        if self.has_tls and not self._happens(0.05, "plain http"):
+            name = "x.b.test" if self._happens(0.1, "asks for another") else "example.com"
+            shown = certificate("client.test") if self.asks_for and not self._happens(0.1, "shows nothing") else None
+            alpn = ("h2",) if self._happens(0.05, "another protocol") else ("http/1.1",)
+            far.layer = self.simulator.layer(UpstreamTls(name, name, verify=False, certificate=shown, alpn=alpn))
+            if self._happens(0.2, "a client's fault"):
+                far.layer_fault = rng.choice(("stall_1", "stall_2", "alert_1", "alert_2", "truncate"))
+        if not self.is_proxied:
+            return None
+        version: Literal[1, 2] = rng.choice((1, 2))
+        if not self._happens(0.1, "no header"):
+            far.prelude = to_bytes(Header((CLIENT_HOST, 4711), ("10.0.0.1", 80), version))
+        return SPOOFER if self._happens(0.1, "spoofed") else BALANCER
+
+    def origin(self, far: FarEnd) -> None:
+        """Dress an origin."""
+        if self.announces:
+            far.skip = self._header
+        if self.origins_have_tls:
+            wrong = self.rng.choice(WRONG) if self._happens(0.15, "a bad certificate") else ""
+            shown = certificate(
+                "elsewhere.test" if wrong == "wrong name" else ORIGIN,
+                chain=ANOTHER if wrong == "unknown authority" else AUTHORITY,
+                expired=wrong == "expired",
+            )
+            far.layer = self.simulator.layer(DownstreamTls((shown,), ListenerTls(Source(shown))))
+            if self._happens(0.15, "an origin's fault"):
+                far.layer_fault = self.rng.choice(("stall_1", "alert_1", "truncate"))
+
+    def _header(self, data: bytes) -> int | None:
+        try:
+            found = read_header(data)
+        except HeaderError as error:
+            raise AssertionError(f"the proxy's own header: {error}") from error
+        if found is None:
+            return None
+        header, length = found
+        if header.source is not None:  # else it is a check, which speaks for nobody
+            assert header.source[0] == CLIENT_HOST, "an origin is told who the client is, and not the balancer"
+        self.counts["edge:told"] += 1
+        return length
+
+    def _happens(self, share: float, name: str) -> bool:
+        """Whether something goes wrong."""
+        happens = self.rng.random() < share and self.hostile
+        self.counts[f"edge:{name}"] += happens
+        return happens
+
+    # -- judging
+
+    def census(self, records: Sequence[Any]) -> Counter[str]:
+        """What occurred."""
+        counts = Counter(self.counts)
+        for record in records:
+            if isinstance(record, Event) and record.name == "turned_away":
+                counts[f"turned away:{record.fields['reason']}"] += 1
+        for kind in ("has_tls", "is_proxied", "origins_have_tls", "announces"):
+            counts[f"edge:{kind}"] += bool(getattr(self, kind))
+        return counts
