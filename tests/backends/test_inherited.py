@@ -186,6 +186,7 @@ def test_what_is_given_is_handed_out_in_duplicate() -> None:
         ("/a/../b.sock", "/b.sock", True),
         ("@a", "@a", True),
         ("@a", "a", False),
+        ("@a", "./@a", False),
         ("/b.sock", ("/b.sock", 0), False),
     ],
 )

@@ -143,7 +143,11 @@ def test_nobody_connects_before_the_file_is_what_it_is_to_be(
 
 def test_an_owner_by_name_or_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "chown", lambda _, user, group: given.append((user, group)))
+
+    def chown(_: str, user: int, group: int) -> None:
+        given.append((user, group))
+
+    monkeypatch.setattr(os, "chown", chown)
     user, group = pwd.getpwuid(os.getuid()), grp.getgrgid(os.getgid())
     for owner in (user.pw_name, f"{user.pw_name}:{group.gr_name}", f":{group.gr_name}", "12", "12:13", ":13"):
         with ExitStack() as stack:

@@ -21,7 +21,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 from coulee.backends.addresses import check_address
 from coulee.core.seam import CONNECT_OPTIONS, LISTEN_OPTIONS, Address, ConnectOptions, ListenOptions
@@ -334,12 +334,13 @@ def _set(sock: socket.socket, level: int, name: str, value: int, wanted_by: str)
 def plain(name: Any) -> Address:
     """What sockets call an address, as the core has it: without flow label and scope, IPv4 within IPv6 as IPv4, an
     abstract name with `@`, and "" for an unnamed socket."""
-    if isinstance(name, tuple):
-        host, port = cast("tuple[str, int]", name[:2])
-        return (host[7:] if host.startswith("::ffff:") and "." in host else host), port
+    if isinstance(name, str):
+        return name
     if isinstance(name, bytes):  # so they are where they are abstract
-        name = name.replace(b"\0", b"@")
-    return os.fsdecode(name)
+        return os.fsdecode(name.replace(b"\0", b"@"))
+    address: tuple[str, int] = name if len(name) == 2 else name[:2]
+    host = address[0]
+    return (host[7:], address[1]) if host.startswith("::ffff:") and "." in host else address
 
 
 def tune(sock: socket.socket) -> None:

@@ -32,6 +32,7 @@ from coulee.core.seam import (
 HERE = "127.0.0.5"  # of this host, where all of 127.0.0.0/8 is
 NOT_HERE = "192.0.2.1"  # of no host (RFC 5737)
 NAME = "somewhere.test"
+DEAD = "127.0.0.2"  # of this host, and nobody listens there
 KEEP_ALIVE = KeepAlive(idle_s=71, interval_s=13, probes_max=4)
 DSCP = 46  # "expedited forwarding" (RFC 3246)
 TOS = DSCP << 2  # its place in the octet
@@ -144,11 +145,14 @@ class Options(Chapter):
     def test_addresses_of_another_family_than_the_source_are_left_out(self, bench: Bench) -> None:
         need_sockets(bench)
         local, peers = bench.harness.listen(TCP)
-        bench.harness.look_up(lambda _: ["::1", "127.0.0.1"])
+        bench.harness.look_up(lambda _: ["::1", DEAD, "127.0.0.1"])
         conn = bench.number()
-        bench.do(Connect(conn, (NAME, port_of(local)), ConnectOptions("127.0.0.1")))
-        assert bench.wait(Connected, conn).peer == local
+        bench.do(Connect(conn, (NAME, port_of(local)), ConnectOptions("127.0.0.1", keep_alive=KEEP_ALIVE, dscp=DSCP)))
+        connected = bench.wait(Connected, conn)
+        assert connected.peer == local
         bench.harness.until(lambda: peers)
+        with bench.harness.look_at(connected.local, connected.peer) as sock:
+            check_common(sock)
 
     @pytest.mark.parametrize("by_name", [False, True], ids=["address", "name"])
     def test_no_address_is_of_the_family_of_the_source(self, bench: Bench, by_name: bool) -> None:
