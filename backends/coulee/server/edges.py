@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import click
 
 from coulee.core.listener import ListenAt, Listener, ProxyProtocol
-from coulee.core.options import ListenOptions
+from coulee.core.options import LISTEN_OPTIONS, ListenOptions
 from coulee.core.seam import Address, CertificateError, CertificateSource
 from coulee.core.server_names import is_ip
 from coulee.core.tls import ClientCertificates, ListenerTls, UpstreamTls
@@ -55,21 +55,22 @@ class Edges:
                     raise ValueError(f"{name} is about TLS, and there is none: add --tls CERTIFICATE,KEY")
         proxied = ProxyProtocol(tuple(self.proxy_protocol.split(","))) if self.proxy_protocol is not None else None
         tls = self._listener_tls(listen) if self.tls else None
-        options = ListenOptions(mode=self._mode())
-        if tls is None and proxied is None and options.mode is None:
+        options = self.options()
+        if tls is None and proxied is None and options is LISTEN_OPTIONS:
             return list(listen)
         return [Listener(address, tls, proxied, options) for address in listen]
 
-    def _mode(self) -> int | None:
+    def options(self) -> ListenOptions:
+        """Of the sockets. Raises `ValueError`."""
         if self.socket_mode is None:
-            return None
+            return LISTEN_OPTIONS
         try:
             mode = int(self.socket_mode, 8)
         except ValueError:
             mode = -1
         if not 0 <= mode <= 0o777:
             raise ValueError(f"--socket-mode {self.socket_mode}: write permissions in octal, as 660")
-        return mode
+        return ListenOptions(mode=mode)
 
     def _listener_tls(self, listen: Sequence[Address]) -> ListenerTls:
         from coulee.tls import client_ca

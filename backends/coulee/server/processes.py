@@ -73,7 +73,7 @@ def _opened(program: Program) -> dict[Address, list[socket.socket]]:
     found: dict[Address, list[socket.socket]] = {}
     for address in program.listen:
         try:
-            found[address] = given(address) or open_all(address)
+            found[address] = given(address) or open_all(address, program.edges.options())
         except (OSError, UnicodeError) as error:
             for group in found.values():
                 for sock in group:
