@@ -21,17 +21,32 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 import h11
 
 from coulee.backends.far_end import FarEnd
+from coulee.backends.layer import Layer
+from coulee.backends.simulated_tls import SimulatedLayer
 from coulee.backends.simulator import Simulator
 from coulee.backends.weather import Weather
 from coulee.core import Access, Event, Headers, Proxy, Request, Response, respond
 from coulee.core.parts import Fields
-from coulee.core.seam import Address, ErrorKind, parse_address, show_address
+from coulee.core.proxy_protocol import read_header
+from coulee.core.seam import (
+    Address,
+    Certificate,
+    DownstreamTls,
+    ErrorKind,
+    Listener,
+    ListenerTls,
+    Security,
+    UpstreamTls,
+    parse_address,
+    show_address,
+)
 from coulee.lb import peer_from_url
 
 __all__ = ["Answer", "Exchange", "Upstream", "UpstreamRequest"]
@@ -78,9 +93,47 @@ class _World(Simulator):
     def __init__(self, seed: int, weather: Weather) -> None:
         super().__init__(seed, weather)
         self.down: dict[Address, None] = {}
+        self.security: Security | None = None  # of the client
 
     def place_of(self, address: Address) -> Any:
         return None if address in self.down else super().place_of(address)
+
+    def layer(self, tls: DownstreamTls | UpstreamTls) -> Layer:
+        if isinstance(tls, UpstreamTls):
+            return super().layer(replace(tls, verify=False))  # every origin here is who it should be
+        if self.security is not None and tls.listener is _LISTENER:
+            return _Told(tls, self.security)
+        return super().layer(tls)
+
+
+class _Told(SimulatedLayer):
+    """The client's TLS, which came to what the test says."""
+
+    def __init__(self, tls: DownstreamTls, told: Security) -> None:
+        super().__init__(tls, lambda: 0.0)
+        self._came_to = told
+
+    def receive(self, data: bytes) -> bytes:
+        plain = super().receive(data)
+        if self.security is not None:
+            self.security = self._came_to
+        return plain
+
+
+class _Anybody:
+    """A source with a certificate that is as good as any."""
+
+    name = "a test"
+    interval_s = inf
+    stamp = None
+    certificates = (Certificate(b"", b"", ("localhost",), "ecdsa", 0.0, 4e9, "00" * 32, "a test"),)
+
+    def look(self, stamp: object) -> None:
+        """There is nothing new."""
+
+
+_LISTENER = ListenerTls(_Anybody(), covered_only=False)
+_ORIGIN = ListenerTls(_Anybody())
 
 
 class Exchange:
@@ -88,7 +141,9 @@ class Exchange:
 
     `proxy` is run as a fresh machine of its own. `origin`, if given, answers every request that goes up:
     `origin=lambda request: respond(200, "hi")`; else the test does so, through `upstream`. `client` is the client's
-    address. `weather` brings delays and faults, see `coulee.backends.weather.Weather`.
+    address; `security` says that it comes by TLS, and to what that came, with its certificate, and `server_name` what
+    it asks for there. `weather` brings delays and faults, see `coulee.backends.weather.Weather`. Origins of `https://`
+    are who they should be.
     """
 
     def __init__(
@@ -97,11 +152,15 @@ class Exchange:
         *,
         origin: Callable[[Request], Response] | None = None,
         client: str = "10.0.0.9",
+        security: Security | None = None,
+        server_name: str = "",
         seed: int = 0,
         weather: Weather = INSTANT,
     ) -> None:
         self._world = _World(seed, weather)
-        self._driver = self._world.run(proxy, [_PROXY])
+        self._world.security = security
+        self._server_name = server_name
+        self._driver = self._world.run(proxy, [_PROXY if security is None else Listener(_PROXY, _LISTENER)])
         machine = self._driver.machine
         assert isinstance(machine, Proxy)
         self.proxy = machine
@@ -129,11 +188,7 @@ class Exchange:
         With `more` the body is not complete: go on with `send` and `end`. Without a Content-Length it is then chunked.
         """
         self._before = self.proxy.counters.attempts
-        if self._client is None or not self._client.usable:
-            self._client = _Client(self)
-            port = self._world.free_port()
-            self._world.connect(_PROXY, self._client, source=(self._client_host, port))
-        self._client.ask(method, target, Headers(headers), body or b"", more, body is not None)
+        self._connect().ask(method, target, Headers(headers), body or b"", more, body is not None)
         return self.settle()
 
     def get(self, target: str = "/", *, headers: Fields = ()) -> Answer:
@@ -156,12 +211,20 @@ class Exchange:
 
     def send_raw(self, data: bytes) -> Exchange:
         """Send bytes as they are, on a connection of their own if there is none: what no honest client would say."""
-        if self._client is None or not self._client.usable:
-            self._client = _Client(self)
-            self._world.connect(_PROXY, self._client, source=(self._client_host, self._world.free_port()))
-        self._client.said_raw()
-        self._client.write(data)
+        client = self._connect()
+        client.said_raw()
+        client.write(data)
         return self.settle()
+
+    def _connect(self) -> _Client:
+        """The client's connection: a new one where that of before cannot be used again."""
+        client = self._client
+        if client is None or not client.usable:
+            self._client = client = _Client(self)
+            if self._world.security is not None:
+                client.layer = self._world.layer(UpstreamTls(self._server_name, "", verify=False))
+            self._world.connect(_PROXY, client, source=(self._client_host, self._world.free_port()))
+        return client
 
     def leave(self) -> Exchange:
         """The client is gone, with a reset."""
@@ -401,6 +464,19 @@ class Upstream(FarEnd):
         self._exchange = exchange
         self._origin = origin
         self._conn = h11.Connection(h11.SERVER)
+
+    def readable(self, data: bytes) -> None:
+        """See `Owner`. What comes before HTTP is taken as it comes."""
+        if self.layer is None and not self.requests:
+            if data.startswith((b"PROXY ", b"\r\n\r\n\0")):
+                found = read_header(data)
+                assert found is not None, "a header of the PROXY protocol comes whole"
+                data = data[found[1] :]
+                if not data:
+                    return
+            if data.startswith(b"\x16\x03"):
+                self.layer = self._exchange._world.layer(DownstreamTls(_Anybody.certificates, _ORIGIN))
+        super().readable(data)
 
     @property
     def request(self) -> UpstreamRequest:

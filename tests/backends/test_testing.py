@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 
 from coulee.backends.weather import Weather
-from coulee.core import Config, Filter, Proxy, Request, Response, Timeouts, blocking, respond, sleep
+from coulee.core import (
+    Config,
+    Filter,
+    PeerCertificate,
+    Proxy,
+    Request,
+    Response,
+    Security,
+    Timeouts,
+    Transport,
+    blocking,
+    respond,
+    sleep,
+)
 from coulee.core.exchange import Exchange as CoreExchange
 from coulee.lb import Cluster
 from coulee.testing import Exchange
@@ -258,3 +272,44 @@ def test_an_upstream_that_was_asked_nothing() -> None:
     x.upstreams[0].requests.clear()
     with pytest.raises(AssertionError, match=r"no request has come to 10\.1\.0\.1:9000"):
         _ = x.upstreams[0].request
+
+
+# --------------------------------------------------------------------------------------------------------------- TLS
+
+
+class Who(Filter):
+    """Tells who the client is."""
+
+    def request_filter(self, exchange: CoreExchange) -> None:
+        security = exchange.security
+        shown = security.certificate if security is not None else None
+        exchange.tags["who"] = shown.subject if shown is not None else ""
+        exchange.request.headers.set(
+            "X-Who", f"{exchange.request.scheme} {exchange.server_name} {exchange.tags['who']}"
+        )
+
+
+ALICE = PeerCertificate("CN=alice", "CN=ca", ("DNS:alice.test",), "00ff", "1", 4e9)
+
+
+def test_a_client_may_come_by_tls() -> None:
+    security = Security("TLSv1.3", "AES", "http/1.1", False, ALICE)
+    x = Exchange(Proxy(Cluster("http://o"), [Who()]), security=security, server_name="a.test")
+    for _ in range(2):
+        x.start("GET", "/", headers={"Host": "anything"})
+        assert x.upstream.request.headers.get("x-who") == "https a.test CN=alice"
+        assert x.upstream.request.headers.get("x-forwarded-proto") == "https"
+        x.upstream.reply(200, b"hi")
+        assert x.response.body == b"hi"
+    assert x.records[-1].security == security
+    assert x.records[-1].server_name == "a.test"
+
+
+@pytest.mark.parametrize("proxy_protocol", [0, 1, 2])
+@pytest.mark.parametrize("url", ["http://o", "https://o"])
+def test_origins_may_have_tls_and_be_told_who_comes(url: str, proxy_protocol: Any) -> None:
+    cluster = Cluster(url, transport=Transport(proxy_protocol=proxy_protocol))
+    x = Exchange(Proxy(cluster), origin=lambda request: respond(200, request.target))
+    assert x.get("/a").body == b"/a"
+    assert x.get("/b").body == b"/b"
+    assert len(x.upstreams) == 1

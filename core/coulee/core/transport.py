@@ -39,7 +39,8 @@ class Transport:
     def __post_init__(self) -> None:
         if self.proxy_protocol not in (0, 1, 2):
             raise ValueError(f"proxy_protocol is {self.proxy_protocol!r}; it must be version 1 or 2, or 0 for none")
-        object.__setattr__(self, "_hash", tuple.__hash__((self.tls, self.options, self.through, self.proxy_protocol)))
+        same = (self.tls, self.options, self.through, self.proxy_protocol)
+        object.__setattr__(self, "_hash", same.__hash__())
 
     def __hash__(self) -> int:
         return self._hash  # it is part of what connections are looked up by
