@@ -351,9 +351,11 @@ class Driver(ABC):
             if wire.gone:
                 continue
             data = operation.data
-            if wire.layer is not None and data:
-                data = wire.layer.encrypt(data)
             try:
+                if wire.layer is not None:
+                    data = wire.layer.encrypt(data) if data else b""
+                    if operation.eof:
+                        data += wire.layer.farewell()
                 if data and not wire.write(data) and not wire.blocked:
                     wire.blocked = True
                     # Ahead of what was queued before: who does not know of it yet may take that for a reason to send
@@ -362,8 +364,6 @@ class Driver(ABC):
                 if wire.blocked:
                     wire.barred = NEVER
                 if operation.eof and not wire.gone:
-                    if wire.layer is not None:
-                        wire.write(wire.layer.farewell())
                     wire.write_eof()
             except OSError as error:
                 wire.fail(error)
@@ -445,7 +445,15 @@ class Driver(ABC):
         except OSError as error:
             wire.fail(error)
             return
+        self._take_back(wire)
         wire.secure(layer, operation.early)
+
+    def _take_back(self, wire: Wire) -> None:
+        """What was read and waits for its turn is no longer for the machine: keep it."""
+        waiting = [item for item in self._queue if isinstance(item, Received) and item.conn == wire.conn]
+        for item in waiting:
+            wire.keep(item.data)
+            self._queue.remove(item)
 
     def new_layer(self, tls: DownstreamTls | UpstreamTls, place: Address) -> Layer:
         """What is to lie between a wire and its bytes. Raises OSError."""
@@ -468,7 +476,7 @@ class Driver(ABC):
             wire.barred = NEVER
             try:
                 if wire.layer is not None and not (operation.abort or wire.half_closed):
-                    wire.write(wire.layer.farewell())
+                    wire.take_leave(wire.layer)
                 wire.close(operation.abort)
             except OSError as error:
                 wire.fail(error)

@@ -232,21 +232,37 @@ class Wire(ABC):
         try:
             plain = receive(data)
         except LayerError as error:
-            with suppress(OSError):
-                if layer.to_send and not (self.blocked or self.half_closed):
-                    self.write(layer.to_send)  # an alert
-            self.fail(error, abort=self.blocked)
+            if error.plain and not self.securing:
+                self.deliver(error.plain)
+            if not (self.gone or self.closing):
+                self.fail(error, abort=not self._alert(layer))
             return
         if layer.to_send and not self._say(layer):
             return
         if self.securing:
-            if layer.security is not None:
+            if layer.security is not None and not self.closing:
                 self._stands(layer, plain)
             return
         if plain:
             self.deliver(plain)
         if layer.ended and not (self.gone or self.closing):
             self.deliver(b"")
+
+    def _alert(self, layer: Layer) -> bool:
+        """Send an alert, where there is one; False where the connection cannot be closed in order behind it, because
+        somebody has to wait until the peer has taken it."""
+        if self.blocked or self.half_closed or not layer.to_send:
+            return not self.blocked
+        try:
+            return self.write(layer.to_send)
+        except OSError:
+            return False
+
+    def take_leave(self, layer: Layer) -> None:
+        """Say the last word of TLS, before the connection is closed."""
+        farewell = layer.farewell()
+        if farewell and not self.write(farewell):
+            self.blocked = True  # the machine need not know
 
     def _stands(self, layer: Layer, plain: bytes) -> None:
         """The handshake is done. It counts as held: what has come with it is kept."""
