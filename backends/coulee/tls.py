@@ -152,11 +152,10 @@ class SelfSigned:
     Raises `CertificateError`.
     """
 
-    name: Final = "self-signed"
-    interval_s: Final = inf
-    stamp: Final = None
-
     def __init__(self, *names: str) -> None:
+        self.name = "self-signed"
+        self.interval_s = inf
+        self.stamp: object = None
         try:
             import trustme
         except ImportError:

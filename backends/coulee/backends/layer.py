@@ -61,11 +61,12 @@ class Layer(Protocol):
 class Nested:
     """A layer within another, as one."""
 
-    __slots__ = ("_inner", "_outer")
+    __slots__ = ("_inner", "_outer", "to_send")
 
     def __init__(self, outer: Layer, inner: Layer) -> None:
         self._outer = outer
         self._inner = inner
+        self.to_send = b""
 
     @property
     def security(self) -> Security | None:
@@ -77,39 +78,36 @@ class Nested:
         """Of the inner one."""
         return self._inner.ended
 
-    @property
-    def to_send(self) -> bytes:
-        """Of both."""
-        return self._outer.to_send
-
-    @to_send.setter
-    def to_send(self, data: bytes) -> None:
-        self._outer.to_send = data
-
     def begin(self, early: bytes) -> bytes:
         """`receive` of what the outer one has opened before there was an inner one."""
-        return self._open(early)
+        try:
+            return self._inner.receive(early)
+        finally:
+            self._gather()
 
     def receive(self, data: bytes) -> bytes:
         """See `Layer`."""
         try:
-            opened = self._outer.receive(data)
-        except LayerError as error:
-            error.plain = self._open(error.plain) if error.plain else b""
-            raise
-        plain = self._open(opened) if opened else b""
+            try:
+                opened = self._outer.receive(data)
+            except LayerError as error:
+                error.plain = self._inner.receive(error.plain) if error.plain else b""
+                raise
+            plain = self._inner.receive(opened) if opened else b""
+        finally:
+            self._gather()
         if self._outer.ended and not self._inner.ended:
             raise LayerError("reset", TRUNCATED, plain)
         return plain
 
-    def _open(self, data: bytes) -> bytes:
-        inner = self._inner
-        try:
-            return inner.receive(data)
-        finally:
-            if inner.to_send:
-                self._outer.to_send += self._outer.encrypt(inner.to_send)
-                inner.to_send = b""
+    def _gather(self) -> None:
+        """What both have to say, the outer one first: it may be that it has no more to say then."""
+        outer, inner = self._outer, self._inner
+        self.to_send += outer.to_send
+        outer.to_send = b""
+        if inner.to_send:
+            self.to_send += outer.encrypt(inner.to_send)
+            inner.to_send = b""
 
     def encrypt(self, data: Bytes) -> bytes:
         """See `Layer`."""

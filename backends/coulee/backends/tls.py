@@ -18,7 +18,7 @@ import os
 import ssl
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any, Final
@@ -340,7 +340,7 @@ def _refuse() -> str:
 
 
 @contextmanager
-def _in_a_file(content: bytes) -> Iterator[str]:
+def _in_a_file(content: bytes) -> Generator[str, None, None]:
     """What OpenSSL reads from a path only: in memory where the system has files there, or else one for us alone."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
