@@ -284,8 +284,9 @@ class TestCertificates:
         with pytest.raises(LayerError, match="TLS cannot be set up: the key is encrypted"):
             Tls().layer(downstream(replace(certificate("a.test"), key=key)), PLACE)
 
-    @pytest.mark.parametrize("ca", [b"no certificate", b"\xff", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
-    def test_what_is_no_authority(self, ca: bytes) -> None:
+    @pytest.mark.parametrize("inside", [b"", b"AAAA\n"])
+    def test_what_is_no_authority(self, inside: bytes) -> None:
+        ca = b"-----BEGIN CERTIFICATE-----\n" + inside + b"-----END CERTIFICATE-----\n"
         with pytest.raises(LayerError, match="TLS cannot be set up"):
             Tls().layer(upstream(ca=ca), PLACE)
         with pytest.raises(LayerError, match="TLS cannot be set up"):
@@ -362,6 +363,11 @@ class TestPeers:
     def test_what_is_asked_for_never_changes_what_is_verified(self, server_name: str | None) -> None:
         settings = upstream("b.test", server_name=server_name)
         assert "not for b.test" in refused(*pair(up=settings))
+
+    @pytest.mark.parametrize("server_name", [".a.test", "a..test", "a\0.test", "a" * 64 + ".test"])
+    def test_a_name_that_cannot_be_asked_for(self, server_name: str) -> None:
+        with pytest.raises(LayerError, match="TLS cannot be set up"):
+            Tls().layer(upstream(server_name=server_name), PLACE)
 
     @pytest.mark.parametrize("verified_name", ["", "."])
     def test_an_empty_name_to_verify_matches_nothing(self, verified_name: str) -> None:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from coulee.backends.layer import Layer
 from coulee.backends.tls import Tls
+from coulee.conformance.securing import NoCertificates
 from coulee.core.seam import Certificate, DownstreamTls, UpstreamTls
 from coulee.core.tls import ListenerTls, Version
 
@@ -55,7 +56,7 @@ def _certificate(names: tuple[str, ...], authority: trustme.CA, rsa: bool) -> Ce
 
 def downstream(*certificates: Certificate, **settings: Any) -> DownstreamTls:
     """For the side that answers, which is a.test unless something else is given."""
-    return DownstreamTls(certificates or (certificate("a.test"),), ListenerTls((), **settings))
+    return DownstreamTls(certificates or (certificate("a.test"),), ListenerTls(NoCertificates(), **settings))
 
 
 def upstream(host: str = "a.test", **settings: Any) -> UpstreamTls:

@@ -57,7 +57,7 @@ class Tls:
             if isinstance(tls, DownstreamTls):
                 return _Downstream(self, tls)
             return _Upstream(self, tls, place)
-        except (ssl.SSLError, ValueError) as error:
+        except (ssl.SSLError, ValueError, TypeError) as error:  # the last is for a name with a NUL in it
             raise LayerError("tls", f"TLS cannot be set up: {error}") from error
 
     # -- for layers
