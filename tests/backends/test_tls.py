@@ -755,6 +755,7 @@ class TestByHand:
         context = asking("1.3")
         context.keylog_filename = str(tmp_path / "keys")
         _, answers = python_asks(context=context)
+        answers.layer.encrypt(b"a ticket goes with the first bytes")
         return Hand((tmp_path / "keys").read_text()), answers
 
     def test_data(self, hand: tuple[Hand, LayerEnd]) -> None:

@@ -112,7 +112,7 @@ class Tls:
 class _OpensslLayer:
     """What both sides have in common."""
 
-    __slots__ = ("_incoming", "_outgoing", "_owner", "_read", "_tls", "_write", "ended", "security", "to_send")
+    __slots__ = ("_incoming", "_late", "_outgoing", "_owner", "_read", "_tls", "_write", "ended", "security", "to_send")
 
     def __init__(self, owner: Tls, tls: ssl.SSLObject) -> None:
         self._owner = owner
@@ -124,10 +124,14 @@ class _OpensslLayer:
         self.security: Security | None = None
         self.ended = False
         self.to_send = b""
+        self._late = b""  # what goes out with the next bytes, for nobody waits for it
 
     def verified(self) -> PeerCertificate | None:
         """The handshake is done: who the peer is. Raises `LayerError` where it should be somebody else."""
         raise NotImplementedError
+
+    def after_handshake(self, security: Security) -> None:
+        """The handshake is done, and the peer is who it should be."""
 
     def receive(self, data: bytes) -> bytes:
         """See `Layer`."""
@@ -137,6 +141,7 @@ class _OpensslLayer:
             if self.security is None:
                 self._tls.do_handshake()
                 self.security = self._owner.security(self._tls, self._approved())
+                self.after_handshake(self.security)
                 if not incoming.pending:
                     return b""
             plain = self._read(RECORD_BYTES_MAX)
@@ -154,7 +159,7 @@ class _OpensslLayer:
             raise LayerError("tls", explained(error)) from error
         finally:
             if self._outgoing.pending:
-                self.to_send += self._outgoing.read()
+                self.to_send += self._written()
             if incoming.pending:
                 incoming.read()  # behind the peer's last word, or behind an error
 
@@ -199,7 +204,7 @@ class _OpensslLayer:
         except ssl.SSLError as error:
             self._outgoing.read()
             raise LayerError("tls", explained(error)) from error
-        return self._outgoing.read()
+        return self._written()
 
     def farewell(self) -> bytes:
         """See `Layer`."""
@@ -207,7 +212,14 @@ class _OpensslLayer:
             return b""
         with suppress(ssl.SSLError):  # it wants to hear the peer's farewell, and that may come or not
             self._tls.unwrap()
-        return self._outgoing.read()
+        return self._written()
+
+    def _written(self) -> bytes:
+        """What OpenSSL has written, behind what was kept for this."""
+        if not self._late:
+            return self._outgoing.read()
+        late, self._late = self._late, b""
+        return late + self._outgoing.read()
 
 
 class _Downstream(_OpensslLayer):
@@ -233,6 +245,12 @@ class _Downstream(_OpensslLayer):
         if not self._tls.session_reused and _chain_length(self._tls) - 2 > asked.depth_max:
             raise LayerError("tls", f"the client's certificate has more than {asked.depth_max} between it and its root")
         return certificate
+
+    def after_handshake(self, security: Security) -> None:
+        """See `_OpensslLayer`. In TLS 1.3 all that is written now are tickets, which can go with the first answer: to
+        send them by themselves costs a call of the system, and wakes the client for nothing."""
+        if security.version == "TLSv1.3":
+            self._late = self._outgoing.read()
 
 
 class _Upstream(_OpensslLayer):
@@ -293,6 +311,7 @@ def downstream_context(tls: DownstreamTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[listener.minimum_version]
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.num_tickets = 1
     context.set_ciphers(listener.ciphers)
     context.set_alpn_protocols(list(listener.alpn))
     for certificate in tls.certificates:
