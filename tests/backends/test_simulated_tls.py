@@ -115,6 +115,14 @@ def test_somebody_may_look_at_no_certificate() -> None:
     assert up.security.certificate is None
 
 
+def test_without_a_certificate_nobody_is_who_he_should_be() -> None:
+    nobody = DownstreamTls((), ListenerTls(Source(certificate("a.test"))))
+    joined(up := asks(UpstreamTls("", "", verify=False)), SimulatedLayer(nobody, lambda: NOW))
+    assert up.security is not None
+    with pytest.raises(LayerError, match="has shown no certificate"):
+        joined(asks(), SimulatedLayer(nobody, lambda: NOW))
+
+
 def test_a_client_may_show_who_it_is() -> None:
     up = asks(UpstreamTls("a.test", "a.test", ca=AUTHORITY, certificate=certificate("me")))
     down = answers(asked=ClientCertificates(AUTHORITY))

@@ -129,7 +129,7 @@ class SimulatedLayer:
             raise self._refused(120, "no protocol in common")
         self._told = {
             "alpn": alpn,
-            "certificate": _shown(tls.certificates[0]),
+            "certificate": _shown(tls.certificates[0]) if tls.certificates else None,
             "asks": listener.client_certificates is not None,
         }
         self.to_send += record(HANDSHAKE, bytes([SERVER_HELLO]) + _MARK + _encoded(self._told))
@@ -137,6 +137,8 @@ class SimulatedLayer:
     def _answered(self, tls: UpstreamTls, told: dict[str, Any]) -> None:
         shown = told["certificate"]
         if tls.verify:
+            if shown is None:
+                raise self._refused(42, "the peer has shown no certificate")
             self._verify(shown, tls.ca)
             wanted = [tls.verified_name or "", *tls.alternative_names]
             if not any(covers(shown["names"], name) for name in wanted):
