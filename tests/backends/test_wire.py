@@ -136,7 +136,7 @@ class TestHandshake:
         assert stage.heard() == []
         wire.received(b"hello")
         assert stage.heard() == [Secured(1, SECURITY)]
-        assert wire.calls[-1] == ("pause",)
+        assert ("pause",) not in wire.calls, "a Receive follows at once, and who is held may deliver one read"
         assert not wire.reading
 
     def test_what_came_before_is_given_to_it_in_order(self, stage: Stage) -> None:
