@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class End(Connection):
-    """All that happens to it is for its exchange, whoever reads at the moment. `loss` and `stall` are the words for its
-    being gone, and for its taking nothing."""
+    """What happens to it is for its exchange, whoever reads at the moment, as long as it is one of its two. `loss` and
+    `stall` are the words for its being gone, and for its doing nothing."""
 
-    __slots__ = ("exchange", "line", "loss", "stall")
+    __slots__ = ("exchange", "loss", "stall")
 
     def __init__(self, exchange: TunnelExchange, number: int, loss: str, stall: str) -> None:
         tunnel = exchange.tunnel
@@ -28,7 +28,12 @@ class End(Connection):
         self.exchange = exchange
         self.loss = loss
         self.stall = stall
-        self.line = Stream(self, 1, inf)
+
+    @property
+    def line(self) -> Stream:
+        """Its bytes, once they are those of the tunnel."""
+        assert self.stream is not None
+        return self.stream
 
     @property
     def server_name(self) -> str:
@@ -50,13 +55,20 @@ class End(Connection):
 
     def gone(self, kind: ErrorKind | None, detail: str) -> None:
         error = ExchangeError(self.loss, detail or "the connection was closed")
-        self.line.fail(error)
-        if kind is not None:
+        if self.stream is not None:
+            self.stream.fail(error)
+        if kind is not None and self.exchange.has(self):
             self.exchange.cancel(error)
 
     def timed_out(self, reading: bool) -> None:
-        assert not reading, "whoever waits for bytes waits for as long as it takes"
-        self.exchange.cancel(ExchangeError(self.stall, f"nothing taken for {self.timeouts.send_stall_timeout_s:g} s"))
+        if reading:  # only on the way through a proxy is there a limit for this
+            self.line.give_up(ExchangeError(self.stall, f"nothing came for {self.line.patience_s:g} s"))
+            return
+        error = ExchangeError(self.stall, f"nothing taken for {self.timeouts.send_stall_timeout_s:g} s")
+        if self.stream is not None:
+            self.stream.fail(error)
+        if self.exchange.has(self):
+            self.exchange.cancel(error)
         self.close(abort=True)  # also where the exchange is over, and only the last bytes are left
 
     def fault(self, error: ProtocolError) -> ExchangeError:
@@ -75,6 +87,7 @@ class ClientEnd(End):
         self.security = guest.security
         self.held = guest.held
         self.count = count
+        Stream(self, 1, inf)
         self.put_back(guest.early)
 
 
@@ -85,3 +98,7 @@ class PeerEnd(End):
 
     def __init__(self, exchange: TunnelExchange) -> None:
         super().__init__(exchange, exchange.tunnel.number(), "upstream_reset", "upstream_timeout")
+
+    def opened(self) -> None:
+        """It is connected, and what comes from now on is the peer's word."""
+        Stream(self, 1, inf)

@@ -168,6 +168,10 @@ class TunnelExchange:
             self.failure = error
             self.task.cancel()
 
+    def has(self, end: End) -> bool:
+        """Whether this is one of its two ends, and not one of an attempt that is over, or has not come so far."""
+        return end is self.downstream or end is self.upstream
+
     # -- its life, from inside
 
     async def run(self, obstacle: ExchangeError | None) -> None:
@@ -228,7 +232,8 @@ class TunnelExchange:
         if self.tunnel.routes is not None:
             balancer = self.tunnel.routes.find(self.server_name)
             if balancer is None:
-                self.alert = UNRECOGNIZED_NAME
+                if self.is_tls and self.security is None:
+                    self.alert = UNRECOGNIZED_NAME
                 raise ExchangeError("misdirected", f"there is no route to {self.server_name or 'no name'}")
             self.balancer = balancer
 
@@ -272,8 +277,14 @@ class TunnelExchange:
             self.balancer.begin(peer)
         except Exception as error:
             self.tell_balancer_failure("begin", error)
-        self.upstream = upstream = PeerEnd(self)
-        await establish(upstream, announced(peer, self.downstream), tunnel.connect_limit_s)
+        upstream = PeerEnd(self)
+        try:
+            await establish(upstream, announced(peer, self.downstream), tunnel.connect_limit_s)
+        except BaseException:
+            upstream.close(abort=True)
+            raise
+        upstream.opened()
+        self.upstream = upstream
         self.connected = tunnel.kernel.now
         self.latency_s = self.connected - self.began
         self.status = 200
@@ -388,11 +399,13 @@ class TunnelExchange:
                 tunnel.report(Event("filter_error", "a logging filter took too long", tunnel.wall_clock))
 
     def done(self, task: Task) -> None:
-        """Its task has ended, as it should, or because it had to be left behind."""
-        if task.error is not None and not isinstance(task.error, Cancelled):  # which it was before it had begun
+        """Its task has ended: as it should, or because it had to be left behind, or before it had begun."""
+        error = task.error
+        if error is not None and not isinstance(error, Cancelled):
             self.tunnel.stray_error(task)
+            self.failure = ExchangeError("internal_error", f"{type(error).__name__}: {error}")
         if not self.recorded:
-            self.error = self.failure or ExchangeError("internal_error", f"{type(task.error).__name__}: {task.error}")
+            self.error = self.failure
             self.close()
             self.record()
 
