@@ -5,10 +5,10 @@ type-length-value fields (HAProxy, doc/proxy-protocol.txt, 2020-03-05).
 
 Rules:
 
-- What is not exactly as the specification has it is no header. One that somebody else might read otherwise is worse than
-  none, for addresses are believed and passed on.
-- A header may come in any pieces. What can still become one is waited for; what cannot is refused at the first byte that
-  says so, for a client that speaks HTTP should not have to wait for a time limit. Only the addresses and fields of
+- What is not exactly as the specification has it is no header, for its addresses are believed and passed on, and nobody
+  behind us should read others in it.
+- A header may come in any pieces. What can still become one is waited for; what cannot is refused at the first byte
+  that says so, for a client that speaks HTTP should not have to wait for a time limit. Only the addresses and fields of
   version 2 are looked at when all of them are there.
 - What names no addresses (LOCAL, UNKNOWN, UNSPEC) is a header: those of the connection itself count.
 - Texts are printable, because they end in logs. An IPv4 address in IPv6 clothes is the IPv4 address.
@@ -22,6 +22,7 @@ from struct import Struct
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from coulee.core.address import Address
+from coulee.core.crc32c import crc32c
 
 HEADER_BYTES_MAX: Final = 4096
 """What a header of version 2 may have in all. With every field that is known it has less than 1,000; what is longer
@@ -205,10 +206,9 @@ def _may_become_line(text: str) -> bool:
 
 def _is_line(text: str) -> bool:
     try:
-        _parse_line(text)
+        return bool(_parse_line(text))
     except HeaderError:
         return False
-    return True
 
 
 def _parse_line(text: str) -> Header:
@@ -253,6 +253,9 @@ _LOCAL, _PROXY = 0x20, 0x21  # with the version in the upper half
 _UNSPECIFIED, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
 _LENGTHS: Final = {_UNSPECIFIED: 0, _TCP4: 12, _TCP6: 36, _UNIX: 216}
 """Of both addresses."""
+
+_CLOTHES: Final = bytes(10) + b"\xff\xff"
+"""What makes an IPv6 address of an IPv4 one (RFC 4291 section 2.5.5.2)."""
 
 _PORTS: Final = Struct("!HH")
 _PATH_BYTES: Final = 108
@@ -380,9 +383,7 @@ def _parse_addresses(data: bytes, family: int) -> tuple[Address | None, Address 
 
 
 def _shown(packed: bytes) -> str:
-    ip = ip_address(packed)
-    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
-    return str(mapped or ip)
+    return str(ip_address(packed.removeprefix(_CLOTHES)))
 
 
 def _parse_path(data: bytes) -> str:
@@ -426,11 +427,11 @@ def _line(header: Header) -> bytes:
 
 
 def _written(packed: bytes) -> str:
-    """An IPv4 address in IPv6 clothes has no dots in version 1 (section 2.1), as Python has it from 3.13 on."""
-    ip = ip_address(packed)
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-        return f"::ffff:{packed[12:14].hex().lstrip('0') or '0'}:{packed[14:].hex().lstrip('0') or '0'}"
-    return str(ip)
+    """Version 1 knows no dots in an IPv6 address (section 2.1), where Python 3.13 writes some."""
+    if packed.startswith(_CLOTHES):
+        high, low = _PORTS.unpack(packed[12:])
+        return f"::ffff:{high:x}:{low:x}"
+    return str(ip_address(packed))
 
 
 def _block(header: Header) -> bytes:
@@ -468,7 +469,7 @@ def _pack_addresses(header: Header) -> tuple[int, bytes]:
         if all(ips):
             ports = _PORTS.pack(source[1], destination[1])
             if len(ips[0]) != len(ips[1]):  # then it is IPv6 for both
-                ips = _clothed(ips[0]), _clothed(ips[1])
+                ips = (_CLOTHES + ips[0])[-16:], (_CLOTHES + ips[1])[-16:]
             return (_TCP4 if len(ips[0]) == 4 else _TCP6), b"".join(ips) + ports
     return _UNSPECIFIED, b""
 
@@ -476,15 +477,9 @@ def _pack_addresses(header: Header) -> tuple[int, bytes]:
 def _pack_ip(host: str) -> bytes:
     """b"" for a name. The zone of an IPv6 address means nothing elsewhere, and is left out."""
     try:
-        ip = ip_address(host)
+        return ip_address(host).packed.removeprefix(_CLOTHES)
     except ValueError:
         return b""
-    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
-    return (mapped or ip).packed
-
-
-def _clothed(packed: bytes) -> bytes:
-    return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
 
 
 def _pack_path(path: str) -> bytes:
@@ -509,29 +504,5 @@ def _pack_tls(info: TlsInfo) -> bytes:
 
 
 def _pack_fields(fields: list[tuple[int, bytes]]) -> bytes:
-    return b"".join(
-        _FIELD.pack(kind, min(len(value), 0xFFFF)) + value for kind, value in fields
-    )  # too long: see _block
-
-
-# ------------------------------------------------------------------------------------------------------- checksum
-
-
-def _table() -> tuple[int, ...]:
-    entries: list[int] = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        entries.append(value)
-    return tuple(entries)
-
-
-_CRC32C: Final = _table()
-
-
-def crc32c(data: bytes) -> int:
-    """The checksum of Castagnoli (RFC 9260 appendix A), which zlib does not have."""
-    value = 0xFFFFFFFF
-    for byte in data:
-        value = value >> 8 ^ _CRC32C[(value ^ byte) & 0xFF]
-    return value ^ 0xFFFFFFFF
+    """What is too long for a field is so for the whole, and refused as that."""
+    return b"".join(_FIELD.pack(kind, min(len(value), 0xFFFF)) + value for kind, value in fields)
