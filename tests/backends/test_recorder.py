@@ -154,7 +154,7 @@ def test_the_first_line_says_what_was_recorded(tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
     recorded(path, about={"program": "app.py"})
     first = json.loads(path.read_bytes().split(b"\n")[0])
-    assert first["coulee recording"] == 1
+    assert first["coulee recording"] == 2
     assert first["about"]["program"] == "app.py"
     assert first["about"]["coulee"]
     header = Recording(path).header
@@ -289,7 +289,7 @@ def test_a_damaged_file_is_read_to_some_end_or_said_to_be_damaged(data: st.DataO
         (lambda _: b"", "no recording"),
         (lambda _: b"[1]\n", "no recording"),
         (lambda data: data.replace(b'"seed"', b'"seat"', 1), "no recording"),
-        (lambda data: data.replace(b'recording": 1', b'recording": 2', 1), "its format is 2"),
+        (lambda data: data.replace(b'recording": 2', b'recording": 3', 1), "its format is 3"),
         (lambda data: data.split(b"\n")[0] + b"\n" + b"\x63" + b"\0" * 40, "turn 0 is damaged"),
         (lambda data: data.split(b"\n")[0] + b"\n" + b"\x03" + b"\0" * 40, "turn 0 is damaged"),
         (lambda data: data.split(b"\n")[0] + b"\n" + b"\xfd" + b"\0" * 40, "turn 0 is damaged"),

@@ -37,7 +37,6 @@ from coulee.core.seam import (
     DownstreamTls,
     Drain,
     ListenAt,
-    Listener,
     Machine,
     Operation,
     Received,
@@ -147,8 +146,7 @@ def record(
     machine = definition.fresh(rng=Random(seed), wall_clock_offset_s=wall_clock_offset_s, listen=listen)
     names = list(hidden.names) if hidden is not None else []
     known = {**_circumstances(definition), **about}
-    places = [where.address if isinstance(where, Listener) else where for where in listen]
-    sink.write(Header(seed, wall_clock_offset_s, places, names, known).to_line())
+    sink.write(Header(seed, wall_clock_offset_s, list(listen), names, known).to_line())
     return Recorded(machine, sink, hidden)
 
 

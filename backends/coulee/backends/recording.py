@@ -18,7 +18,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -27,16 +27,17 @@ from typing import Any, BinaryIO, Final, cast
 from zlib import crc32
 
 from coulee.backends import plain
+from coulee.backends.recorded_listeners import from_plain, to_plain
 from coulee.backends.trace import CODES, content_of, number_of
 from coulee.core.seam import (
     Accepted,
-    Address,
     Blocked,
     Closed,
     Completion,
     Connected,
     Drain,
     Finished,
+    ListenAt,
     Listening,
     Operation,
     PeerCertificate,
@@ -48,7 +49,7 @@ from coulee.core.seam import (
     Sent,
 )
 
-FORMAT: Final = 1
+FORMAT: Final = 2  # the first had addresses only, and is read too
 _MARK: Final = "coulee recording"
 _head: Final = Struct("<BdQI")  # code, time, number, length of the content
 _count: Final = Struct("<I")
@@ -84,13 +85,15 @@ class Header:
 
     seed: int
     wall_clock_offset_s: float
-    listen: list[Address]
+    listen: list[ListenAt]
     redacted: list[str] = field(default_factory=list[str])
     about: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def to_line(self) -> bytes:
         """The first line of the file."""
-        return json.dumps({_MARK: FORMAT, **asdict(self)}, default=str).encode() + b"\n"
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values["listen"] = [to_plain(where) for where in self.listen]
+        return json.dumps({_MARK: FORMAT, **values}, default=str).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Header:
@@ -98,10 +101,10 @@ class Header:
         try:
             values = json.loads(line)
             found = values.pop(_MARK)
-            if found != FORMAT:
+            if found not in (1, FORMAT):
                 raise RecordingError(f"its format is {found}, and this version of coulee reads {FORMAT}")
             header = cls(**values)
-            header.listen = [where if isinstance(where, str) else (where[0], where[1]) for where in header.listen]
+            header.listen = [from_plain(where) for where in values["listen"]]
         except RecordingError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):

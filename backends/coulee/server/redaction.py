@@ -71,7 +71,8 @@ class Redaction:
         return name in self.fields or (self.most_fields and name not in FRAMING)
 
 
-_HANDSHAKE: Final = b"\x16\x03"
+_HANDSHAKE: Final = b"\x16"
+_PROXY_LINE_MAX: Final = 107
 _PROXY_SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 
 
@@ -88,33 +89,26 @@ class HttpRedactor:
 
     def received(self, conn: int, data: bytes) -> bytes:
         conversation = self._conversations.get(conn)
-        if conversation is None:
-            return data
-        if conversation.is_silent:
-            conversation.is_silent = False
-            conversation.in_hello = data.startswith(_HANDSHAKE)
-            header = _proxy_header(data)
-            if header:
-                conversation.is_silent = True
-                return data[:header] + (self.received(conn, data[header:]) if data[header:] else b"")
-        return data if conversation.in_hello else conversation.heard.hide(data)
+        return data if conversation is None else conversation.hear(data)
 
     def sent(self, operation: Send) -> Send:
         conversation = self._conversations.get(operation.conn)
         data = operation.data if isinstance(operation.data, bytes) else b"".join(operation.data)
-        return operation if conversation is None else Send(operation.conn, conversation.told.hide(data), operation.eof)
+        return operation if conversation is None else Send(operation.conn, conversation.tell(data), operation.eof)
 
     def closed(self, conn: int) -> None:
         self._conversations.pop(conn, None)
 
 
-def _proxy_header(data: bytes) -> int:
-    """The length of a header of the PROXY protocol, which says who the client is and must be said in a replay too."""
+def _length_of_header(data: bytes) -> int | None:
+    """How long the header of the PROXY protocol is that a connection begins with, which says who the client is and must
+    be said in a replay too: 0 where there is none, None where that is not known yet."""
     if data.startswith(b"PROXY "):
-        return data.find(b"\r\n", 0, 107) + 2 if b"\r\n" in data[:107] else 0
-    if data.startswith(_PROXY_SIGNATURE) and len(data) >= 16:
-        return min(len(data), 16 + int.from_bytes(data[14:16], "big"))
-    return 0
+        end = data.find(b"\r\n", 0, _PROXY_LINE_MAX)
+        return end + 2 if end >= 0 else 0 if len(data) >= _PROXY_LINE_MAX else None
+    if data.startswith(_PROXY_SIGNATURE):
+        return 16 + int.from_bytes(data[14:16], "big") if len(data) >= 16 else None
+    return None if b"PROXY ".startswith(data) or _PROXY_SIGNATURE.startswith(data) else 0
 
 
 class _Conversation:
@@ -122,11 +116,39 @@ class _Conversation:
 
     def __init__(self, redaction: Redaction, was_accepted: bool) -> None:
         self.methods: deque[bytes] = deque()  # of requests that are not answered yet
-        self.is_silent = True  # nothing was heard yet
+        self.beginning: bytes | None = b""  # of what is heard, until it is known what it is
+        self.has_told = False  # something was sent
         self.in_hello = False  # what is heard is the beginning of TLS, in which there is nothing to hide
         requests, answers = _Way(redaction, self), _Way(redaction, self)
         self.ways = requests, answers
         self.heard, self.told = (requests, answers) if was_accepted else (answers, requests)
+
+    def hear(self, data: bytes) -> bytes:
+        """What is received, as it is kept."""
+        if self.in_hello:
+            return data
+        if self.beginning is None:
+            return self.heard.hide(data)
+        whole = self.beginning + data
+        length = _length_of_header(whole)
+        if length is None or length > len(whole):
+            self.beginning = whole
+            return data
+        self.beginning = None
+        known = len(whole) - len(data)
+        header, rest = whole[:length], whole[length:]
+        self.in_hello = rest.startswith(_HANDSHAKE)
+        if header and not rest:
+            self.beginning = b""  # TLS may be behind it
+        return (header + (rest if self.in_hello else self.heard.hide(rest)))[known:]
+
+    def tell(self, data: bytes) -> bytes:
+        """What is sent, as it is kept. A header of ours is sent whole, and first."""
+        length = 0
+        if not self.has_told and data:
+            self.has_told = True
+            length = _length_of_header(data) or 0
+        return data[:length] + self.told.hide(data[length:])
 
     def lose_track(self) -> None:
         """What follows, in both directions, is not HTTP/1."""

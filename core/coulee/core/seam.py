@@ -26,6 +26,7 @@ from coulee.core.address import parse_address as parse_address
 from coulee.core.address import show_address as show_address
 from coulee.core.listener import ListenAt as ListenAt
 from coulee.core.listener import Listener as Listener
+from coulee.core.listener import ProxyProtocol as ProxyProtocol
 from coulee.core.options import CONNECT_OPTIONS as CONNECT_OPTIONS
 from coulee.core.options import LISTEN_OPTIONS as LISTEN_OPTIONS
 from coulee.core.options import ConnectOptions as ConnectOptions
@@ -35,6 +36,7 @@ from coulee.core.server_names import covers as covers
 from coulee.core.tls import Certificate as Certificate
 from coulee.core.tls import CertificateError as CertificateError
 from coulee.core.tls import CertificateSource as CertificateSource
+from coulee.core.tls import ClientCertificates as ClientCertificates
 from coulee.core.tls import DownstreamTls as DownstreamTls
 from coulee.core.tls import ListenerTls as ListenerTls
 from coulee.core.tls import PeerCertificate as PeerCertificate
