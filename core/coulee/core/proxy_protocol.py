@@ -44,11 +44,10 @@ class HeaderError(ValueError):
 Fields: TypeAlias = tuple[tuple[int, bytes], ...]
 """Types and values, in their order."""
 
-_ALPN, _AUTHORITY, _CHECKSUM, _PADDING, _UNIQUE_ID, _TLS = 0x01, 0x02, 0x03, 0x04, 0x05, 0x20
-_KNOWN: Final = (_ALPN, _AUTHORITY, _CHECKSUM, _PADDING, _UNIQUE_ID, _TLS)
-
-_VERSION, _COMMON_NAME, _CIPHER, _SIGNATURE_ALGORITHM, _KEY_ALGORITHM = 0x21, 0x22, 0x23, 0x24, 0x25
-_KNOWN_OF_TLS: Final = (_VERSION, _COMMON_NAME, _CIPHER, _SIGNATURE_ALGORITHM, _KEY_ALGORITHM)
+_KNOWN: Final = (0x01, 0x02, 0x03, 0x04, 0x05, 0x20)
+_ALPN, _AUTHORITY, _CHECKSUM, _PADDING, _UNIQUE_ID, _TLS = _KNOWN
+_KNOWN_OF_TLS: Final = (0x21, 0x22, 0x23, 0x24, 0x25)
+_VERSION, _COMMON_NAME, _CIPHER, _SIGNATURE_ALGORITHM, _KEY_ALGORITHM = _KNOWN_OF_TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +172,8 @@ _ENDINGS: Final = {
 
 
 def _read_line(data: bytes) -> tuple[Header, int] | None:
-    line = data[: LINE_BYTES_MAX - 1]
-    end = line.find(b"\r")
-    text = _text(line if end < 0 else line[:end], "the first line", ascii_only=True)
+    end = data.find(b"\r", 0, LINE_BYTES_MAX - 1)
+    text = _text(data[: LINE_BYTES_MAX - 1 if end < 0 else end], "the first line", ascii_only=True)
     if end < 0:
         if len(text) == LINE_BYTES_MAX - 1:
             raise HeaderError(f"there is no end of a line in the first {LINE_BYTES_MAX} bytes")
@@ -195,10 +193,12 @@ def _may_become_line(text: str) -> bool:
     down twice."""
     if any(beginning.startswith(text) for beginning in _BEGINNINGS):
         return True
+    if not text.startswith(_BEGINNINGS):
+        return False
     if text.startswith(_UNKNOWN):
         return text[len(_UNKNOWN)] == " "
-    _, family, *fields = text.split(" ") if text.startswith(_BEGINNINGS) else ("", "")
-    if not 1 <= len(fields) <= 4:
+    _, family, *fields = text.split(" ")
+    if len(fields) > len(_SHORTEST[family]):
         return False
     rest = "".join(f" {field}" for field in _SHORTEST[family][len(fields) :])
     return any(_is_line(text + ending + rest) for ending in _ENDINGS[family])
@@ -218,13 +218,9 @@ def _parse_line(text: str) -> Header:
         return Header(None, None, 1)
     match text.split(" "):
         case ["PROXY", "TCP4" | "TCP6" as family, source, destination, source_port, destination_port]:
-            return Header(
-                (_parse_ip(source, family), _parse_port(source_port)),
-                (_parse_ip(destination, family), _parse_port(destination_port)),
-                1,
-            )
-        case _:
-            raise HeaderError(f"{text!r} is no header of the PROXY protocol")
+            client = _parse_ip(source, family), _parse_port(source_port)
+            return Header(client, (_parse_ip(destination, family), _parse_port(destination_port)), 1)
+    raise HeaderError(f"{text!r} is no header of the PROXY protocol")
 
 
 def _parse_ip(text: str, family: str) -> str:
@@ -259,11 +255,9 @@ _CLOTHES: Final = bytes(10) + b"\xff\xff"
 
 _PORTS: Final = Struct("!HH")
 _PATH_BYTES: Final = 108
-
 _FIELD: Final = Struct("!BH")
 _TLS_PREFIX: Final = Struct("!BI")
 _SPEAKS_TLS, _SHOWN, _SHOWN_IN_SESSION = 0x01, 0x02, 0x04
-_NOT_VERIFIED: Final = 1
 
 
 def _read_block(data: bytes) -> tuple[Header, int] | None:
@@ -299,10 +293,9 @@ def _check_prefix(prefix: bytes) -> None:
 
 
 def _parse_block(block: bytes, family: int) -> Header:
-    begin = _PREFIX.size
-    addresses = begin + _LENGTHS[family]
-    source, destination = _parse_addresses(block[begin:addresses], family)
-    found, others, values_at = _parse_fields(block, addresses, _KNOWN)
+    fields_at = _PREFIX.size + _LENGTHS[family]
+    source, destination = _parse_addresses(block[_PREFIX.size : fields_at], family)
+    found, others, values_at = _parse_fields(block, fields_at, _KNOWN)
     if _CHECKSUM in found:
         at = values_at[_CHECKSUM]
         told = int.from_bytes(found[_CHECKSUM], "big")
@@ -451,10 +444,8 @@ def _block(header: Header) -> bytes:
     nobody = header.source is None and header.destination is None and not packed
     prefix = _PREFIX.pack(_SIGNATURE, _LOCAL if nobody else _PROXY, family, size - _PREFIX.size)
     block = prefix + addresses + checksum + packed
-    if not checksum:
-        return block
-    at = len(prefix) + len(addresses) + _FIELD.size
-    return block[:at] + crc32c(block).to_bytes(4, "big") + block[at + 4 :]
+    end = size - len(packed)
+    return block[: end - 4] + crc32c(block).to_bytes(4, "big") + packed if checksum else block
 
 
 def _pack_addresses(header: Header) -> tuple[int, bytes]:
@@ -499,7 +490,7 @@ def _pack_tls(info: TlsInfo) -> bytes:
         (_SIGNATURE_ALGORITHM, info.signature_algorithm.encode()),
         (_KEY_ALGORITHM, info.key_algorithm.encode()),
     ]
-    prefix = _TLS_PREFIX.pack(flags, 0 if info.verified else _NOT_VERIFIED)
+    prefix = _TLS_PREFIX.pack(flags, not info.verified)
     return prefix + _pack_fields([field for field in fields if field[1]] + list(info.others))
 
 

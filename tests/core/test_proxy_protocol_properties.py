@@ -1,0 +1,147 @@
+"""Headers of the PROXY protocol: whatever is said comes through in any pieces, and whatever else comes is an error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv6Address, ip_address
+
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from coulee.core.proxy_protocol import (
+    HEADER_BYTES_MAX,
+    LINE_BYTES_MAX,
+    Header,
+    HeaderError,
+    TlsInfo,
+    read_header,
+    to_bytes,
+)
+from coulee.core.seam import Address
+from tests.core.test_proxy_protocol import SIGNATURE, header_of
+
+ips = st.ip_addresses().map(str) | st.ip_addresses(v=4).map(lambda ip: f"::ffff:{ip}")
+ports = st.integers(0, 65535)
+texts = st.text(max_size=12).filter(str.isprintable)
+words = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=12)
+names = texts.filter(lambda text: text[:1] != "@")
+
+
+def others(*known: int) -> st.SearchStrategy[tuple[tuple[int, bytes], ...]]:
+    kinds = st.integers(0, 255).filter(lambda kind: kind not in known)
+    return st.lists(st.tuples(kinds, st.binary(max_size=9)), max_size=3).map(tuple)
+
+
+infos = st.builds(
+    TlsInfo, version=words, cipher=words, verified=st.booleans(), shown=st.booleans(), shown_in_session=st.booleans(),
+    common_name=texts, signature_algorithm=words, key_algorithm=words, others=others(*range(0x21, 0x26)),
+)  # fmt: skip
+addresses = st.one_of(
+    st.just((None, None)),
+    st.tuples(st.tuples(ips, ports), st.tuples(ips, ports)),
+    st.tuples(names | texts.filter(bool).map("@{}".format), names),
+)
+blocks = st.builds(
+    lambda both, **said: Header(both[0], both[1], 2, **said), addresses, alpn=words,
+    authority=texts, unique_id=st.binary(max_size=128), tls=st.none() | infos, others=others(1, 2, 3, 4, 5, 0x20),
+    checksum=st.booleans(),
+)  # fmt: skip
+lines = st.builds(lambda both: Header(both[0], both[1], 1), addresses)
+headers = blocks | lines
+
+
+def as_read(header: Header) -> Header:
+    """Of what is written, what the other side is told."""
+
+    def told(address: Address | None) -> Address | None:
+        if not isinstance(address, tuple):
+            return address if header.version == 2 else None
+        ip = ip_address(address[0])
+        return str((ip.ipv4_mapped if isinstance(ip, IPv6Address) else None) or ip), address[1]
+
+    both = told(header.source), told(header.destination)
+    if header.version == 1:
+        return Header(*both, 1)
+    silent = header.source is None and not (header.alpn or header.authority or header.unique_id)
+    local = silent and header.tls is None and not header.others
+    return replace(header, source=both[0], destination=both[1], checksum=header.checksum and not local)
+
+
+def outcome(data: bytes) -> tuple[Header, int] | str | None:
+    try:
+        return read_header(data)
+    except HeaderError as error:
+        return str(error)
+
+
+@given(headers)
+def test_what_is_written_is_read(header: Header) -> None:
+    data = to_bytes(header)
+    assert len(data) <= (LINE_BYTES_MAX if header.version == 1 else HEADER_BYTES_MAX)
+    assert header_of(data) == as_read(header)
+
+
+@given(headers, st.binary(max_size=20), st.data())
+def test_however_it_is_split_it_is_the_same(header: Header, behind: bytes, draw: st.DataObject) -> None:
+    data = to_bytes(header)
+    whole = read_header(data)
+    cuts = range(len(data)) if len(data) < 200 else draw.draw(st.lists(st.integers(0, len(data) - 1), max_size=50))
+    for cut in cuts:
+        assert read_header(data[:cut]) is None
+    assert read_header(data + behind) == whole
+
+
+@given(headers, st.data())
+def test_whatever_is_changed_in_it_there_is_a_header_or_an_error(header: Header, draw: st.DataObject) -> None:
+    """And what is known to be wrong stays wrong, and what has been read stays read, whatever comes behind it."""
+    data = bytearray(to_bytes(header))
+    for _ in range(draw.draw(st.integers(1, 3))):
+        at = draw.draw(st.integers(0, len(data) - 1))
+        match draw.draw(st.sampled_from(["change", "insert", "remove", "double", "cut"])):
+            case "change":
+                data[at] = draw.draw(st.integers(0, 255))
+            case "insert":
+                data.insert(at, draw.draw(st.integers(0, 255)))
+            case "remove":
+                del data[at]
+            case "double":
+                data[at:at] = data[at : at + draw.draw(st.integers(1, 40))]
+            case _:
+                del data[at:]
+        assume(data)
+    final = outcome(bytes(data))
+    for cut in range(0, len(data), 1 + len(data) // 40):
+        before = outcome(bytes(data[:cut]))
+        assert before is None or before == final or (isinstance(before, str) and isinstance(final, str))
+    if isinstance(final, tuple):
+        assert 0 < final[1] <= len(data)
+        said = final[0]
+        assert header_of(to_bytes(said)) == as_read(said), "what was believed can be passed on"
+
+
+@given(st.sampled_from([SIGNATURE, SIGNATURE + b"\x21", SIGNATURE + b"\x21\x00\x00", b"PROXY ", b"PROXY TCP6 "]),
+       st.binary(max_size=300))  # fmt: skip
+@example(SIGNATURE, b"\x21\x00\x00\x03\x02\x00\x00")
+def test_rubbish_is_refused_or_waited_for(begin: bytes, rubbish: bytes) -> None:
+    found = outcome(begin + rubbish)
+    if isinstance(found, tuple):
+        assert found[1] <= len(begin + rubbish)
+
+
+LETTERS = b"0123456789abcdefF:. \r\nPROXYTCUNKWGET/\0\x20\x21\x11\x31Q"
+
+
+@given(st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", b"PROXY TCP4 1.2.3.4 ", b"PROXY TCP6 ", b"PROXY TCP6 ::1 ",
+                        b"PROXY TCP6 1:2:3:4:5:6:", b"PROXY TCP4 1.1.1.1 1.1.1.1 ", SIGNATURE, SIGNATURE + b"\x21"]),
+       st.lists(st.sampled_from(LETTERS), max_size=30))  # fmt: skip
+def test_whoever_is_waited_for_can_still_say_it(data: bytes, choices: list[int]) -> None:
+    """There is always a byte that leads on, so in the end, since a header has a bound, there is a header."""
+    for choice in [*choices, *LETTERS]:
+        wait = outcome(data + bytes([choice]))
+        if isinstance(wait, tuple):
+            return
+        if wait is None:
+            data += bytes([choice])
+            if len(data) >= 16 and data[0] == 0x0D:
+                return  # what is in a block is judged when it is whole
+            assert any(not isinstance(outcome(data + bytes([byte])), str) for byte in LETTERS), data
