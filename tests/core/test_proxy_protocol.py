@@ -73,7 +73,9 @@ def refusal(data: bytes) -> str:
         (b"PROXY TCP6 2001:DB8:0:0:0:0:0:1 ::1 1 10\r\n", ("2001:db8::1", 1), ("::1", 10)),
         (b"PROXY TCP6 0123:4567::1 :: 1 2\r\n", ("123:4567::1", 1), ("::", 2)),
         (b"PROXY TCP6 ::ffff:c000:0201 ::1 1 2\r\n", ("192.0.2.1", 1), ("::1", 2)),
-        (b"PROXY TCP6 ::ffff:192.0.2.1 ::1.2.3.4 1 2\r\n", ("192.0.2.1", 1), ("::102:304", 2)),
+        (b"PROXY TCP6 ::ffff:255.255.255.255 ::1.2.3.4 1 2\r\n", ("255.255.255.255", 1), ("::102:304", 2)),
+        (b"PROXY TCP6 1:2:3:4:5:6:7:8 1:2:3:4:5:6::1 1 2\r\n", ("1:2:3:4:5:6:7:8", 1), ("1:2:3:4:5:6:0:1", 2)),
+        (b"PROXY TCP6 1:2:3:4:5:6:1.2.3.4 ::2:3:4:5:6:7:8 1 2\r\n", ("1:2:3:4:5:6:102:304", 1), ("0:2:3:4:5:6:7:8", 2)),
         (b"PROXY UNKNOWN\r\n", None, None),
         (b"PROXY UNKNOWN 192.0.2.1 ~!* TCP4\r\n", None, None),
         (b"PROXY UNKNOWN    \r\n", None, None),
@@ -84,6 +86,8 @@ def refusal(data: bytes) -> str:
 )  # fmt: skip
 def test_a_line_says_who_the_client_is(line: bytes, source: Address | None, destination: Address | None) -> None:
     assert header_of(line) == Header(source, destination, 1)
+    for size in range(len(line)):
+        assert read_header(line[:size]) is None
 
 
 @pytest.mark.parametrize(
@@ -96,47 +100,32 @@ def test_a_line_says_who_the_client_is(line: bytes, source: Address | None, dest
         "PROXY TCP4 192.0.2.1 198.51.100.2 50000 443 ",
         "PROXY TCP4 192.0.2.1  198.51.100.2 50000 443",
         "PROXY TCP4 192.0.2.1 198.51.100.2 50000 443 1",
-        "PROXY TCP4 192.0.2.1 198.51.100.2 50000",
         "PROXY TCP4 192.0.2.1 198.51.100.2 50000 ",
         "PROXY TCP4 ",
         "PROXY ",
         "PROXY",
         "PROXY TCP 192.0.2.1 198.51.100.2 50000 443",
         "PROXY tcp4 192.0.2.1 198.51.100.2 50000 443",
-        "PROXY UDP4 192.0.2.1 198.51.100.2 50000 443",
-        "PROXY TCP5 192.0.2.1 198.51.100.2 50000 443",
         "PROXY UNKNOWNED",
-        "PROXY unknown",
         "PROXY TCP4 ::1 ::1 50000 443",
         "PROXY TCP6 192.0.2.1 198.51.100.2 50000 443",
-        "PROXY TCP4 192.0.2 198.51.100.2 50000 443",
-        "PROXY TCP4 192.0.2.1.1 198.51.100.2 50000 443",
         "PROXY TCP4 192.0.2.256 198.51.100.2 50000 443",
         "PROXY TCP4 192.0.2.01 198.51.100.2 50000 443",
-        "PROXY TCP4 192.0.2.0x1 198.51.100.2 50000 443",
-        "PROXY TCP4 +192.0.2.1 198.51.100.2 50000 443",
         "PROXY TCP4 localhost 198.51.100.2 50000 443",
         "PROXY TCP6 fe80::1%1 ::1 50000 443",
         "PROXY TCP6 [::1] ::1 50000 443",
         "PROXY TCP6 1::2::3 ::1 50000 443",
         "PROXY TCP6 1:2:3:4:5:6:7:8:9 ::1 50000 443",
         "PROXY TCP6 1:2:3:4:5:6:7 ::1 50000 443",
-        "PROXY TCP6 12345::1 ::1 50000 443",
-        "PROXY TCP6 ::g ::1 50000 443",
-        "PROXY TCP6 ::1/64 ::1 50000 443",
         "PROXY TCP4 192.0.2.1 198.51.100.2 65536 443",
-        "PROXY TCP4 192.0.2.1 198.51.100.2 50000 65536",
         "PROXY TCP4 192.0.2.1 198.51.100.2 050000 443",
         "PROXY TCP4 192.0.2.1 198.51.100.2 00 443",
         "PROXY TCP4 192.0.2.1 198.51.100.2 -1 443",
         "PROXY TCP4 192.0.2.1 198.51.100.2 +1 443",
         "PROXY TCP4 192.0.2.1 198.51.100.2 1_0 443",
-        "PROXY TCP4 192.0.2.1 198.51.100.2 http 443",
         "PROXY TCP4 192.0.2.1 198.51.100.\xb2 50000 443",
-        "PROXY TCP4 192.0.2.1 198.51.100.2 50000 44\xb3",
         "PROXY TCP4 192.0.2.1\0 198.51.100.2 50000 443",
         "PROXY UNKNOWN \xe9",
-        "PROXY UNKNOWN \0",
         "PROXY UNKNOWN \n",
         "PROXY UNKNOWN \r ",
     ],
@@ -189,6 +178,7 @@ def test_a_line_has_at_most_107_bytes() -> None:
         (b"PROXY TCP6 12345", 15),
         (b"PROXY TCP6 1:2:3:4:5:6:7:8:", 26),
         (b"PROXY UNKNOWN\n", 13),
+        (b"PROXY UNKNOWNS", 13),
         (SIGNATURE + b"\x11", 12),
         (SIGNATURE + b"\x22", 12),
         (SIGNATURE + b"\x21\x12", 13),
@@ -402,6 +392,16 @@ def test_a_checksum_has_to_be_right() -> None:
 @pytest.mark.parametrize("value", [b"", bytes(3), bytes(5)])
 def test_a_checksum_has_four_bytes(value: bytes) -> None:
     assert "checksum" in refusal(block(0x11, IPV4 + field(3, value)))
+
+
+def test_five_bytes_are_no_checksum_even_if_the_number_is_right() -> None:
+    for number in range(5000):  # one whose last byte is the fifth
+        begin = block(0x11, IPV4[:8] + number.to_bytes(4, "big"), length=20) + b"\3\0\5"
+        checksum = crc32c(begin + bytes(4) + bytes([number & 0xFF]))
+        if checksum & 0xFF == number & 0xFF:
+            assert "checksum" in refusal(begin + checksum.to_bytes(5, "big"))
+            return
+    raise AssertionError("there is one among so many")
 
 
 # -------------------------------------------------------------------------------------------------------- writing

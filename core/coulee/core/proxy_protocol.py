@@ -166,13 +166,13 @@ _BEGINNINGS: Final = ("PROXY TCP4 ", "PROXY TCP6 ", _UNKNOWN)
 _SHORTEST: Final = {"TCP4": ("0.0.0.0", "0.0.0.0", "0", "0"), "TCP6": ("::", "::", "0", "0")}  # noqa: S104 - no bind
 _ENDINGS: Final = {
     "TCP4": ("", "0", ".0", "0.0", ".0.0", "0.0.0", ".0.0.0", "0.0.0.0"),  # noqa: S104 - no bind
-    "TCP6": ("", ":", "0", "::", ":0", ".0", "0.0", ".0.0", "0.0.0", ".0.0.0"),
+    "TCP6": ("", ":", "0", "::", ".0", "0.0", ".0.0", "0.0.0"),
 }
 """One of these makes an address of every text that can become one."""
 
 
 def _read_line(data: bytes) -> tuple[Header, int] | None:
-    end = data.find(b"\r", 0, LINE_BYTES_MAX - 1)
+    end = data.find(b"\r", 0, LINE_BYTES_MAX)
     text = _text(data[: LINE_BYTES_MAX - 1 if end < 0 else end], "the first line", ascii_only=True)
     if end < 0:
         if len(text) == LINE_BYTES_MAX - 1:
@@ -198,8 +198,6 @@ def _may_become_line(text: str) -> bool:
     if text.startswith(_UNKNOWN):
         return text[len(_UNKNOWN)] == " "
     _, family, *fields = text.split(" ")
-    if len(fields) > len(_SHORTEST[family]):
-        return False
     rest = "".join(f" {field}" for field in _SHORTEST[family][len(fields) :])
     return any(_is_line(text + ending + rest) for ending in _ENDINGS[family])
 
@@ -237,7 +235,7 @@ def _parse_ip(text: str, family: str) -> str:
 
 
 def _parse_port(text: str) -> int:
-    if text.isdecimal() and len(text) <= 5 and (text == "0" or text[0] != "0") and int(text) <= 65535:
+    if text.isdecimal() and (text == "0" or text[0] != "0") and int(text) <= 65535:
         return int(text)
     raise HeaderError(f"{text!r} is no port")
 
