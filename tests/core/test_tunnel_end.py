@@ -38,5 +38,3 @@ def test_what_is_put_back_is_read_again() -> None:
     assert end.pull() == Data(b"ab", False)
     end.put_back(b"")
     assert end.pull() is None
-    end.put_back(b"cd", ended=True)
-    assert end.pull() == Data(b"cd", True)

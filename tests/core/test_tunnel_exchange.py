@@ -10,12 +10,12 @@ import pytest
 
 from coulee.core import ExchangeError, Limits, Peer, Routed, Timeouts
 from coulee.core.client_hello import alert_record
-from coulee.core.effects import sleep
+from coulee.core.effects import shielded, sleep
 from coulee.core.entrance import Count, Guest
 from coulee.core.kernel import Cancelled
 from coulee.core.listener import Listener, ProxyProtocol
 from coulee.core.proxy_protocol import Header, to_bytes
-from coulee.core.seam import Accepted, Address, Blocked, Closed, Drain, Send
+from coulee.core.seam import Accepted, Address, Blocked, Closed, Drain, Receive, Send
 from coulee.core.tunnel_exchange import TunnelAccess, TunnelExchange
 from coulee.core.tunnel_filters import TunnelFilter
 from coulee.core.tunnel_routes import BySni
@@ -182,13 +182,27 @@ def test_what_is_not_tls_may_be_all_that_is_said() -> None:
     assert reason(world) == ""
 
 
+def with_alpn(hello: bytes, *protocols: bytes) -> bytes:
+    """The same hello, which offers protocols too."""
+    names = b"".join(bytes([len(name)]) + name for name in protocols)
+    more = b"\0\x10" + (len(names) + 2).to_bytes(2, "big") + len(names).to_bytes(2, "big") + names
+    extensions_at = 9 + 34 + 1 + hello[43]
+    extensions_at += 2 + int.from_bytes(hello[extensions_at : extensions_at + 2], "big")
+    extensions_at += 1 + hello[extensions_at]
+    body = hello[9:extensions_at]
+    rest = hello[extensions_at + 2 :] + more
+    body += len(rest).to_bytes(2, "big") + rest
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    return hello[:3] + len(message).to_bytes(2, "big") + message
+
+
 def test_what_is_known_of_tls_is_there_for_filters() -> None:
     world = make(ONE, Look(), sni=True)
     client = world.client()
-    world.receives(client, HELLO)
+    world.receives(client, with_alpn(HELLO, b"h2", b"http/1.1"))
     world.resets(client)
-    assert record(world).tags["known"] == (True, "a.example", (), CLIENT)
-    assert record(world).security is None
+    assert record(world).tags["known"] == (True, "a.example", ("h2", "http/1.1"), CLIENT)
+    assert (record(world).alpn, record(world).security) == (("h2", "http/1.1"), None)
 
 
 def test_without_sni_nothing_is_waited_for() -> None:
@@ -296,6 +310,14 @@ def test_tls_may_end_here() -> None:
     world.leaves_nothing()
 
 
+def test_no_alert_in_plaintext_where_tls_ends_here() -> None:
+    world = make(BySni({"b.example": ONE}), listener=OVER_TLS)
+    client = world.client()
+    world.receives(client, HELLO)
+    world.secures()
+    assert (reason(world), world.sent(client), world.closing) == ("misdirected", b"", {client: True})
+
+
 def test_whoever_has_agreed_on_no_protocol_has_none() -> None:
     world = make(ONE, listener=OVER_TLS)
     client = world.client()
@@ -321,6 +343,7 @@ def test_who_comes_by_the_proxy_protocol_is_who_is_named_and_what_it_has_said_go
     world.receives(client, to_bytes(Header(real, LISTENER)) + b"early")
     origin = world.connects()
     assert world.sent(origin) == b"early"
+    assert world.operations.count(Receive(client)) == 1, "the door has given it"
     world.resets(client)
     assert record(world).client == real
     assert record(world).tags["known"] == (False, "", (), real)
@@ -406,6 +429,24 @@ def test_what_nobody_expects_ends_one_tunnel_and_no_more() -> None:
     world.leaves_nothing()
 
 
+class Shielded(TunnelFilter):
+    """Finishes what it has begun."""
+
+    async def connect(self, exchange: TunnelExchange) -> None:
+        with shielded(5.0):
+            await sleep(2.0)
+
+
+def test_of_two_reasons_to_end_the_first_counts() -> None:
+    world = make(ONE, Shielded())
+    world.resets(world.client())
+    world.gives(Drain(0.0))
+    assert not records(world)
+    world.wait(2.0)
+    assert reason(world) == "client_gone"
+    assert world.machine.finished
+
+
 def test_a_tunnel_that_is_ended_before_it_has_begun_has_its_record() -> None:
     world = make()
     client = world.client()
@@ -416,7 +457,6 @@ def test_a_tunnel_that_is_ended_before_it_has_begun_has_its_record() -> None:
     tunnel.welcome(Guest(99, CLIENT, LISTENER), count)
     [exchange] = tunnel.exchanges
     exchange.cancel(ExchangeError("shutting_down", "too soon"))
-    exchange.cancel(ExchangeError("client_gone", "what comes first counts"))
     world.gives(None)
     assert [each.reason for each in records(world)] == ["client_gone", "shutting_down"]
     assert not world.events("internal_error")

@@ -268,6 +268,21 @@ def test_a_filter_that_returns_what_a_phase_has_no_use_for_is_told_so() -> None:
     assert "returned str, which this phase has no use for" in record(world).detail
 
 
+class Text(TunnelFilter):
+    """Returns text for bytes."""
+
+    def bytes_up(self, exchange: TunnelExchange, data: bytes) -> bytes:
+        return data.decode()  # type: ignore[return-value]
+
+
+def test_bytes_are_bytes() -> None:
+    world = make(ONE, Text())
+    client, origin = world.client(), world.connects()
+    world.receives(client, b"x")
+    assert world.sent(origin) == b""
+    assert "returned str" in record(world).detail
+
+
 class Tags(TunnelFilter):
     """Tags what it sees."""
 

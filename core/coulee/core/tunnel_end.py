@@ -39,13 +39,11 @@ class End(Connection):
     def server_name(self) -> str:
         return self.exchange.server_name
 
-    def put_back(self, data: bytes, *, ended: bool = False) -> None:
+    def put_back(self, data: bytes) -> None:
         """This was read, and is to be read again. Nothing has come since."""
-        self.unread = True
         if data:
+            self.unread = True
             self.codec.feed(data)
-        if ended:
-            self.codec.feed_eof()
 
     def wanted_by_nobody(self) -> None:
         """The codec keeps them for who will read."""

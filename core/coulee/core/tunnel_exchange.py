@@ -203,24 +203,22 @@ class TunnelExchange:
         limit_s = downstream.timeouts.tls_handshake_timeout_s
         data = b""
         hello = None
-        ended = False
         downstream.receive()
         try:
             with deadline(limit_s):
                 while hello is None and is_tls(data):
-                    if ended:
-                        raise ExchangeError("client_gone", "the client left before it had said what it wants")
                     part = await downstream.line.receive()
                     assert isinstance(part, Data)
+                    if part.ended:
+                        raise ExchangeError("client_gone", "the client left before it had said what it wants")
                     data += part.data
-                    ended = part.ended
                     hello = read_client_hello(data) if is_tls(data) else None
         except TimeoutError as error:
             raise ExchangeError("tls_timeout", f"no ClientHello within {limit_s:g} s") from error
         except HelloError as error:
             self.alert = error.alert
             raise ExchangeError("tls_failed", str(error)) from error
-        downstream.put_back(data, ended=ended)
+        downstream.put_back(data)
         if hello is not None:
             self.is_tls = True
             self.server_name = hello.server_name
@@ -380,10 +378,9 @@ class TunnelExchange:
     def close(self) -> None:
         """End both connections, the one by a reset where the other is cut short."""
         error = self.error
-        tells = self.alert and error is not None and self.failure is None
-        if tells:
+        if self.alert:
             self.downstream.push(alert_record(self.alert))
-        self.downstream.close(abort=error is not None and not tells)
+        self.downstream.close(abort=error is not None and not self.alert)
         self.end_attempt(error)
 
     async def log(self) -> None:

@@ -59,10 +59,10 @@ class BySni:
 
     def find(self, server_name: str) -> Balancer | None:
         """Where a name leads to; None: nowhere. The name is normalized, or ""."""
-        found = self.routes.get(server_name)
-        if found is None and server_name:
-            found = self.routes.get(wildcard_for(server_name))
-        return self.default if found is None else found
+        exact = self.routes.get(server_name)
+        if exact is not None:
+            return exact
+        return self.routes.get(wildcard_for(server_name), self.default)
 
 
 class OnePeer(Balancer):
