@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from coulee.core.seam import (
     Certificate,
@@ -59,7 +59,7 @@ def from_plain(kept: Any) -> ListenAt:
         return kept
     if not isinstance(kept, dict):
         return kept[0], kept[1]
-    told: dict[str, Any] = kept
+    told = cast("dict[str, Any]", kept)
     address, options, tls = told["address"], dict(told["options"]), told.get("tls")
     if options["keep_alive"] is not None:
         options["keep_alive"] = KeepAlive(**options["keep_alive"])
@@ -82,6 +82,11 @@ def _tls(told: dict[str, Any]) -> ListenerTls:
     )
 
 
+def _certificate(told: dict[str, Any]) -> Certificate:
+    facts: dict[str, Any] = {**told, "names": tuple(told["names"])}
+    return Certificate(b"", b"", **facts)
+
+
 @dataclass(slots=True, eq=False)
 class Kept:
     """A source as it was. What it found later is in the recording."""
@@ -94,9 +99,7 @@ class Kept:
     @classmethod
     def of(cls, told: dict[str, Any]) -> Kept:
         """From a dictionary."""
-        certificates = [
-            Certificate(b"", b"", **{**each, "names": tuple(each["names"])}) for each in told["certificates"]
-        ]
+        certificates = [_certificate(each) for each in told["certificates"]]
         return cls(told["name"], inf if told["interval_s"] is None else told["interval_s"], certificates)
 
     def look(self, stamp: object) -> None:

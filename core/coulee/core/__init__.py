@@ -11,6 +11,7 @@ from coulee.core.effects import blocking, deadline, dial, fetch, native, nursery
 from coulee.core.errors import REASONS, ExchangeError, Reason
 from coulee.core.exchange import Exchange
 from coulee.core.filters import Filter, FilterError
+from coulee.core.forward import Forward
 from coulee.core.headers import Headers
 from coulee.core.kernel import Cancelled, DeadlineExceeded
 from coulee.core.listener import Listener, ProxyProtocol
@@ -22,12 +23,17 @@ from coulee.core.report import Access, Attempt, Counters, Event
 from coulee.core.through import Through
 from coulee.core.tls import ClientCertificates, ListenerTls, PeerCertificate, Security, UpstreamTls
 from coulee.core.transport import Transport
+from coulee.core.tunnel import Tunnel
+from coulee.core.tunnel_exchange import TunnelAccess, TunnelExchange
+from coulee.core.tunnel_filters import TunnelFilter
+from coulee.core.tunnel_routes import BySni
 
 __all__ = [
     "REASONS",
     "Access",
     "Attempt",
     "Balancer",
+    "BySni",
     "Cancelled",
     "ClientCertificates",
     "Config",
@@ -40,6 +46,7 @@ __all__ = [
     "ExchangeError",
     "Filter",
     "FilterError",
+    "Forward",
     "Forwarding",
     "Headers",
     "Interim",
@@ -63,6 +70,10 @@ __all__ = [
     "Timeouts",
     "Trailers",
     "Transport",
+    "Tunnel",
+    "TunnelAccess",
+    "TunnelExchange",
+    "TunnelFilter",
     "UpstreamTls",
     "blocking",
     "deadline",

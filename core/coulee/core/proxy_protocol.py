@@ -218,7 +218,8 @@ def _parse_line(text: str) -> Header:
         case ["PROXY", "TCP4" | "TCP6" as family, source, destination, source_port, destination_port]:
             client = _parse_ip(source, family), _parse_port(source_port)
             return Header(client, (_parse_ip(destination, family), _parse_port(destination_port)), 1)
-    raise HeaderError(f"{text!r} is no header of the PROXY protocol")
+        case _:
+            raise HeaderError(f"{text!r} is no header of the PROXY protocol")
 
 
 def _parse_ip(text: str, family: str) -> str:
