@@ -128,7 +128,7 @@ def test_rubbish_is_refused_or_waited_for(begin: bytes, rubbish: bytes) -> None:
         assert found[1] <= len(begin + rubbish)
 
 
-LETTERS = b"0123456789abcdefF:. \r\nPROXYTCUNKWGET/\0\x20\x21\x11\x31Q"
+LETTERS = b"0123456789abcdefF:. \r\nPROXYTCUNKWGET/\0\x20\x21\x11\x31Q\xff"
 
 
 @given(st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", b"PROXY TCP4 1.2.3.4 ", b"PROXY TCP6 ", b"PROXY TCP6 ::1 ",
