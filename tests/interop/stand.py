@@ -49,7 +49,7 @@ WAYS = {
     "2 before TLS": Way("http", "ip", "{tls} ssl verify none send-proxy-v2 proxy-v2-options crc32c"),
     "2 to a path": Way("tcp", "ip", "unix@{unix} send-proxy-v2"),
     "1 from a path": Way("tcp", "unix", "{plain} send-proxy"),
-    "2 from a path": Way("tcp", "unix", "{plain} send-proxy-v2"),
+    "2 from a path": Way("tcp", "unix", "{plain} send-proxy-v2 proxy-v2-options unique-id,crc32c"),
 }  # fmt: skip
 
 CHECKED = {

@@ -304,6 +304,7 @@ def test_nginx_tells_who_the_client_is(stand: Stand, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------- whom not to believe
 
 ASK = b"GET /forged HTTP/1.1\r\nHost: localhost\r\n\r\n"
+ASK_ONCE = ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 LINE = b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 ADDRESSES = bytes([192, 0, 2, 1, 192, 0, 2, 2]) + struct.pack("!HH", 1111, 80)
@@ -400,12 +401,23 @@ def test_a_header_where_none_is_awaited_is_no_request(stand: Stand, data: bytes)
     assert until(lambda: stand.coulee.first(client=[HOST, port]), "its record")["status"] == 400
 
 
-@pytest.mark.parametrize("data", [LINE, block(ADDRESSES)])
-def test_the_same_header_from_who_is_trusted_is_believed(stand: Stand, data: bytes) -> None:
-    ask = ASK.replace(b"forged", b"genuine/%d" % data[0]).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    with sent(stand.coulee.at("wary"), data + ask, "127.0.0.2") as sock:
-        assert answer(sock).endswith(b"\r\n\r\n192.0.2.1")
-    assert stand.coulee.record(f"/genuine/{data[0]}")["client"] == ["192.0.2.1", 1111]
+BALANCER = "127.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("number", "data", "client"),
+    [
+        (1, LINE, "192.0.2.1"),
+        (2, block(ADDRESSES), "192.0.2.1"),
+        (3, block(ADDRESSES, command=0x20), BALANCER),  # LOCAL: whatever it says is to be ignored
+        (4, b"PROXY UNKNOWN 192.0.2.1 192.0.2.2 1111 80\r\n", BALANCER),
+    ],
+)
+def test_the_same_header_from_who_is_trusted_is_believed(stand: Stand, number: int, data: bytes, client: str) -> None:
+    with sent(stand.coulee.at("wary"), data + ASK_ONCE.replace(b"forged", b"genuine/%d" % number), BALANCER) as sock:
+        assert answer(sock).endswith(b"\r\n\r\n" + client.encode())
+        named = ["192.0.2.1", 1111] if client != BALANCER else list(sock.getsockname())
+    assert stand.coulee.record(f"/genuine/{number}")["client"] == named
 
 
 def trickles(sock: socket.socket) -> bool:
@@ -444,7 +456,9 @@ def test_a_header_that_stalls_is_not_waited_for(backend: str, certificates: Cert
 # ------------------------------------------------------------------------------------------------ the command line
 
 
-def test_the_command_line_has_both(coulee: Callable[..., Coulee], backend: str, tmp_path: Path) -> None:
+def test_the_command_line_has_both(
+    coulee: Callable[..., Coulee], backend: str, certificates: Certificates, tmp_path: Path
+) -> None:
     with HAProxy(tmp_path) as haproxy:
         told = TOLD.replace(" %[var(sess.requests)]", "")
         haproxy.start(
@@ -452,13 +466,18 @@ def test_the_command_line_has_both(coulee: Callable[..., Coulee], backend: str, 
             f'http-request return status 200 content-type text/plain lf-string "{told}"\n'
         )
         proxy = coulee(
-            "--backend", backend, "--log", "json", "--proxy-protocol", "127.0.0.1/32", "--send-proxy", "2",
-            "--to", "http://{}:{}".format(*haproxy.address("receiver")), "--health", "/health",
+            "--backend", backend, "--log", "json", "--proxy-protocol", "127.0.0.1/32", "--tls", str(certificates.pair),
+            "--to", "http://{}:{}".format(*haproxy.address("receiver")), "--send-proxy", "2", "--health", "/health",
         )  # fmt: skip
-        with sent((HOST, proxy.port), LINE + ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) as sock:
-            assert answer(sock).endswith(b"\r\n\r\n192.0.2.1:1111 192.0.2.2:80 <>")
+        with (
+            sent((HOST, proxy.port), LINE) as sock,
+            certificates.plain.wrap_socket(sock, server_hostname="localhost") as secured,
+        ):
+            secured.sendall(ASK_ONCE)
+            # Only version 2 tells of TLS.
+            assert answer(secured).endswith(b"\r\n\r\n192.0.2.1:1111 192.0.2.2:80 <localhost>")
         assert proxy.record("/forged")["client"] == ["192.0.2.1", 1111]
-        with sent((HOST, proxy.port), LINE + ASK, "127.0.0.2") as sock:
+        with sent((HOST, proxy.port), LINE, BALANCER) as sock:
             assert answer(sock) == b""
         until(lambda: "proxy_header_untrusted" in proxy.said, "it says so")
         until(lambda: int(haproxy.stats()["receiver", "FRONTEND"]["hrsp_2xx"]) >= 2, "a check is answered too")
