@@ -18,6 +18,7 @@ from typing import Final
 
 from coulee.core import REASONS, Config, ExchangeError, Forwarding, Limits, Reason, Request, Retry, Timeouts
 from coulee.core.answers import error_answer
+from coulee.core.forward import Forward
 from coulee.core.listener import Listener, ProxyProtocol
 from coulee.core.options import ConnectOptions, KeepAlive, ListenOptions
 from coulee.core.peer import PeerLimits
@@ -160,6 +161,7 @@ EDGE_SECTIONS: Final[dict[type, object]] = {
     ListenerTls: ListenerTls(NoCertificates()),
     ClientCertificates: None,
     ProxyProtocol: ProxyProtocol(("unix",)),
+    Forward: Forward(hosts=("a.test",)),
     ListenOptions: ListenOptions(),
     Transport: Transport(),
     UpstreamTls: UpstreamTls(),
@@ -172,6 +174,7 @@ REQUIRED: Final = {
     (ListenerTls, "certificates"),
     (ClientCertificates, "ca"),
     (ProxyProtocol, "trusted"),
+    (Forward, "hosts"),
 }
 
 SECTIONS: Final = {Config: "", Limits: "limits", Timeouts: "timeouts", Retry: "retry", Forwarding: "forwarding"}

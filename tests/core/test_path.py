@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from coulee.core import Config, Forwarding, Peer, PeerLimits, Proxy, Retry, Timeouts
-from coulee.core.listener import Listener
+from coulee.core.listener import Listener, ProxyProtocol
 from coulee.core.path import announced
-from coulee.core.proxy_protocol import Header, read_header, to_bytes
+from coulee.core.proxy_protocol import Header, TlsInfo, read_header, to_bytes
 from coulee.core.seam import Closed, Connect, ConnectOptions, Operation, Receive, Secure, Send, UpstreamTls
 from coulee.core.through import Through
 from coulee.core.tls import ListenerTls
@@ -267,3 +267,42 @@ def test_what_goes_through_a_proxy_is_not_shared_with_what_does_not() -> None:
     keys = [Peer(address, transport=Transport(through=through)).key for through in (None, one, two)]
     assert len(dict.fromkeys(keys)) == 3
     assert Peer(address, transport=Transport(through=Through(Peer(("p", 1))))).key == keys[1]
+
+
+# ------------------------------------------------------------------------------------------------- what is said aloud
+
+
+def test_that_nobody_verifies_a_peer_is_said_once() -> None:
+    world = make("https://a.test", transport=Transport(tls=UpstreamTls(verify=False)))
+    for _ in range(2):
+        client = asks(world)
+        origin = world.connects()
+        world.secures()
+        world.receives(origin, OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        world.resets(client)
+    [event] = world.events("insecure")
+    assert event.fields == {"peer": "a.test:443"}
+    assert event.text.startswith("INSECURE: the certificate of a.test:443 is not verified")
+
+
+def test_that_keys_are_written_down_is_said() -> None:
+    proxy = Proxy(Cluster("http://10.0.0.7"), (), PLAIN)
+    listener = Listener(LISTENER, ListenerTls(Source(A), key_log="/run/keys"))
+    world = World(proxy.fresh(rng=Random(1), wall_clock_offset_s=1e9, listen=[listener]))
+    world.gives(None)
+    [event] = world.events("insecure")
+    assert event.fields == {"key_log": "/run/keys"}
+
+
+def test_what_a_balancer_has_said_is_said_to_the_origin_too() -> None:
+    proxy = Proxy(Cluster("http://10.0.0.7", transport=Transport(proxy_protocol=2)), (), PLAIN)
+    listener = Listener(LISTENER, proxy_protocol=ProxyProtocol(("10.0.0.9",)))
+    world = World(proxy.fresh(rng=Random(1), wall_clock_offset_s=1e9, listen=[listener]))
+    client = world.client()
+    told = Header(
+        ("192.0.2.1", 7), LISTENER, 2, alpn="h2", authority="b.test", unique_id=b"one", tls=TlsInfo("TLSv1.2")
+    )
+    world.receives(client, to_bytes(told) + GET)
+    found = read_header(world.sent(world.connects()))
+    assert found is not None
+    assert found[0] == told

@@ -14,7 +14,8 @@ import pytest
 
 from coulee.core.report import Access, Attempt, Event
 from coulee.core.seam import PeerCertificate, Security
-from coulee.server.console import Console, clock, escaped, json_line, path_of, short_line
+from coulee.core.tunnel_exchange import TunnelAccess
+from coulee.server.console import Console, clock, escaped, json_line, path_of, short_line, tunnel_line
 
 
 @pytest.fixture(autouse=True)
@@ -362,3 +363,46 @@ def test_the_clock_shows_local_time() -> None:
         patch.setenv("TZ", "XYZ-5")
         time.tzset()
         assert clock(1767225602.9) == "05:00:02"
+
+
+# ------------------------------------------------------------------------------------------------------------ tunnels
+
+
+def tunnelled(**changes: Any) -> TunnelAccess:
+    fields: dict[str, Any] = {
+        "client": ("10.0.0.9", 50000), "server_name": "a.example", "alpn": ("h2",), "peer": "one", "reason": "",
+        "detail": "", "started": 1e9, "duration_s": 0.0112, "connected_s": 0.001, "bytes_in": 120, "bytes_out": 3400,
+        "attempts": [Attempt("one", "")], "tags": {},
+    }  # fmt: skip
+    return TunnelAccess(**{**fields, **changes})
+
+
+def test_a_tunnel_is_a_line() -> None:
+    assert tunnel_line(tunnelled())[9:] == "TUNNEL a.example 11ms 120B up 3400B down one"
+    attempts = [Attempt("one", "upstream_refused"), Attempt("two", "upstream_reset")]
+    failed = tunnelled(server_name="", peer="", attempts=attempts, reason="upstream_reset", detail="gone\n", bytes_in=0,
+                       bytes_out=0)  # fmt: skip
+    assert tunnel_line(failed)[9:] == (
+        "TUNNEL - 11ms 0B up 0B down one -> two (retry: upstream_refused) [upstream_reset: gone\\n]"
+    )
+    assert "\x1b[" in tunnel_line(failed, colours=True)
+
+
+def test_a_tunnel_as_json_has_all_that_there_is() -> None:
+    told = json.loads(json_line(tunnelled(security=Security("TLSv1.3", "AES"))))
+    assert (told["server_name"], told["alpn"], told["bytes_in"], told["attempts"][0]["peer"]) == (
+        "a.example",
+        ["h2"],
+        120,
+        "one",
+    )
+    assert told["security"]["version"] == "TLSv1.3"
+    assert "version" not in told
+
+
+def test_a_tunnel_is_printed_as_requests_are() -> None:
+    for form, words in (("short", "TUNNEL a.example"), ("json", '"server_name": "a.example"'), ("none", "")):
+        out = io.StringIO()
+        Console(form, out, io.StringIO())(tunnelled())
+        assert words in out.getvalue()
+        assert bool(words) is bool(out.getvalue())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from typing import Final, TextIO
 
-from coulee.core.report import Access, Event
+from coulee.core.report import Access, Attempt, Event
+from coulee.core.tunnel_exchange import TunnelAccess
 
 LINE_MAX: Final = 8192
 TEXT_MAX: Final = 1024  # of one field, where a line is long
@@ -39,9 +40,12 @@ class Console:
 
     def __call__(self, record: object) -> None:
         """Print one record."""
-        if isinstance(record, Access):
+        if isinstance(record, Access | TunnelAccess):
             if self.form == "short":
-                self._print(short_line(record, colours=self.colours))
+                if isinstance(record, Access):
+                    self._print(short_line(record, colours=self.colours))
+                else:
+                    self._print(tunnel_line(record, colours=self.colours))
             elif self.form == "json":
                 self._print(json_line(record))
         elif isinstance(record, Event):
@@ -58,7 +62,7 @@ class Console:
             lines += [f"  {line}" for line in str(event.fields.get("traceback", "")).splitlines()]
             for line in lines:  # an exception's text may hold what a client sent
                 self._print_to(self.errors, escaped(line))
-        elif event.name in ("endpoint", "discovery", "certificates", "turned_away"):
+        elif event.name in ("endpoint", "discovery", "certificates", "turned_away", "insecure"):
             self._print_to(self.errors, escaped(f"{clock(event.at)} ! {event.text}"))
         elif event.name in ("retry", "hedge") and self.form == "short":
             self._print(escaped(f"{clock(event.at)} ! {event.text}"))
@@ -94,8 +98,12 @@ def path_of(record: Access) -> str:
     """Where the request went, attempt after attempt: `flaky -> fast (retry: upstream_reset)`."""
     if not record.attempts:
         return "answered here" if record.status and not record.reason else ""
-    path = " -> ".join(attempt.peer for attempt in record.attempts)
-    failures = [attempt.reason for attempt in record.attempts[:-1]]
+    return _path(record.attempts)
+
+
+def _path(attempts: Sequence[Attempt]) -> str:
+    path = " -> ".join(attempt.peer for attempt in attempts)
+    failures = [attempt.reason for attempt in attempts[:-1]]
     return f"{path} (retry: {', '.join(failures)})" if failures else path
 
 
@@ -113,11 +121,22 @@ def short_line(record: Access, *, colours: bool = False) -> str:
     return f"{head} {status} {record.duration_s * 1000:.0f}ms{size} {path}{reason}".rstrip()
 
 
-def json_line(record: Access) -> str:
+def tunnel_line(record: TunnelAccess, *, colours: bool = False) -> str:
+    """`12:00:02 TUNNEL a.example 11ms 120B up 3400B down 10.0.0.1:443`."""
+    reason = f" [{record.reason}{': ' + record.detail if record.detail else ''}]" if record.reason else ""
+    path, reason = _short(_path(record.attempts)), _short(reason)
+    if colours:
+        path, reason = f"{_DIM}{path}{_PLAIN}", f"{_RED}{reason}{_PLAIN}" if reason else ""
+    head = f"{clock(record.started)} TUNNEL {_short(record.server_name or '-')} {record.duration_s * 1000:.0f}ms"
+    return f"{head} {record.bytes_in}B up {record.bytes_out}B down {path}{reason}".rstrip()
+
+
+def json_line(record: Access | TunnelAccess) -> str:
     """All of a record as one JSON object; texts are shortened where the line would be too long otherwise."""
     names = [each.name for each in dataclass_fields(record)]
     values = {name: getattr(record, name) for name in names}  # not asdict(), which copies what filters put into tags
-    values["version"] = f"{record.version[0]}.{record.version[1]}"
+    if isinstance(record, Access):
+        values["version"] = f"{record.version[0]}.{record.version[1]}"
     values["attempts"] = [asdict(attempt) for attempt in record.attempts]
     values["security"] = None if record.security is None else asdict(record.security)
     line = json.dumps(values, default=str)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from coulee.core.codec import Codec
     from coulee.core.config import Config
     from coulee.core.machine import KernelMachine
+    from coulee.core.proxy_protocol import Header
 
 
 class Connection(Alarm):
@@ -112,6 +113,11 @@ class Connection(Alarm):
     def server_name(self) -> str:
         """The name that was asked for in TLS, where somebody has to know it."""
         return ""
+
+    @property
+    def header(self) -> Header | None:
+        """What was said of the peer by the PROXY protocol."""
+        return None
 
     # -- what subclasses say
 

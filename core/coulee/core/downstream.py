@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from coulee.core.entrance import Count, Guest
     from coulee.core.kernel import Task
     from coulee.core.proxy import Proxy
+    from coulee.core.proxy_protocol import Header
 
 
 NEXT_TURN_S: Final = 1e-6
@@ -123,6 +124,10 @@ class Downstream(Connection):
     @property
     def server_name(self) -> str:
         return "" if self.guest is None else self.guest.server_name
+
+    @property
+    def header(self) -> Header | None:
+        return None if self.guest is None else self.guest.header
 
     # -- what bytes mean
 

@@ -81,6 +81,11 @@ class Door:
         self.certificates = None if settings.tls is None else Certificates(settings.tls)
         if self.certificates is not None:
             self.certificates.start(machine)
+        if settings.tls is not None and settings.tls.key_log:
+            text = (
+                f"INSECURE: TLS session keys are written to {settings.tls.key_log}; whoever has it can read all traffic"
+            )
+            machine.report(Event("insecure", text, machine.wall_clock, {"key_log": settings.tls.key_log}))
         self._second = -1.0
         self._told = 0
         self._kept_back = 0

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from coulee.core.connection import Stream
     from coulee.core.proxy import Proxy
+    from coulee.core.proxy_protocol import Header
 
 NO_REQUEST: Final = Request("-", "-", version=(0, 0))
 """Stands in the place of a request that could not be understood."""
@@ -186,6 +187,11 @@ class Exchange:
     def server_name(self) -> str:
         """The name that the client has asked for in TLS; "" where there is none."""
         return self.downstream.connection.server_name
+
+    @property
+    def proxy_header(self) -> Header | None:
+        """What a balancer has said of the client by the PROXY protocol: its addresses, and what else it knows."""
+        return self.downstream.connection.header
 
     @property
     def rng(self) -> Random:

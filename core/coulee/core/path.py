@@ -49,8 +49,11 @@ def announced(peer: Peer, client: Connection) -> Peer:
         return peer
     security = client.security
     header = Header(client.peer or None, client.local or None, version)
+    told = client.header
+    if version == 2 and told is not None:  # what was said to us is said again, and below what we know ourselves
+        header = replace(header, alpn=told.alpn, authority=told.authority, unique_id=told.unique_id, tls=told.tls)
     if version == 2 and security is not None:
         shown = security.certificate
-        told = TlsInfo(version=security.version, cipher=security.cipher, verified=shown is not None)
-        header = replace(header, alpn=security.alpn, authority=client.server_name, tls=told)
+        ours = TlsInfo(version=security.version, cipher=security.cipher, verified=shown is not None)
+        header = replace(header, alpn=security.alpn, authority=client.server_name, tls=ours)
     return Peer(peer.address, peer.name, peer.group, peer.limits, peer.transport, to_bytes(header))

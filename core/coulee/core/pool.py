@@ -26,7 +26,8 @@ from coulee.core.errors import ExchangeError
 from coulee.core.kernel import PARKED, Alarm, Task, _Parked
 from coulee.core.path import establish
 from coulee.core.peer import PeerLimits
-from coulee.core.seam import ErrorKind
+from coulee.core.report import Event
+from coulee.core.seam import Address, ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from coulee.core.proxy import Proxy
 
 _NO_LIMITS: Final = PeerLimits()
+
+WARNED_MAX: Final = 1000
+"""Peers of whom it is said that they are not verified; of more it is not."""
 
 
 class Upstream(Connection):
@@ -176,10 +180,11 @@ class _Desk:
 class Pool:
     """Streams to upstream peers."""
 
-    __slots__ = ("desks", "idle", "proxy")
+    __slots__ = ("_warned", "desks", "idle", "proxy")
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
+        self._warned: dict[Address, None] = {}  # whom it was said of that nobody verifies them
         self.desks: dict[PoolKey, _Desk] = {}
         self.idle: dict[Upstream, None] = {}  # all idle ones, the one idle for longest first
 
@@ -199,6 +204,9 @@ class Pool:
         desk = self.desks.get(peer.key)
         if desk is None:
             desk = self.desks[peer.key] = _Desk(peer, self.proxy.config)
+            tls = peer.transport.tls
+            if tls is not None and not tls.verify:
+                self._warn(peer)
         elif desk.limits is not peer.limits:
             self._set_limits(desk, peer)
         desk.deserted = False
@@ -215,6 +223,16 @@ class Pool:
             if given is not None:
                 return given.lend()
         return await self._open(desk)
+
+    def _warn(self, peer: Peer) -> None:
+        """Say once of a peer that it may be anybody."""
+        if peer.address not in self._warned and len(self._warned) < WARNED_MAX:
+            self._warned[peer.address] = None
+            text = (
+                f"INSECURE: the certificate of {peer.name} is not verified, as verify=False asks for; anybody can be it"
+            )
+            proxy = self.proxy
+            proxy.report(Event("insecure", text, proxy.wall_clock, {"peer": peer.name}))
 
     @coroutine
     def _wait(self, desk: _Desk) -> Generator[_Parked, Any, Upstream | None]:
