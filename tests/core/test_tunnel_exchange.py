@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coulee.core import ExchangeError, Limits, Peer, Routed, Timeouts
 from coulee.core.client_hello import alert_record
@@ -146,6 +149,25 @@ def test_the_name_is_read_and_what_was_read_goes_on_as_it_came(step: int) -> Non
     world.resets(client)
     assert (record(world).server_name, record(world).bytes_in) == ("a.example", len(HELLO) + 6)
     world.leaves_nothing()
+
+
+@given(st.lists(st.integers(0, len(HELLO) + 40), max_size=6), st.integers(0, 7))
+def test_however_it_is_cut_and_whenever_the_peer_stands_it_arrives_as_it_was(cuts: list[int], connect_at: int) -> None:
+    world = make(BySni({"a.example": ONE}, default=TWO))
+    client = world.client()
+    data = HELLO + bytes(range(40))
+    origin = 0
+    edges = [0, *sorted(cuts), len(data)]
+    for turn, (a, b) in enumerate(pairwise(edges)):
+        if data[a:b]:
+            world.receives(client, data[a:b])
+        if not origin and turn >= connect_at and world.connecting:
+            origin = world.connects()
+    world.receives(client, b"")
+    if not origin:
+        assert world.connecting[0].address == ONE
+        origin = world.connects()
+    assert (world.sent(origin), world.eofs) == (data, [origin])
 
 
 def test_what_comes_with_the_hello_and_its_end_go_on_behind_it() -> None:

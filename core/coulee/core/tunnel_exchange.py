@@ -9,6 +9,8 @@ Rules:
   peer might find another name in it than we did.
 - Another attempt follows only while no peer stands: what a client sends is sent to one peer, once.
 - Each direction ends by itself, at its half-close; a reset of one side, or a time limit, resets the other.
+- Once a peer has ended in order, and its client has taken that, a reset is told as an end in order too: those who close
+  with bytes unread reset, and so do those to whom TLS says goodbye when they have gone.
 - To a balancer, a connection that stands is the answer: 200, so long after the attempt began. The attempt itself lasts
   as long as the connection. A reset is held against a peer only if it had said nothing: many protocols end so.
 """
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from coulee.core.tunnel import Tunnel
 
 UNRECOGNIZED_NAME: Final = 112  # RFC 6066 section 3
+
+_RESETS: Final = ("client_gone", "upstream_reset")
 
 
 @dataclass(slots=True)
@@ -80,6 +84,7 @@ class TunnelExchange:
     __slots__ = (
         "alert",
         "alpn",
+        "answered",
         "attempts",
         "balancer",
         "began",
@@ -134,6 +139,7 @@ class TunnelExchange:
         # how it ends
         self.started = tunnel.kernel.now
         self.connected = -1.0
+        self.answered = False  # the peer has ended in order
         self.bytes_in = 0
         self.bytes_out = 0
         self.error: ExchangeError | None = None
@@ -295,9 +301,6 @@ class TunnelExchange:
 
     def end_attempt(self, error: ExchangeError | None) -> None:
         """The present attempt is over, if there is one."""
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            upstream.close(abort=error is not None)
         if not self.trying:
             return
         self.trying = False
@@ -372,16 +375,22 @@ class TunnelExchange:
                 sink.line.write(part)
             ended = part.ended
         sink.send_eof()
+        if not up:
+            self.answered = True
 
     # -- ending
 
     def close(self) -> None:
-        """End both connections, the one by a reset where the other is cut short."""
-        error = self.error
+        """End both connections, by a reset where one is cut short."""
+        cut = self.error is not None
+        if self.answered and not self.downstream.blocked and self.error is not None and self.error.reason in _RESETS:
+            self.error = None
         if self.alert:
             self.downstream.push(alert_record(self.alert))
-        self.downstream.close(abort=error is not None and not self.alert)
-        self.end_attempt(error)
+        self.downstream.close(abort=cut and not self.alert)
+        if self.upstream is not None:
+            self.upstream.close(abort=cut)
+        self.end_attempt(self.error)
 
     async def log(self) -> None:
         """The phase `logging`."""
