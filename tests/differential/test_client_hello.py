@@ -39,7 +39,7 @@ def server(maximum: ssl.TLSVersion) -> tuple[ssl.SSLContext, list[str | None]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.maximum_version = maximum
     context.set_alpn_protocols(["h2", "http/1.1"])
-    trustme.CA().issue_cert("a.example").configure_cert(context)
+    trustme.CA().issue_cert("a.example").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
     context.sni_callback = lambda _, name, __: heard.append(name)  # pyright: ignore[reportAttributeAccessIssue]
     return context, heard
 
@@ -152,18 +152,18 @@ def test_records_cut_as_openssl_allows_are_read_alike(size: int) -> None:
     assert judge(data, TLS_1_3) == ("stricter" if size < 9 and len(edges) > 65 else "both read")
 
 
-@pytest.mark.parametrize(
-    ("change", "verdict"),
-    [
-        (lambda data: data + b"\x14\3\3\0\1\1", "both read"),  # of a client that tries early data (RFC 8446 D.4)
-        (lambda data: b"\x16\3\1\0\0" + data, "stricter"),
-        (lambda data: data[:3] + (len(data) - 4).to_bytes(2, "big") + data[5:] + b"\0", "both refuse"),
-        (lambda data: data.replace(b"a.example", b"a*example"), "stricter"),
-        (lambda data: data.replace(b"a.example", b"a\0example"), "both refuse"),
-        (lambda data: data.replace(b"a.example", b"a.example"[:-1] + b"."), "both read"),
-        (lambda data: b"GET / HTTP/1.1\r\n\r\n", "both refuse"),
-    ],
-)  # fmt: skip
+CHANGES: list[tuple[Callable[[bytes], bytes], str]] = [
+    (lambda data: data + b"\x14\3\3\0\1\1", "both read"),  # of a client that tries early data (RFC 8446 D.4)
+    (lambda data: b"\x16\3\1\0\0" + data, "stricter"),
+    (lambda data: data[:3] + (len(data) - 4).to_bytes(2, "big") + data[5:] + b"\0", "both refuse"),
+    (lambda data: data.replace(b"a.example", b"a*example"), "stricter"),
+    (lambda data: data.replace(b"a.example", b"a\0example"), "both refuse"),
+    (lambda data: data.replace(b"a.example", b"a.exampl."), "both read"),
+    (lambda data: b"GET / HTTP/1.1\r\n\r\n", "both refuse"),
+]
+
+
+@pytest.mark.parametrize(("change", "verdict"), CHANGES)
 def test_differences(change: Callable[[bytes], bytes], verdict: str) -> None:
     assert judge(change(made("a.example", [])), TLS_1_3) == verdict
 

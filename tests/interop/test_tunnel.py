@@ -136,7 +136,7 @@ def identity(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     """A server's context with a certificate for these names."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
-    authority.issue_cert(*names).configure_cert(context)
+    authority.issue_cert(*names).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
     return context
 
 
@@ -189,7 +189,7 @@ def connected(port: int) -> socket.socket:
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
-    authority.configure_trust(context)
+    authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
     return context
 
 
