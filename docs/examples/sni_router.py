@@ -1,8 +1,7 @@
 """A router for TLS that holds no key: the name that a client asks for says where it goes, and nothing is decrypted."""
 
 from coulee.backends.asyncio import run
-from coulee.core import ExchangeError
-from coulee.core.tunnel import BySni, Tunnel, TunnelExchange, TunnelFilter
+from coulee.core import BySni, ExchangeError, Tunnel, TunnelExchange, TunnelFilter
 from coulee.lb import Cluster
 
 shops = Cluster("http://10.0.1.1:443", "http://10.0.1.2:443")

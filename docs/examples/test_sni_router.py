@@ -7,8 +7,8 @@ import pytest
 from sni_router import tunnel
 
 from coulee.backends.simulator import FarEnd, Simulator
+from coulee.core import TunnelAccess
 from coulee.core.seam import Address
-from coulee.core.tunnel import TunnelAccess
 
 HERE: Address = ("0.0.0.0", 443)
 ORIGINS: list[Address] = [("10.0.1.1", 443), ("10.0.1.2", 443), ("10.0.2.1", 993), ("10.0.9.9", 443)]

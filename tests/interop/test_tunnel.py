@@ -28,8 +28,7 @@ SIZE: Final = 10 * 1024 * 1024
 PROGRAM: Final = """
 import dataclasses, importlib, json, sys
 
-from coulee.core import Config, Limits, Timeouts
-from coulee.core.tunnel import BySni, Tunnel, TunnelAccess
+from coulee.core import BySni, Config, Timeouts, Tunnel, TunnelAccess
 from coulee.tls import CertificateFiles, Listener, ListenerTls
 
 backend, to, pem = json.loads(sys.argv[1])

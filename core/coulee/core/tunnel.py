@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from coulee.core.entrance import Count, Guest
     from coulee.core.listener import ListenAt
 
-__all__ = ["BySni", "Tunnel", "TunnelAccess", "TunnelExchange", "TunnelFilter"]
-
 
 class Tunnel(Proxy):
     """Relays every client to `to`: an address, a peer, a cluster, or what `BySni` says.
