@@ -486,7 +486,7 @@ def test_the_longest_header_that_is_written_can_be_read() -> None:
 )
 def test_what_cannot_be_said_is_no_header(made_of: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=re.escape(why)):
-        Header(**{"source": CLIENT, "destination": SERVER, **made_of})
+        replace(Header(CLIENT, SERVER), **made_of)
 
 
 @pytest.mark.parametrize(
