@@ -204,7 +204,7 @@ def test_they_read_what_we_write(header: Header) -> None:
 WE_REFUSE: Final = {
     "family and protocol are 0x[0-3]2,": "they let datagrams pass, which no connection here can be",
     "family and protocol are ": "they take what nobody has specified for UNKNOWN; receivers are to reject it",
-    "more than 4096 bytes|more than 107 bytes|no end of a line in the first 107": "they have no bound",
+    "more than 3864 bytes|more than 107 bytes|no end of a line in the first 107": "they have no bound",
     "the last [12] bytes are too few|bytes, of which [0-9]+ are there": "they drop what is left of fields that overrun",
     "there are two fields": "they take the last one, and others the first",
     "checksum": "they need another package to see it",

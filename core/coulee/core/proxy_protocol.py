@@ -24,9 +24,10 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from coulee.core.address import Address
 from coulee.core.crc32c import crc32c
 
-HEADER_BYTES_MAX: Final = 4096
-"""What a header of version 2 may have in all. With every field that is known it has less than 1,000; what is longer
-carries something like a certificate, which we have no use for."""
+FIELDS_BYTES_MAX: Final = 3864
+"""What the fields of version 2 may have; with the longest addresses, a header has 4,096 then. All that are known here
+have less than 1,000; what is longer carries something like a certificate, which we have no use for. Whatever the
+addresses, the bound is the same: so what is read can be passed on with others."""
 
 LINE_BYTES_MAX: Final = 107
 """What one of version 1 may have, with its end (section 2.1)."""
@@ -287,8 +288,8 @@ def _check_prefix(prefix: bytes) -> None:
         length |= prefix[3]
         if length < _LENGTHS[family]:
             raise HeaderError(f"it has {length} bytes, and its addresses alone have {_LENGTHS[family]}")
-    if _PREFIX.size + length > HEADER_BYTES_MAX:
-        raise HeaderError(f"it has more than {HEADER_BYTES_MAX} bytes")
+    if length - _LENGTHS[family] > FIELDS_BYTES_MAX:
+        raise HeaderError(f"it has more than {FIELDS_BYTES_MAX} bytes of fields")
 
 
 def _parse_block(block: bytes, family: int) -> Header:
@@ -436,14 +437,14 @@ def _block(header: Header) -> bytes:
     ]
     packed = _pack_fields([field for field in fields if field[1]] + list(header.others))
     checksum = _FIELD.pack(_CHECKSUM, 4) + bytes(4) if header.checksum else b""
-    size = _PREFIX.size + len(addresses) + len(checksum) + len(packed)
-    if size > HEADER_BYTES_MAX:
-        raise ValueError(f"the header of the PROXY protocol has {size} bytes; it may have {HEADER_BYTES_MAX}")
+    size = len(checksum) + len(packed)
+    if size > FIELDS_BYTES_MAX:
+        raise ValueError(f"the fields have {size} bytes; a header of the PROXY protocol may have {FIELDS_BYTES_MAX}")
     # LOCAL is what speaks for nobody, as a health check; somebody whose addresses cannot be said is still somebody.
     nobody = header.source is None and header.destination is None and not packed
-    prefix = _PREFIX.pack(_SIGNATURE, _LOCAL if nobody else _PROXY, family, size - _PREFIX.size)
-    block = prefix + addresses + checksum + packed
-    end = size - len(packed)
+    begin = _PREFIX.pack(_SIGNATURE, _LOCAL if nobody else _PROXY, family, len(addresses) + size) + addresses
+    block = begin + checksum + packed
+    end = len(begin) + len(checksum)
     return block[: end - 4] + crc32c(block).to_bytes(4, "big") + packed if checksum else block
 
 
