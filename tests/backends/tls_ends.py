@@ -31,11 +31,15 @@ _NUMBERS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 def issued(
-    *names: str, authority: trustme.CA = AUTHORITY, rsa: bool = False, expires: datetime | None = None
+    *names: str,
+    authority: trustme.CA = AUTHORITY,
+    rsa: bool = False,
+    begins: datetime | None = None,
+    expires: datetime | None = None,
 ) -> trustme.LeafCert:
     """A certificate as trustme has it."""
     kind = trustme.KeyType.RSA if rsa else trustme.KeyType.ECDSA
-    return authority.issue_cert(*names, key_type=kind, not_after=expires)
+    return authority.issue_cert(*names, key_type=kind, not_before=begins, not_after=expires)
 
 
 def made_of(leaf: trustme.LeafCert) -> Certificate:
