@@ -500,3 +500,10 @@ def test_a_drain_of_a_proxy_without_connections_waits_for_nothing() -> None:
     world.gives(Drain(10))
     assert world.machine.finished
     assert world.machine.deadline is None
+
+
+def test_of_an_origin_nobody_has_said_anything() -> None:
+    world = make()
+    world.receives(world.client(), GET)
+    origin = world.machine.connections[world.connects()]
+    assert (origin.header, origin.server_name, origin.security) == (None, "", None)

@@ -16,7 +16,7 @@ from coulee.core.effects import sleep
 from coulee.core.entrance import TOLD_MAX_PER_S
 from coulee.core.listener import Listener, ProxyProtocol
 from coulee.core.proxy_protocol import Header, to_bytes
-from coulee.core.seam import Address, Blocked, Closed, Drain, PeerCertificate, Received, Secure
+from coulee.core.seam import Address, Blocked, Closed, Drain, PeerCertificate, Receive, Received, Secure
 from coulee.core.tls import Certificate, DownstreamTls, ListenerTls
 from coulee.lb import Cluster
 from coulee.lb.tls_hello import client_hello
@@ -596,3 +596,57 @@ def test_nobody_is_to_be_trusted_by_nobody() -> None:
         ProxyProtocol(())
     with pytest.raises(ValueError, match="trusted: .*; write networks like 10.0.0.0/8"):
         ProxyProtocol(("here",))
+
+
+def test_who_has_come_in_is_timed_by_other_limits() -> None:
+    world = make(proxied=TRUSTED)
+    client = world.client(BALANCER)
+    world.receives(client, HEADER)
+    world.wait(30)
+    assert b" 200 " in answered(world, client), "the time for the header is over, and means nothing any more"
+    receives = [each for each in world.operations if isinstance(each, Receive) and each.conn == client]
+    assert len(receives) == 1, "it is read from since it came"
+
+
+def test_who_speaks_plain_http_to_tls_has_the_time_of_a_head_for_it() -> None:
+    world = over_tls()
+    client = world.client()
+    world.receives(client, GET[:3])
+    world.wait(9.9)
+    assert client not in world.closed
+    world.receives(client, GET[3:])
+    assert b'details="plain_http"' in world.sent(client)
+
+
+def test_plain_http_beyond_a_cap_is_told_of_the_cap() -> None:
+    world = over_tls(limits=Limits(connections_per_address_max=1))
+    first = world.client()
+    second = world.client()
+    assert b'details="too_many_connections"' in answered(world, second)
+    world.resets(first)
+    world.leaves_nothing()
+    assert isinstance(world.machine, Proxy)
+    admission = world.machine.admission
+    assert (admission.admitted, admission.refused, admission.from_address) == (0, 0, {})
+
+
+def test_of_several_kinds_of_keys_all_have_to_be_for_the_host() -> None:
+    world = over_tls(certificate("a.test", "b.test"), certificate("a.test", kind="rsa"))
+    client = secured(world)
+    assert b" 200 " in answered(world, client)
+    assert b" 421 " in answered(world, client, GET.replace(b"a.test", b"b.test")), "which one it has is not known"
+
+
+def test_filters_see_what_a_balancer_has_said() -> None:
+    seen: list[Header | None] = []
+    proxy = Proxy(Cluster("http://10.0.0.1"), [Tell()], PLAIN)
+
+    @proxy.on("early_request_filter")
+    def look(exchange: Exchange) -> None:
+        seen.append(exchange.proxy_header)
+
+    listener = Listener(LISTENER, proxy_protocol=TRUSTED)
+    for where, data in ((listener, HEADER + GET), (LISTENER, GET)):
+        world = World(proxy.fresh(rng=Random(1), wall_clock_offset_s=1e9, listen=[where]))
+        world.receives(world.client(BALANCER), data)
+    assert seen == [Header(("192.0.2.1", 1234), ("192.0.2.9", 443), 2), None]

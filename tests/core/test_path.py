@@ -244,9 +244,18 @@ def test_a_proxy_on_the_way_is_asked_for_the_peer(proxy_tls: UpstreamTls | None,
         assert not world.reading[line], "TLS begins on a connection that is held"
         assert world.secures().tls == UpstreamTls().for_host("a.test")
     assert world.sent(line).startswith(b"GET /a ")
+    assert (world.machine.connections[line].security is not None) is origin.startswith("https"), "with the peer alone"
     world.receives(line, OK)
     assert b" 200 " in world.sent(client)
     world.leaves_nothing()
+
+
+@pytest.mark.parametrize("own", [None, ConnectOptions(source="10.0.0.1")])
+def test_options_are_of_the_connection_to_the_proxy(own: ConnectOptions | None) -> None:
+    proxy = Peer(("proxy.test", 3128), transport=Transport(options=own))
+    world = make("http://a.test", transport=Transport(through=Through(proxy), options=ConnectOptions(dscp=46)))
+    asks(world)
+    assert world.connecting[0].options == (own or ConnectOptions(dscp=46))
 
 
 def test_a_proxy_that_does_not_let_us_through_is_told_apart_from_the_peer() -> None:
@@ -300,7 +309,7 @@ def test_what_a_balancer_has_said_is_said_to_the_origin_too() -> None:
     world = World(proxy.fresh(rng=Random(1), wall_clock_offset_s=1e9, listen=[listener]))
     client = world.client()
     told = Header(
-        ("192.0.2.1", 7), LISTENER, 2, alpn="h2", authority="b.test", unique_id=b"one", tls=TlsInfo("TLSv1.2")
+        ("192.0.2.1", 7), ("192.0.2.9", 443), 2, alpn="h2", authority="b.test", unique_id=b"one", tls=TlsInfo("TLSv1.2")
     )
     world.receives(client, to_bytes(told) + GET)
     found = read_header(world.sent(world.connects()))

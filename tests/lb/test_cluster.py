@@ -12,7 +12,7 @@ from coulee.core.peer import Balancer, Peer, Routed
 from coulee.lb import Cluster
 from coulee.lb.breaker import Breaker
 from coulee.lb.budget import RetryBudget
-from coulee.lb.discovery import Found
+from coulee.lb.discovery import Found, Function
 from coulee.lb.endpoint import Endpoint
 from coulee.lb.health import HealthCheck
 from coulee.lb.outliers import Outliers
@@ -263,3 +263,14 @@ def test_what_is_known_before_it_starts_is_minded_from_then_on() -> None:
     assert cluster.rng is play.bench.rng
     play.wait(5)
     assert play.states["a0"] == "half_open"
+
+
+def test_a_twin_for_a_simulation_has_its_own_endpoints_and_looks_for_no_others() -> None:
+    async def find() -> list[str]:
+        return ["http://10.0.0.9"]
+
+    cluster = Cluster("http://10.0.0.1", discovery=Function(find))
+    twin = cluster.fresh(endpoints=[Endpoint("http://10.0.0.2")])
+    assert [each.name for each in twin.members] == ["10.0.0.2:80"]
+    assert twin.discovery is None
+    assert cluster.fresh().discovery is not None

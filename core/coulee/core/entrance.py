@@ -271,8 +271,8 @@ class Entrance(Connection):
     def timed_out(self, reading: bool) -> None:
         if reading and self.task is not None:
             self._interrupt(ExchangeError(self.overdue, "it took too long"))
-        elif not self.closing:
-            self.close(abort=True)
+        else:
+            self.close(abort=True)  # it is over, and our last words are not taken
 
     def not_opened(self, kind: ErrorKind | None, detail: str) -> ExchangeError:
         if kind == "tls":

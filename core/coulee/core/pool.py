@@ -331,8 +331,6 @@ class Pool:
         return [desk] if desk is not None else []
 
     def _set_limits(self, desk: _Desk, peer: Peer) -> None:
-        if not desk.peer.prelude:
-            desk.peer = peer  # it may have another name now
         desk.set_limits(peer, self.proxy.config)
         while desk.waiters and desk.total < desk.connections_max:
             desk.total += 1
