@@ -10,11 +10,15 @@ Rules:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 if TYPE_CHECKING:
     from coulee.core.config import Limits
+
+ADDRESSES_KEPT_MAX: Final = 4096
+"""Addresses that are not read again when another connection comes from them: 4 µs of some 90."""
 
 Origin: TypeAlias = str | int
 """What connections are counted by: the text of an IPv4 address, or the upper half of an IPv6 one."""
@@ -70,10 +74,13 @@ class Admission:
 
 def ip_of(address: object) -> IPv4Address | IPv6Address | None:
     """The IP address of a peer; None for a Unix socket, and for what is none."""
-    if not isinstance(address, tuple):
-        return None
+    return _parsed(str(cast("tuple[object, ...]", address)[0])) if isinstance(address, tuple) else None
+
+
+@lru_cache(maxsize=ADDRESSES_KEPT_MAX)
+def _parsed(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        ip = ip_address(str(cast("tuple[object, ...]", address)[0]).partition("%")[0])
+        ip = ip_address(host.partition("%")[0])
     except ValueError:
         return None
     return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
