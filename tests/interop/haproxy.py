@@ -101,7 +101,11 @@ class HAProxy:
     def __exit__(self, *_: object) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(WITHIN_S)
+            try:
+                self.process.wait(WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
         for each in self.sockets.values():
             each.close()
 

@@ -146,7 +146,7 @@ def sections(haproxy: HAProxy, coulee: Proxied, certificates: Certificates) -> s
         text += sending(name, way.mode, bind, way.server.format(**coulee.addresses))
     for name, server in CHECKED.items():
         checked = f"checked {name}"
-        server = server.format(**coulee.addresses) + " check inter 200ms"
+        server = server.format(**coulee.addresses) + " check inter 300ms fall 1000"
         text += sending(checked, "http" if "http" in name else "tcp", haproxy.bind(checked), server)
     return text
 
