@@ -200,9 +200,10 @@ def test_of_a_client_at_a_unix_socket_haproxy_is_told_nothing_and_takes_coulee_f
 @pytest.mark.parametrize("version", [1, 2])
 def test_what_one_haproxy_tells_another_one_is_told(stand: Stand, name: str, version: int) -> None:
     with stand.client(name) as client:
-        who, where, *_ = client.get("/told", X_Way=stand.way(version, tls=False)).split()
+        who, where, authority, _ = client.get("/told", X_Way=stand.way(version, tls=False)).split()
     host, port = stand.haproxy.address(name)
     assert (who, where) == ("{}:{}".format(*client.address), f"{host}:{port}")
+    assert authority == ("<localhost>" if (name, version) == ("2 options", 2) else "<>")
 
 
 # ------------------------------------------------------------------------------------------------------------ nginx
