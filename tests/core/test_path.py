@@ -178,6 +178,15 @@ def test_a_clients_tls_is_told_too() -> None:
     assert (header.tls.version, header.tls.cipher) == (TLS.version, TLS.cipher)
 
 
+@pytest.mark.parametrize(("version", "nobody"), [(1, b"PROXY UNKNOWN\r\n"), (2, to_bytes(Header(None, None, 2)))])
+@pytest.mark.parametrize(("client", "local"), [("", "/run/coulee.sock"), ("/run/client.sock", "/run/coulee.sock")])
+def test_a_client_of_a_unix_socket_is_nobody_elsewhere(client: str, local: str, version: Any, nobody: bytes) -> None:
+    world = make("http://10.0.0.7", transport=Transport(proxy_protocol=version))
+    world.listen_at = local
+    asks(world, world.client(client))
+    assert world.sent(world.connects()).startswith(nobody + b"GET /a ")
+
+
 def test_a_connection_that_tells_of_one_client_is_not_for_another() -> None:
     world = make("http://10.0.0.7", transport=Transport(proxy_protocol=2))
     first = asks(world)

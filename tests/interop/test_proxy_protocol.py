@@ -184,10 +184,7 @@ def test_haproxy_as_an_origin_is_told_of_ipv6(stand: Stand, version: int) -> Non
         assert told == f"::1:{client.address[1]} ::1:{at[1]} <> 1"
 
 
-NOT_LOCAL = pytest.mark.xfail(reason="HAProxy refuses UNSPEC where it does not come with LOCAL")
-
-
-@pytest.mark.parametrize("version", [1, pytest.param(2, marks=NOT_LOCAL)])
+@pytest.mark.parametrize("version", [1, 2])
 def test_of_a_client_at_a_unix_socket_haproxy_is_told_nothing_and_takes_coulee_for_it(
     stand: Stand, version: int
 ) -> None:

@@ -47,8 +47,11 @@ def announced(peer: Peer, client: Connection) -> Peer:
     version = peer.transport.proxy_protocol
     if not version:
         return peer
+    if isinstance(client.peer, str) or isinstance(client.local, str):
+        # A Unix socket means nothing elsewhere, and HAProxy refuses it. All take a header that speaks for nobody.
+        return _with_header(peer, Header(None, None, version))
     security = client.security
-    header = Header(client.peer or None, client.local or None, version)
+    header = Header(client.peer, client.local, version)
     told = client.header
     if version == 2 and told is not None:  # what was said to us is said again, and below what we know ourselves
         header = replace(header, alpn=told.alpn, authority=told.authority, unique_id=told.unique_id, tls=told.tls)
@@ -56,4 +59,8 @@ def announced(peer: Peer, client: Connection) -> Peer:
         shown = security.certificate
         ours = TlsInfo(version=security.version, cipher=security.cipher, verified=shown is not None)
         header = replace(header, alpn=security.alpn, authority=client.server_name, tls=ours)
+    return _with_header(peer, header)
+
+
+def _with_header(peer: Peer, header: Header) -> Peer:
     return Peer(peer.address, peer.name, peer.group, peer.limits, peer.transport, to_bytes(header))
