@@ -15,7 +15,7 @@ from coulee.core.client_hello import alert_record
 from coulee.core.effects import sleep
 from coulee.core.entrance import TOLD_MAX_PER_S
 from coulee.core.listener import Listener, ProxyProtocol
-from coulee.core.proxy_protocol import Header, to_bytes
+from coulee.core.proxy_protocol import Header, TlsInfo, to_bytes
 from coulee.core.seam import Address, Blocked, Closed, Drain, PeerCertificate, Receive, Received, Secure
 from coulee.core.tls import Certificate, DownstreamTls, ListenerTls
 from coulee.lb import Cluster
@@ -650,3 +650,12 @@ def test_filters_see_what_a_balancer_has_said() -> None:
         world = World(proxy.fresh(rng=Random(1), wall_clock_offset_s=1e9, listen=[where]))
         world.receives(world.client(BALANCER), data)
     assert seen == [Header(("192.0.2.1", 1234), ("192.0.2.9", 443), 2), None]
+
+
+@pytest.mark.parametrize("told", [None, TlsInfo("TLSv1.3")])
+def test_tls_that_ended_at_a_trusted_balancer_counts(told: TlsInfo | None) -> None:
+    world = make(proxied=TRUSTED)
+    client = world.client(BALANCER)
+    header = to_bytes(Header(("192.0.2.1", 1234), ("192.0.2.9", 443), 2, tls=told))
+    world.receives(client, header + GET)
+    assert (b" https  -" in world.sent(client)) is (told is not None)

@@ -97,7 +97,8 @@ class Downstream(Connection):
         self.peer = guest.peer
         self.local = guest.local
         self.security = guest.security
-        if guest.security is not None:
+        told = guest.header.tls if guest.header is not None else None
+        if guest.security is not None or told is not None:  # with us, or with the balancer that we trust
             self.codec.secure = True
         self.held = guest.held
         self.guest = None if guest.tls is None and guest.header is None else guest  # what else is known of it
@@ -204,8 +205,9 @@ class Downstream(Connection):
     def begin(self, request: Request) -> None:
         """A whole head is here."""
         proxy = self.proxy
-        if self.security is not None:
+        if self.codec.secure:
             request.scheme = "https"
+        if self.security is not None:
             ours = request.method != "CONNECT"  # which always names another host
             if ours and request.authority != self.covered and not self.covers(request.authority):
                 self.refuse(ExchangeError("misdirected", f"the certificate is not for {request.authority}"), request)
