@@ -369,6 +369,22 @@ class TestPeers:
         with pytest.raises(LayerError, match="TLS cannot be set up"):
             Tls().layer(upstream(server_name=server_name), PLACE)
 
+    def test_one_who_shows_nothing_because_the_ciphers_do_not_ask_for_it(self) -> None:
+        """They are for a user to choose, and OpenSSL has some with which nobody shows anything."""
+        nobody = "AECDH-AES128-SHA:@SECLEVEL=0"
+        context = answering(version="1.2")  # TLS 1.3 has none of these
+        context.set_ciphers(nobody)
+        asks, answers = LayerEnd(Tls().layer(upstream(ciphers=nobody), PLACE)), PythonEnd(context, server=True)
+        assert refused(asks, answers) == "the peer has shown no certificate"
+
+    def test_who_is_trusted_where_nobody_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The system's store, wherever OpenSSL is told that it is."""
+        assert "unable to get local issuer" in refused(*pair(up=upstream(ca=b"")))
+        (tmp_path / "store.pem").write_bytes(ROOT)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "store.pem"))
+        asks, _ = joined(up=upstream(ca=b""))
+        assert asks.layer.security is not None
+
     @pytest.mark.parametrize("verified_name", ["", "."])
     def test_an_empty_name_to_verify_matches_nothing(self, verified_name: str) -> None:
         assert "not for" in refused(*pair(up=UpstreamTls("a.test", verified_name, ca=ROOT)))
@@ -482,7 +498,7 @@ class TestClientCertificates:
     def test_one_is_seen(self, version: Version) -> None:
         down = downstream(client_certificates=ClientCertificates(ROOT))
         context = asking(version)
-        issued("alice.test").configure_cert(context)
+        issued("alice.test").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
         _, answers = python_asks(down, context)
         assert answers.layer.security is not None
         assert answers.layer.security.certificate is not None
@@ -540,7 +556,7 @@ class TestClientCertificates:
         tls = Tls()
         down = downstream(client_certificates=ClientCertificates(ROOT, depth_max=1))
         context = asking(version)
-        issued("alice.test", authority=_far_authority()).configure_cert(context)
+        issued("alice.test", authority=_far_authority()).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
         asks, answers = PythonEnd(context), LayerEnd(tls.layer(down, PLACE))
         refused(asks, answers)
         assert answers.take() == b""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from coulee.backends.layer import LayerError
 from coulee.backends.tls import Tls
+from coulee.core.seam import DownstreamTls
 from tests.backends.tls_ends import (
     AUTHORITY,
     PLACE,
@@ -77,8 +78,8 @@ def theirs(names: tuple[str, ...], host: str) -> bool:
 
 ASKING = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 ASKING.hostname_checks_common_name = False
-AUTHORITY.configure_trust(ASKING)
-DOWN = {names: downstream(certificate(*names)) for names in NAMES}
+AUTHORITY.configure_trust(ASKING)  # pyright: ignore[reportUnknownMemberType]
+DOWN: dict[tuple[str, ...], DownstreamTls] = {names: downstream(certificate(*names)) for names in NAMES}
 
 
 @given(names=st.sampled_from(NAMES), host=HOSTS)

@@ -65,7 +65,8 @@ def downstream(*certificates: Certificate, **settings: Any) -> DownstreamTls:
 
 def upstream(host: str = "a.test", **settings: Any) -> UpstreamTls:
     """For the side that asks, and that trusts the authority."""
-    return UpstreamTls(**{"ca": ROOT, **settings}).for_host(host)
+    settings.setdefault("ca", ROOT)
+    return UpstreamTls(**settings).for_host(host)
 
 
 # ------------------------------------------------------------------------------------------------------- joined
@@ -203,7 +204,7 @@ def asking(version: Version | None = None, *, trust: bool = True) -> ssl.SSLCont
     """Python's own side that asks."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if trust:
-        AUTHORITY.configure_trust(context)
+        AUTHORITY.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
     if version is not None:
         context.minimum_version = context.maximum_version = _NUMBERS[version]
     return context
@@ -213,7 +214,7 @@ def answering(*leaves: trustme.LeafCert, version: Version | None = None) -> ssl.
     """Python's own side that answers."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for leaf in leaves:
-        leaf.configure_cert(context)
+        leaf.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
     if version is not None:
         context.minimum_version = context.maximum_version = _NUMBERS[version]
     return context

@@ -193,7 +193,7 @@ class TestHandshakes(Chapter):
 
     def test_both_show_certificates(self, bench: Bench) -> None:
         context = asking()
-        issued("alice.test").configure_cert(context)
+        issued("alice.test").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
         conn, other = accepted(bench, PythonEnd(context))
         security = shake(bench, conn, other, downstream(client_certificates=ClientCertificates(ROOT))).security
         assert security.certificate is not None

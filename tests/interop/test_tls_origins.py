@@ -97,27 +97,34 @@ def nginx(
 ) -> Generator[dict[str, int], None, None]:
     """nginx while the block lasts, with a port for each name."""
     program = nginx_program()
-    for _ in range(PORTS_TRIED):
-        with contextlib.ExitStack() as stack:  # nginx cannot tell which ports it was given
-            probes = {name: stack.enter_context(socket.create_server((HOST, 0))) for name in names}
-            ports = {name: int(probe.getsockname()[1]) for name, probe in probes.items()}
-        (folder / "pid").unlink(missing_ok=True)
-        (folder / "conf").write_text(HTTP.format(folder=folder, servers=servers(ports)))
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [program, "-p", str(folder), "-e", "stderr", "-c", str(folder / "conf")],
-                stdin=subprocess.DEVNULL,
-                stderr=log,
-            )
-        until(lambda: (folder / "pid").exists() or process.poll() is not None, "nginx starts")  # noqa: B023
-        if process.poll() is None:
-            break  # or somebody else was given one of the ports a moment later
+    process, ports = _started(program, folder, names, servers)
     try:
         assert process.poll() is None, (folder / "log").read_text()
         yield ports
     finally:
         process.terminate()
         process.wait(WITHIN_S)
+
+
+def _started(
+    program: str, folder: Path, names: list[str], servers: Callable[[dict[str, int]], str]
+) -> tuple[subprocess.Popen[bytes], dict[str, int]]:
+    """The process, or one that has ended; and its ports, which it cannot tell by itself."""
+    tries = 0
+    while True:
+        tries += 1
+        with contextlib.ExitStack() as stack:
+            probes = {name: stack.enter_context(socket.create_server((HOST, 0))) for name in names}
+            ports = {name: int(probe.getsockname()[1]) for name, probe in probes.items()}
+        (folder / "pid").unlink(missing_ok=True)
+        (folder / "conf").write_text(HTTP.format(folder=folder, servers=servers(ports)))
+        command = [program, "-p", str(folder), "-e", "stderr", "-c", str(folder / "conf")]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+        until(lambda: (folder / "pid").exists() or process.poll() is not None, "nginx starts")  # noqa: B023
+        if process.poll() is None or tries == PORTS_TRIED:
+            return process, ports
+        # Somebody else was given one of the ports a moment later.
 
 
 @pytest.fixture(scope="module")
