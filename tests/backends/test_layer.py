@@ -87,8 +87,8 @@ def test_farewells_in_order() -> None:
 
 def test_the_inner_one_ends_by_itself() -> None:
     asks, answers, outer_asks, outer_answers = nested()
-    inner = asks.layer._inner  # type: ignore[attr-defined]
-    answers.feed(outer_asks.layer.encrypt(inner.farewell()))
+    assert isinstance(asks.layer, Nested)
+    answers.feed(outer_asks.layer.encrypt(asks.layer._inner.farewell()))
     assert answers.layer.ended
     assert not outer_answers.layer.ended
 

@@ -225,6 +225,26 @@ class TestHandshake:
         wire.sent()  # nobody minds
         assert stage.heard() == [Closed(1, "tls", "no")]
 
+    def test_an_alert_to_who_takes_nothing_anyway(self, stage: Stage) -> None:
+        wire = stage.secured()
+        wire.takes = False
+        stage.asks(Send(1, b"x"))
+        wire.calls.clear()
+        stage.scripted.trouble = LayerError("tls", "no")
+        stage.scripted.to_send = b"alert"
+        wire.received(b"x")
+        assert wire.calls == [("close", True)]
+        assert stage.heard() == [Blocked(1), Closed(1, "tls", "no")]
+
+    def test_an_alert_behind_our_farewell(self, stage: Stage) -> None:
+        wire = stage.secured()
+        stage.asks(Send(1, b"", eof=True))
+        wire.calls.clear()
+        stage.scripted.trouble = LayerError("tls", "no")
+        stage.scripted.to_send = b"alert"
+        wire.received(b"x")
+        assert wire.calls == [("close", False)]
+
     def test_an_alert_that_cannot_be_written(self, stage: Stage) -> None:
         wire = stage.securing()
         stage.scripted.trouble = LayerError("tls", "no")
