@@ -70,6 +70,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that leaves is nothing to talk about."""
+
 
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
@@ -225,7 +228,7 @@ class TestOpenssl:
         only, session = f"-tls{version.replace('.', '_')}", str(tmp_path / "session")
         first = self.run(s_client, proxy, only, "-sess_out", session)
         assert "New, TLS" in first
-        assert re.findall(r"Max Early Data: (\d+)", first) == ([] if version == "1.2" else ["0", "0"])
+        assert re.findall(r"Max Early Data: (\d+)", first) == ([] if version == "1.2" else ["0"])
         again = self.run(s_client, proxy, only, "-sess_in", session)
         assert f"Reused, TLSv{version}" in again
         assert re.search(rf"X-Tls: TLSv{version} True", again)
