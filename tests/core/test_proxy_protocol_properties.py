@@ -70,11 +70,9 @@ def as_read(header: Header) -> Header:
         return str((ip.ipv4_mapped if isinstance(ip, IPv6Address) else None) or ip), address[1]
 
     both = told(header.source), told(header.destination)
-    if header.version == 1:
-        return Header(*both, 1)
-    silent = header.source is None and not (header.alpn or header.authority or header.unique_id)
-    local = silent and header.tls is None and not header.others
-    return replace(header, source=both[0], destination=both[1], checksum=header.checksum and not local)
+    if header.version == 1 or header.source is None:
+        return Header(*both, header.version)
+    return replace(header, source=both[0], destination=both[1])
 
 
 def outcome(data: bytes) -> tuple[Header, int] | str | None:

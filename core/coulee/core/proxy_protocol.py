@@ -101,7 +101,7 @@ class Header:
 
     destination: Address | None
     """Where it has connected to. Where these two cannot be said together, as a Unix socket and an IP address, or with
-    None, neither is."""
+    None, nothing is said at all."""
 
     version: Literal[1, 2] = 2
 
@@ -429,6 +429,9 @@ def _written(packed: bytes) -> str:
 
 def _block(header: Header) -> bytes:
     family, addresses = _pack_addresses(header)
+    if family == _UNSPECIFIED:
+        # PROXY with this family could have fields, but HAProxy 2.6 refuses it, and whoever takes anything takes LOCAL.
+        return _PREFIX.pack(_SIGNATURE, _LOCAL, family, 0)
     fields = [
         (_ALPN, header.alpn.encode()),
         (_AUTHORITY, header.authority.encode()),
@@ -440,9 +443,7 @@ def _block(header: Header) -> bytes:
     size = len(checksum) + len(packed)
     if size > FIELDS_BYTES_MAX:
         raise ValueError(f"the fields have {size} bytes; a header of the PROXY protocol may have {FIELDS_BYTES_MAX}")
-    # LOCAL is what speaks for nobody, as a health check; somebody whose addresses cannot be said is still somebody.
-    nobody = header.source is None and header.destination is None and not packed
-    begin = _PREFIX.pack(_SIGNATURE, _LOCAL if nobody else _PROXY, family, len(addresses) + size) + addresses
+    begin = _PREFIX.pack(_SIGNATURE, _PROXY, family, len(addresses) + size) + addresses
     block = begin + checksum + packed
     end = len(begin) + len(checksum)
     return block[: end - 4] + crc32c(block).to_bytes(4, "big") + packed if checksum else block
