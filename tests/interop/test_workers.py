@@ -175,7 +175,7 @@ def test_an_address_in_use_is_code_3_and_names_the_holder(tmp_path: Path) -> Non
 def test_a_path_that_cannot_be_bound_is_code_3(tmp_path: Path) -> None:
     said, code = start_fails(tmp_path, f"unix:{tmp_path}/none/s", "--to", "http://127.0.0.1:9", "--workers", "1")
     assert code == 3
-    assert said == f"coulee: cannot listen on {tmp_path}/none/s: No such file or directory\n"
+    assert said == f"coulee: cannot listen on {tmp_path}/none/s: there is no folder {tmp_path}/none: make it first\n"
 
 
 # --------------------------------------------------------------------------------------------------------------- ending
