@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coulee.core.proxy_protocol import (
@@ -18,6 +18,7 @@ from coulee.core.proxy_protocol import (
     to_bytes,
 )
 from coulee.core.seam import Address
+from tests.core.test_entrance import BALANCER, GET, TRUSTED, make, reasons
 from tests.core.test_proxy_protocol import SIGNATURE, header_of
 
 ips = st.ip_addresses().map(str) | st.ip_addresses(v=4).map(lambda ip: f"::ffff:{ip}")
@@ -99,27 +100,32 @@ def test_however_it_is_split_it_is_the_same(header: Header, behind: bytes, draw:
     assert read_header(data + behind) == whole
 
 
-@given(headers, st.data())
-def test_whatever_is_changed_in_it_there_is_a_header_or_an_error(header: Header, draw: st.DataObject) -> None:
-    """And what is known to be wrong stays wrong, and what has been read stays read, whatever comes behind it."""
-    data = bytearray(to_bytes(header))
-    for _ in range(draw.draw(st.integers(1, 3))):
-        at = draw.draw(st.integers(0, len(data) - 1))
-        match draw.draw(st.sampled_from(["change", "insert", "remove", "double", "cut"])):
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A header with a few things changed in it, so that it may be none."""
+    data = bytearray(to_bytes(draw(headers)))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        match draw(st.sampled_from(["change", "insert", "remove", "double", "cut"])):
             case "change":
-                data[at] = draw.draw(st.integers(0, 255))
+                data[at : at + 1] = bytes([draw(st.integers(0, 255))])
             case "insert":
-                data.insert(at, draw.draw(st.integers(0, 255)))
+                data.insert(at, draw(st.integers(0, 255)))
             case "remove":
-                del data[at]
+                del data[at : at + 1]
             case "double":
-                data[at:at] = data[at : at + draw.draw(st.integers(1, 40))]
+                data[at:at] = data[at : at + draw(st.integers(1, 40))]
             case _:
                 del data[at:]
-        assume(data)
-    final = outcome(bytes(data))
+    return bytes(data)
+
+
+@given(damaged())
+def test_whatever_is_changed_in_it_there_is_a_header_or_an_error(data: bytes) -> None:
+    """And what is known to be wrong stays wrong, and what has been read stays read, whatever comes behind it."""
+    final = outcome(data)
     for cut in range(0, len(data), 1 + len(data) // 40):
-        before = outcome(bytes(data[:cut]))
+        before = outcome(data[:cut])
         assert before is None or before == final or (isinstance(before, str) and isinstance(final, str))
     if isinstance(final, tuple):
         assert 0 < final[1] <= len(data)
@@ -154,3 +160,30 @@ def test_whoever_is_waited_for_can_still_say_it(data: bytes, choices: list[int])
             if len(data) >= 16 and data[0] == 0x0D:
                 return  # what is in a block is judged when it is whole
             assert any(not isinstance(outcome(data + bytes([byte])), str) for byte in LETTERS), data
+
+
+@given(damaged(), st.lists(st.integers(1, 40), max_size=5))
+@example(SIGNATURE, [])
+@example(b"PROXY TCP4 1.2.3.4", [3])
+def test_at_a_door_there_is_a_client_or_a_reason(data: bytes, sizes: list[int]) -> None:
+    """Whatever comes, in whatever pieces: who is not let in is told nothing, and is gone when time is up."""
+    whole = outcome(data + GET)
+    world = make(proxied=TRUSTED)
+    client = world.client(BALANCER)
+    rest = data + GET
+    for size in [*sizes, len(rest)]:
+        if client not in world.closed and rest[:size]:
+            world.receives(client, rest[:size])
+            rest = rest[size:]
+    if isinstance(whole, tuple):
+        assert not reasons(world)
+        if whole[1] == len(data):
+            source = whole[0].source
+            assert f"{BALANCER if source is None else source} http".encode() in world.sent(client)
+        return
+    world.wait(3.1)
+    assert client in world.closed
+    assert not world.sent(client)
+    assert not world.access
+    assert reasons(world) == ["proxy_header_timeout" if whole is None else "proxy_header_invalid"]
+    world.leaves_nothing()
