@@ -60,9 +60,7 @@ def test_a_request_that_came_in_time_is_not_overtaken_by_the_limit(backend: str)
                 assert ask(late, b"late").endswith(b"/late")
                 assert all(other.recv(65536).endswith(b"/other") for other in dawdle.others)
     finally:
-        if backend == "asyncio" or backend == "uvloop":
-            drivers[0].loop.call_soon_threadsafe(drivers[0].stop)
-        elif backend == "threads":
+        if backend == "threads":
             drivers[0].stop()
         else:
             drivers[0].loop.call(drivers[0].stop)

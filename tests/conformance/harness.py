@@ -7,8 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
-from typing import Any
 
 import pytest
 
@@ -50,16 +48,6 @@ class AsyncioHarness(SocketHarness):
             self._task.result()
         self.driver = drivers[0]
 
-    def look_up(self, names: Callable[[str], Sequence[str]]) -> None:
-        super().look_up(names)
-        # uvloop asks the C library, and not Python's socket module.
-        loop: Any = self.loop
-
-        async def getaddrinfo(host: str, port: int, **options: Any) -> Any:
-            return await loop.run_in_executor(None, partial(socket.getaddrinfo, host, port, **options))
-
-        loop.getaddrinfo = getaddrinfo
-
     def call(self, call: Callable[[], object]) -> None:
         if not self._calls_within:
             call()
@@ -94,7 +82,6 @@ class AsyncioHarness(SocketHarness):
                 with suppress(asyncio.CancelledError):
                     self.loop.run_until_complete(self._task)
         finally:
-            self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
 
 

@@ -84,7 +84,8 @@ class _Worker:
                 sock.close()
         with self._lock:
             self._driver = getattr(running, "drivers", [running])[0]
-        handle: Callable[..., object] = getattr(self._driver.loop, "add_signal_handler", signal.signal)
+        asyncios: Any = getattr(self._driver, "event_loop", None)  # asyncio hears of signals in a way of its own
+        handle: Callable[..., object] = signal.signal if asyncios is None else asyncios.add_signal_handler
         for number in (signal.SIGTERM, signal.SIGINT):
             handle(number, self._signalled)  # in the place of the backend
         self._tell({"ready": True})
@@ -119,10 +120,7 @@ class _Worker:
 
     def _drain(self, at_once: bool) -> None:
         """In any thread, and where a signal is handled."""
-        loop = self._driver.loop
-        call = getattr(loop, "call_soon_threadsafe", None) or loop.call
-        with suppress(RuntimeError):  # the loop has ended
-            call(partial(self._drain_here, at_once))
+        self._driver.loop.call(partial(self._drain_here, at_once))
 
     def _drain_here(self, at_once: bool) -> None:
         if at_once or not self._driver.draining:
