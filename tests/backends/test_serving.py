@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -83,6 +84,16 @@ class OnAsyncio(Host):
         return await asyncio.to_thread(call)
 
 
+class OnUvloop(OnAsyncio):
+    def __init__(self) -> None:
+        super().__init__()
+        import_module("uvloop").new_event_loop().close()  # the first one of a process opens a pipe that stays
+
+    def run(self, main: Callable[[], Any]) -> Any:
+        with asyncio.Runner(loop_factory=import_module("uvloop").new_event_loop) as runner:
+            return runner.run(main())
+
+
 class OnTrio(Host):
     def __init__(self) -> None:
         import trio
@@ -130,7 +141,7 @@ class OnCurio(Host):
         return await self.curio.run_in_thread(call)
 
 
-HOSTS: dict[str, Callable[[], Host]] = {"asyncio": OnAsyncio, "trio": OnTrio, "curio": OnCurio}
+HOSTS: dict[str, Callable[[], Host]] = {"asyncio": OnAsyncio, "uvloop": OnUvloop, "trio": OnTrio, "curio": OnCurio}
 
 
 @pytest.fixture(params=HOSTS)
