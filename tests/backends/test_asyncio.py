@@ -6,9 +6,11 @@ What holds for every loop is in test_serving.py, and what sockets do is in the c
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,7 +23,7 @@ from coulee.backends.asyncio import AsyncioDriver, serve
 from coulee.backends.nonblocking import NonblockingWire
 from coulee.conformance import Puppet
 from coulee.core import Exchange, Filter, Peer, Proxy, Response, respond, sleep
-from coulee.core.seam import Cancel, Completion, Finished, Operation, Run
+from coulee.core.seam import Cancel, Completion, Finished, Listen, Operation, Run
 from coulee.lb import Cluster
 from tests.backends.test_serving import WITHIN_S, answering, ask, hello, nothing_left
 
@@ -165,6 +167,47 @@ def test_an_alarm_rings_in_time_and_is_not_waited_for_by_spinning(run: Callable[
     run(main)
 
 
+def test_what_has_become_due_within_a_turn_is_done_in_the_next(run: Callable[[Main], Any]) -> None:
+    async def main() -> None:
+        puppet = Puppet()
+        async with Served(puppet) as driver:
+            was_late: list[bool] = []
+
+            def be_late() -> None:
+                due = armed(driver, puppet, 0.0005)
+                while driver.clock() < due:
+                    pass
+                was_late.append(not puppet.rung)
+
+            driver.loop.call(be_late)
+            while not was_late:
+                await asyncio.sleep(0)
+            assert was_late == [True]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert puppet.rung
+
+    run(main)
+
+
+def test_no_alarm_is_left_that_would_keep_the_driver(run: Callable[[Main], Any]) -> None:
+    async def served() -> weakref.ref[AsyncioDriver]:
+        puppet = Puppet()
+        async with Served(puppet) as driver:
+            for delay_s in (3600.0, 1800.0):
+                armed(driver, puppet, delay_s)
+                await asyncio.sleep(0.001)
+            return weakref.ref(driver)
+
+    async def main() -> None:
+        driver = await served()
+        await asyncio.sleep(0.001)
+        gc.collect()
+        assert driver() is None
+
+    run(main)
+
+
 def test_an_alarm_may_move_to_an_earlier_time(run: Callable[[Main], Any]) -> None:
     async def main() -> None:
         puppet = Puppet()
@@ -232,6 +275,36 @@ def test_a_native_job_that_is_cancelled_is_finished_when_it_has_tidied_up(run: C
     assert events == ["begun", "tidied up", "finished"]
 
 
+def test_jobs_have_tidied_up_before_a_failure_comes_out(run: Callable[[Main], Any]) -> None:
+    events: list[str] = []
+
+    async def job() -> None:
+        events.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.001)
+            events.append("tidied up")
+
+    async def main() -> None:
+        puppet = Puppet()
+        drivers: list[AsyncioDriver] = []
+        task = asyncio.create_task(serve(puppet, on_ready=drivers.append))
+        while not drivers:
+            await asyncio.sleep(0)
+        puppet.outbox.append(Run(1, "native", job))
+        drivers[0].post(None)
+        while not events:
+            await asyncio.sleep(0)
+        puppet.react = fail
+        drivers[0].drain(1.0)
+        with pytest.raises(ZeroDivisionError):
+            await task
+        assert events == ["begun", "tidied up"]
+
+    run(main)
+
+
 def test_names_are_looked_up_while_all_threads_of_the_loop_are_busy(run: Callable[[Main], Any]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -250,14 +323,31 @@ def test_names_are_looked_up_while_all_threads_of_the_loop_are_busy(run: Callabl
 # --------------------------------------------------------------------------------------------- what goes wrong
 
 
+def fail(_: object) -> Any:
+    raise ZeroDivisionError
+
+
+def test_a_machine_that_fails_while_it_opens_is_never_ready(run: Callable[[Main], Any]) -> None:
+    async def main() -> None:
+        puppet = Puppet()
+        puppet.outbox.append(Listen(1, ("127.0.0.1", 0)))
+        puppet.react = fail
+        ready: list[AsyncioDriver] = []
+        with pytest.raises(ZeroDivisionError):
+            await serve(puppet, on_ready=ready.append)
+        assert not ready
+
+    run(main)
+
+
 def test_what_a_connection_raises_comes_out_of_serve(
     run: Callable[[Main], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: NonblockingWire, events: int) -> None:
+    def break_down(self: NonblockingWire, events: int) -> None:
         raise LookupError("in a connection")
 
     async def main() -> None:
-        monkeypatch.setattr(NonblockingWire, "ready", fail)
+        monkeypatch.setattr(NonblockingWire, "ready", break_down)
         asking: list[asyncio.Future[bytes]] = []
         loop = asyncio.get_running_loop()
 
@@ -273,13 +363,18 @@ def test_what_a_connection_raises_comes_out_of_serve(
 
 @pytest.mark.parametrize("listen", [("127.0.0.1", 0), ("localhost", 0)])
 def test_what_on_ready_raises_comes_out_of_serve(run: Callable[[Main], Any], listen: Any) -> None:
-    def fail(_: AsyncioDriver) -> None:
-        assert asyncio.current_task() is not None
+    drivers: list[AsyncioDriver] = []
+
+    def ready(driver: AsyncioDriver) -> None:
+        drivers.append(driver)
+        driver.wake()  # there will be nothing to wake any more
         raise LookupError("in on_ready")
 
     async def main() -> None:
         with pytest.raises(LookupError, match="in on_ready"):
-            await serve(answering(hello), listen, on_ready=fail)
+            await serve(answering(hello), listen, on_ready=ready)
+        await asyncio.sleep(0)
+        assert drivers[0].failure is None
 
     run(main)
 
@@ -295,18 +390,26 @@ def test_it_may_be_cancelled_before_it_is_open(run: Callable[[Main], Any]) -> No
     run(main)
 
 
-def test_cancelled_twice_it_ends_whatever_the_machine_does(run: Callable[[Main], Any]) -> None:
+@pytest.mark.parametrize("gives_in", [False, True])
+def test_cancelled_twice_it_ends_whatever_the_machine_does(run: Callable[[Main], Any], gives_in: bool) -> None:
     class Stubborn(Puppet):
+        is_stubborn = True
+
         @property
         def finished(self) -> bool:
-            return False
+            return not self.is_stubborn
 
     async def main() -> None:
-        task = asyncio.create_task(serve(Stubborn()))
-        for _ in range(2):
+        machine = Stubborn()
+        drivers: list[AsyncioDriver] = []
+        task = asyncio.create_task(serve(machine, on_ready=drivers.append))
+        for attempt in range(2):
             for _ in range(5):
                 await asyncio.sleep(0)
             assert not task.done()
+            if attempt and gives_in:  # in the same moment, and it is carried out first
+                machine.is_stubborn = False
+                drivers[0].post(None)
             task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()

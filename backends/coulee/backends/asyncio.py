@@ -240,7 +240,6 @@ class AsyncioDriver(Polling):
 
     async def end_works(self) -> None:
         """Turn no more, and cancel what runs beside."""
-        self.over = True
         self._unwatch()
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
