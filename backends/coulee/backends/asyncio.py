@@ -2,9 +2,9 @@
 
 The loop waits for the poller of all connections, and for the time that is due next, and calls back.
 
-Neither transports nor streams of asyncio's are used. A transport costs a connection three turns of the loop before it
-can be read, and a change of mind, to pause or to go on, a system call: with them a new connection took twice as long as
-it does by the poller, a handshake of TLS a third longer, and 10 MiB a fifth. Rules:
+Neither transports nor streams of asyncio's are used. A transport costs a connection several turns of the loop before it
+can be read, and each pause a system call: with them a new connection took 2.3 times the CPU time on asyncio and 1.9 on
+uvloop, a handshake of TLS 1.4 and 1.2, and an idle connection half as much memory again. Rules:
 
 - One turn of the driver for each time that the loop calls, so that other tasks of the loop have theirs in between,
   however busy the proxy is.
