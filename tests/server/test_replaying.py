@@ -7,20 +7,23 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coulee.backends.far_end import FarEnd
 from coulee.backends.peers import Ask, H11Client, H11Origin, Reply
 from coulee.backends.recorder import Recorder
 from coulee.backends.recording import Recording
+from coulee.backends.replay import Replay
 from coulee.backends.simulator import Simulator
-from coulee.core import Config, Limits, Peer, Proxy
-from coulee.core.seam import Address
+from coulee.core import Config, Forward, Limits, Listener, Peer, Proxy, Transport
+from coulee.core.seam import Address, Certificate, ListenerTls, Secure, UpstreamTls
 from coulee.lb import Cluster
 from coulee.server.load import load_proxy
-from coulee.server.recording import definition_of
+from coulee.server.recording import Records, definition_of
 from coulee.server.redaction import Redaction
 
 COULEE = str(Path(sys.executable).with_name("coulee"))
@@ -277,3 +280,106 @@ def test_origins_and_the_configuration_of_then_come_with_the_file(desk: Desk) ->
     done = desk.replay()
     assert done.returncode == 0, done.stdout
     assert " 431 " in done.stdout
+
+
+def test_where_clients_may_go_by_connect_comes_with_the_file(desk: Desk) -> None:
+    forward = Forward(hosts=("*.a.test", "10.0.0.0/8"), ports=(443, 8443))
+    desk.record(("/here",), proxy=Proxy(Cluster(Peer(ORIGIN)), config=Config(forward=forward)))
+    found = definition_of(Recording(desk.file).header, str(desk.folder / "app.py")).config.forward
+    assert found is not None
+    assert found == forward
+    assert found.allows("x.a.test", 8443)
+    assert b" object at 0x" not in desk.file.read_bytes()
+
+
+def test_settings_of_a_later_version_are_left_out(desk: Desk) -> None:
+    desk.record(("/here",), proxy=Proxy(Cluster(Peer(ORIGIN)), config=Config(forward=Forward(hosts=("a.test",)))))
+    whole = desk.file.read_bytes()
+    desk.file.write_bytes(whole.replace(b'"hosts"', b'"tomorrow": 1, "hosts"', 1))
+    forward = definition_of(Recording(desk.file).header, str(desk.folder / "app.py")).config.forward
+    assert forward == Forward(hosts=("a.test",))
+
+
+PEM = b"-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
+SECRET = b"this is the secret"
+
+
+class Source:
+    """Certificates that stay."""
+
+    name = "a test"
+    interval_s = inf
+    stamp = None
+
+    def __init__(self, mark: str) -> None:
+        self.certificates = [Certificate(b"", SECRET, ("a.test",), "ecdsa", 0.0, 4e9, mark, "a.pem")]
+
+    def look(self, stamp: object) -> None:
+        """There is nothing new."""
+
+
+TLS_APP = """
+from coulee.core import Listener, ListenerTls, Proxy
+from tests.server.test_replaying import HERE, Source, nobody
+from coulee.lb import Cluster
+
+proxy = Proxy(Cluster("http://10.1.0.1"), listen=[Listener(HERE, ListenerTls(Source("renewed"), choose=nobody))])
+"""
+
+
+def nobody(name: str) -> None:
+    """Leaves the choice to the sources."""
+
+
+def test_a_program_is_replayed_with_the_certificates_that_it_had(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Listener(("10.0.0.1", 444), ListenerTls(Source("as it was")))
+    proxy = Proxy(Cluster("http://10.1.0.1"), listen=[Listener(HERE, ListenerTls(Source("as it was"))), there])
+    (desk.folder / "app.py").write_text(TLS_APP)
+    simulator = Simulator(1)
+    simulator.listen(ORIGIN, lambda _: H11Origin(lambda asked: Reply(200)))
+    recorder = Recorder(proxy, desk.file, about={"program": str(desk.folder / "app.py")})
+    driver = simulator.run(recorder)
+    client = H11Client([Ask("GET", "/", [("Host", "a.test")])])
+    client.layer = simulator.layer(UpstreamTls("a.test", "a.test", verify=False))
+    simulator.connect(HERE, client)
+    simulator.advance(1.0)
+    driver.drain(1.0)
+    simulator.settle()
+    recorder.close()
+    assert client.answers[0].status == 200
+    definition = definition_of(Recording(desk.file).header, None)
+    replay = Replay(Recording(desk.file), definition)
+    assert [step.difference for step in map(replay.step, replay.recording) if step.difference] == []
+    first, second = definition.listen_at
+    assert first.tls is not None
+    assert first.tls.choose is not None, "the program's function is asked as it was then"
+    assert second.tls is not None
+    assert second.tls.choose is None
+    assert second.address == ("10.0.0.1", 444)
+
+
+@pytest.mark.parametrize(
+    "transport",
+    [
+        Transport(),
+        Transport(proxy_protocol=2),
+        Transport(tls=UpstreamTls(verify=False), proxy_protocol=1),
+        Transport(tls=UpstreamTls("", "b.test", ("c.test",), ca=PEM, certificate=Source("x").certificates[0])),
+    ],
+)
+def test_how_origins_are_reached_comes_with_the_file(desk: Desk, transport: Transport) -> None:
+    proxy = Proxy(Cluster("https://10.1.0.1", transport=transport))
+    simulator = Simulator(1)
+    with Records(str(desk.file), about={"origins": ["https://10.1.0.1"]}).around(proxy, False) as machine:
+        driver = simulator.run(machine, [HERE])
+        simulator.listen(("10.1.0.1", 443), lambda _: FarEnd())
+        simulator.connect(HERE, H11Client([Ask()]))
+        simulator.advance(20.0)
+        driver.drain(1.0)
+        simulator.settle()
+    assert SECRET not in desk.file.read_bytes()
+    definition = definition_of(Recording(desk.file).header, None)
+    replay = Replay(Recording(desk.file), definition)
+    said = list(map(replay.step, replay.recording))
+    assert [step.difference for step in said if step.difference] == []
+    assert any(isinstance(each, Secure) for step in said for each in step.operations)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any, cast
 
+from coulee.backends.recorded_certificates import FACTS, certificate_of
 from coulee.core.seam import (
     Certificate,
     ClientCertificates,
@@ -46,11 +47,8 @@ def to_plain(where: ListenAt) -> Any:
 
 
 def _source(name: str, interval_s: float, certificates: Sequence[Certificate]) -> dict[str, Any]:
-    kept = [{each: getattr(certificate, each) for each in _FACTS} for certificate in certificates]
+    kept = [{each: getattr(certificate, each) for each in FACTS} for certificate in certificates]
     return {"name": name, "interval_s": None if interval_s == inf else interval_s, "certificates": kept}
-
-
-_FACTS = ("names", "kind", "not_before", "not_after", "fingerprint", "source")
 
 
 def from_plain(kept: Any) -> ListenAt:
@@ -82,11 +80,6 @@ def _tls(told: dict[str, Any]) -> ListenerTls:
     )
 
 
-def _certificate(told: dict[str, Any]) -> Certificate:
-    facts: dict[str, Any] = {**told, "names": tuple(told["names"])}
-    return Certificate(b"", b"", **facts)
-
-
 @dataclass(slots=True, eq=False)
 class Kept:
     """A source as it was. What it found later is in the recording."""
@@ -99,7 +92,7 @@ class Kept:
     @classmethod
     def of(cls, told: dict[str, Any]) -> Kept:
         """From a dictionary."""
-        certificates = [_certificate(each) for each in told["certificates"]]
+        certificates = [certificate_of(each) for each in told["certificates"]]
         return cls(told["name"], inf if told["interval_s"] is None else told["interval_s"], certificates)
 
     def look(self, stamp: object) -> None:

@@ -16,12 +16,13 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO, Final, Protocol
 
+from coulee.backends.recorded_certificates import Numbers
 from coulee.backends.recording import (
     Header,
     completion_bytes,
@@ -36,6 +37,7 @@ from coulee.core.seam import (
     Connected,
     DownstreamTls,
     Drain,
+    Finished,
     ListenAt,
     Machine,
     Operation,
@@ -146,7 +148,8 @@ def record(
     machine = definition.fresh(rng=Random(seed), wall_clock_offset_s=wall_clock_offset_s, listen=listen)
     names = list(hidden.names) if hidden is not None else []
     known = {**_circumstances(definition), **about}
-    sink.write(Header(seed, wall_clock_offset_s, list(listen), names, known).to_line())
+    defined = list(getattr(definition, "listen_at", ()))
+    sink.write(Header(seed, wall_clock_offset_s, list(listen), names, known, defined).to_line())
     return Recorded(machine, sink, hidden)
 
 
@@ -155,8 +158,14 @@ def _circumstances(definition: Machine) -> dict[str, Any]:
     known: dict[str, Any] = {"coulee": version("coulee"), "python": platform.python_version()}
     config = getattr(definition, "config", None)
     if is_dataclass(config) and not isinstance(config, type):
-        known["config"] = asdict(config)
+        known["config"] = _settings(config)
     return known
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """What was set, and not what was made of it."""
+    values = {each.name: getattr(config, each.name) for each in fields(config) if each.init}
+    return {name: _settings(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
 class Recorded:
@@ -166,6 +175,7 @@ class Recorded:
         self.machine = machine
         self.sink = sink
         self._redactor = redactor
+        self._certificates = Numbers(machine)
         self._draining = False
         self._ended = False
 
@@ -184,7 +194,9 @@ class Recorded:
     def handle(self, completion: Completion | None, now: float) -> list[Operation]:
         sink, redactor = self.sink, self._redactor
         kept = completion
-        if redactor is not None and completion is not None:
+        if type(completion) is Finished:
+            kept = self._certificates.kept(completion)
+        elif redactor is not None and completion is not None:
             kept = redacted(redactor, completion)
         frame = completion_bytes(kept, now, redacted=redactor is not None)
         try:

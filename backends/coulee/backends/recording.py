@@ -81,6 +81,7 @@ class Header:
 
     `seed` is that of the machine's randomness, `wall_clock_offset_s` and `listen` are what else `Machine.fresh` was
     given. `redacted` names what was made unreadable; `about` is for who records: program, backend, configuration.
+    `defined` are the listeners that the definition has itself.
     """
 
     seed: int
@@ -88,11 +89,13 @@ class Header:
     listen: list[ListenAt]
     redacted: list[str] = field(default_factory=list[str])
     about: dict[str, Any] = field(default_factory=dict[str, Any])
+    defined: list[ListenAt] = field(default_factory=list[ListenAt])
 
     def to_line(self) -> bytes:
         """The first line of the file."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         values["listen"] = [to_plain(where) for where in self.listen]
+        values["defined"] = [to_plain(where) for where in self.defined]
         return json.dumps({_MARK: FORMAT, **values}, default=str).encode() + b"\n"
 
     @classmethod
@@ -105,6 +108,7 @@ class Header:
                 raise RecordingError(f"its format is {found}, and this version of coulee reads {FORMAT}")
             header = cls(**values)
             header.listen = [from_plain(where) for where in values["listen"]]
+            header.defined = [from_plain(where) for where in values.get("defined", ())]
         except RecordingError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):

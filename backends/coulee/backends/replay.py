@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from coulee.backends.recorded_certificates import Objects
 from coulee.backends.recorder import Redactor, begin_anew, redacted
-from coulee.backends.recording import Recording, Said, Turn, told
+from coulee.backends.recording import Recording, RecordingError, Said, Turn, told
 from coulee.core.seam import Machine, Operation
 
 
@@ -41,14 +42,19 @@ class Replay:
         self.machine = definition.fresh(
             rng=Random(header.seed), wall_clock_offset_s=header.wall_clock_offset_s, listen=header.listen
         )
+        self._certificates = Objects(self.machine)
         self._redactor = redactor() if redactor is not None else None
         self._turns = 0
 
     def step(self, turn: Turn) -> Step:
-        """Run one turn."""
+        """Run one turn. Raises `RecordingError` where what was told makes no sense."""
         number, self._turns = self._turns, self._turns + 1
         try:
-            operations = self.machine.handle(turn.completion, turn.now)
+            completion = self._certificates.given(turn.completion)
+        except ValueError as error:
+            raise RecordingError(f"turn {number} is damaged: {error}") from None
+        try:
+            operations = self.machine.handle(completion, turn.now)
         except Exception as error:
             difference = "" if turn.said is None else f"it raises {type(error).__name__}: {error}"
             return Step(number, turn, [], difference, error)
