@@ -92,7 +92,8 @@ class Objects:
 
 def certificate_of(facts: dict[str, Any]) -> Certificate:
     """A certificate as a replay has it: whose it is, and until when."""
-    return Certificate(b"", b"", **{**facts, "names": tuple(facts["names"])})
+    told: dict[str, Any] = {**facts, "names": tuple(facts["names"])}
+    return Certificate(b"", b"", **told)
 
 
 def at_first(machine: Machine) -> Iterator[Certificate]:

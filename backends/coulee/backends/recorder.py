@@ -148,7 +148,7 @@ def record(
     machine = definition.fresh(rng=Random(seed), wall_clock_offset_s=wall_clock_offset_s, listen=listen)
     names = list(hidden.names) if hidden is not None else []
     known = {**_circumstances(definition), **about}
-    defined = list(getattr(definition, "listen_at", ()))
+    defined: list[ListenAt] = [*getattr(definition, "listen_at", ())]
     sink.write(Header(seed, wall_clock_offset_s, list(listen), names, known, defined).to_line())
     return Recorded(machine, sink, hidden)
 
