@@ -98,9 +98,9 @@ class _World(Simulator):
     def place_of(self, address: Address) -> Any:
         return None if address in self.down else super().place_of(address)
 
-    def layer(self, tls: DownstreamTls | UpstreamTls) -> Layer:
+    def layer(self, tls: DownstreamTls | UpstreamTls, place: Address = "") -> Layer:
         if isinstance(tls, UpstreamTls):
-            return super().layer(replace(tls, verify=False))  # every origin here is who it should be
+            return super().layer(replace(tls, verify=False), place)  # every origin here is who it should be
         if self.security is not None and tls.listener is _LISTENER:
             return _Told(tls, self.security)
         return super().layer(tls)

@@ -6,16 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coulee.backends.far_end import FarEnd
+from coulee.backends.far_end import FarEnd, LayerFault
 from coulee.backends.layer import LayerError
-from coulee.backends.simulated_tls import ALERT, HANDSHAKE, SimulatedLayer, record
+from coulee.backends.peers import Ask, H11Client, H11Origin, Reply
+from coulee.backends.simulated_tls import ALERT, HANDSHAKE, KEY_UPDATE_WANTED, Sessions, SimulatedLayer, record
 from coulee.backends.simulator import WALL_CLOCK_OFFSET_S, Simulator
+from coulee.backends.weather import Weather
+from coulee.core import Listener, Proxy
 from coulee.core.client_hello import read_client_hello
 from coulee.core.seam import Address
 from coulee.core.tls import ClientCertificates, DownstreamTls, ListenerTls, UpstreamTls
+from coulee.lb import Cluster
 from tests.simulation.edges import ANOTHER, AUTHORITY, Source, certificate
 
 HERE: Address = ("10.0.0.1", 443)
+ORIGIN: Address = ("10.1.0.1", 80)
 NOW = WALL_CLOCK_OFFSET_S
 
 
@@ -145,6 +150,62 @@ def test_garbage_is_refused(garbage: bytes) -> None:
         up.receive(garbage)
 
 
+def test_a_session_is_resumed_with_the_same_peer_by_the_same_settings() -> None:
+    sessions: Sessions = {}
+    tls = UpstreamTls("a.test", "a.test", ca=AUTHORITY)
+
+    def resumed(down: SimulatedLayer, place: Address = HERE, settings: UpstreamTls = tls) -> bool:
+        up = SimulatedLayer(settings, lambda: NOW, sessions, place)
+        joined(up, down)
+        assert up.security is not None
+        assert down.security is not None
+        assert up.security.resumed is down.security.resumed
+        return up.security.resumed
+
+    assert [resumed(answers()), resumed(answers())] == [False, True]
+    assert not resumed(answers(), ("10.0.0.2", 443))
+    assert not resumed(answers(), settings=UpstreamTls("a.test", "a.test", ca=AUTHORITY, alpn=()))
+    assert [resumed(answers(chain=AUTHORITY + b"renewed")), resumed(answers(chain=AUTHORITY + b"renewed"))] == [
+        False,
+        True,
+    ]
+    nobody = DownstreamTls((), ListenerTls(Source(certificate("a.test"))))
+    anybody = UpstreamTls("", "", verify=False)
+    assert not any(resumed(SimulatedLayer(nobody, lambda: NOW), settings=anybody) for _ in range(2))
+
+
+def test_the_oldest_session_goes_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coulee.backends.simulated_tls.SESSIONS_MAX", 2)
+    sessions: Sessions = {}
+    for host in ("1", "2", "3"):
+        joined(SimulatedLayer(UpstreamTls("a.test", "a.test", ca=AUTHORITY), lambda: NOW, sessions, host), answers())
+    assert [place for _, place in sessions] == ["2", "3"]
+
+
+def test_who_asks_for_a_key_update_gets_one_among_other_records() -> None:
+    up, down = asks(), answers()
+    joined(up, down)
+    said = up.encrypt(b"one") + KEY_UPDATE_WANTED + up.encrypt(b"two") + KEY_UPDATE_WANTED
+    assert down.receive(said) == b"onetwo"
+    answer = taken(down)
+    assert len(answer) == 2 * len(KEY_UPDATE_WANTED)
+    assert up.receive(answer + down.encrypt(b"three")) == b"three"
+    assert taken(up) == b"", "one that is an answer asks for none"
+
+
+def test_before_it_stands_there_are_no_key_updates() -> None:
+    with pytest.raises(LayerError, match="nobody here can read"):
+        answers().receive(KEY_UPDATE_WANTED)
+
+
+def test_what_came_in_order_before_an_error_is_told_with_it() -> None:
+    up, down = asks(), answers()
+    joined(up, down)
+    with pytest.raises(LayerError) as caught:
+        down.receive(up.encrypt(b"one") + record(HANDSHAKE, b"\x01") + up.encrypt(b"two"))
+    assert caught.value.plain == b"one"
+
+
 def test_nothing_is_said_in_the_end_of_what_never_stood() -> None:
     assert asks().farewell() == b""
 
@@ -188,6 +249,8 @@ def test_scripted_ends_speak_it_and_say_farewell() -> None:
         ("alert_1", "server", []),
         ("alert_2", "client", []),
         ("truncate", "client", [b"hello"]),
+        ("update", "client", [b"hello", b""]),
+        ("flood", "client", [b"hello", b""]),
     ],
 )
 def test_scripted_ends_fail_as_they_are_told(fault: str, whose: str, heard: list[bytes]) -> None:
@@ -203,3 +266,25 @@ def test_what_goes_before_is_sent_and_skipped() -> None:
     pair.server.skip = lambda data: 5 if len(data) >= 5 else None
     pair.run()
     assert pair.heard == [b"hello", b""]
+
+
+# --------------------------------------------------------------------------------------------------------- machines
+
+
+@pytest.mark.parametrize(("fault", "ends"), [("update", []), ("flood", ["aborted"])])
+def test_words_of_its_own_are_answered_until_nobody_takes_them(fault: LayerFault, ends: list[str]) -> None:
+    simulator = Simulator(1, Weather(window_bytes=(1024, 1024)))
+    shown = certificate("a.test")
+    listener = Listener(HERE, ListenerTls(Source(shown)))
+    simulator.listen(ORIGIN, lambda _: H11Origin(lambda asked: Reply(200, pieces=[b"hi"])))
+    driver = simulator.run(Proxy(Cluster("http://10.1.0.1")), [listener])
+    client = H11Client([Ask(fields=[("Host", "a.test")])], stay=True)
+    client.layer = simulator.layer(UpstreamTls("a.test", "a.test", ca=AUTHORITY))
+    client.layer_fault = fault
+    simulator.connect(HERE, client)
+    simulator.advance(1.0)
+    assert [answer.complete for answer in client.answers] == [not ends]
+    assert simulator.census["error:aborted"] == len(ends)
+    driver.drain(0.0)
+    simulator.settle()
+    assert driver.done

@@ -8,14 +8,18 @@ from typing import Literal, TypeAlias
 from coulee.backends.layer import Layer, LayerError
 from coulee.backends.network import Attempt, Network
 from coulee.backends.pipes import Socket
+from coulee.backends.simulated_tls import KEY_UPDATE_WANTED
 from coulee.core.seam import Address, ErrorKind
 
-LayerFault: TypeAlias = Literal["stall_1", "stall_2", "alert_1", "alert_2", "truncate"]
+LayerFault: TypeAlias = Literal["stall_1", "stall_2", "alert_1", "alert_2", "truncate", "update", "flood"]
 """What an end may do wrong in TLS: fall silent in the middle of its first or second flight, send an alert in its place,
-or end without a farewell."""
+or end without a farewell. Or it wants new keys before all that it says, or very often, and then takes no answer."""
 
-LAYER_FAULTS = ("tls_stall", "tls_alert", "tls_truncate")
+LAYER_FAULTS = ("tls_stall", "tls_alert", "tls_truncate", "tls_update", "tls_flood")
 """By the names of the census."""
+
+FLOOD_UPDATES = 20_000
+"""More than are answered to who takes nothing: see `layer.OWN_BYTES_MAX`."""
 
 CLIENT_HOST = "10.0.0.9"  # where scripted clients come from, unless told otherwise
 
@@ -77,7 +81,7 @@ class FarEnd:
         """Send bytes; what does not fit into the window waits."""
         if self._socket is not None and self._stands:
             if not self._silent:
-                self._socket.write(data if self.layer is None else self.layer.encrypt(data))
+                self._socket.write(data if self.layer is None else self._updates() + self.layer.encrypt(data))
         elif not self.is_closed:
             self._waiting.append(lambda: self.write(data))
 
@@ -229,6 +233,19 @@ class FarEnd:
             network.census[f"fault:tls_{fault[:-2]}"] += 1
             data = data[: len(data) // 2] if fault.startswith("stall") else b"\x15\3\3\0\2\2\x28"
         self._socket.write(data)
+
+    def _updates(self) -> bytes:
+        """What is said of TLS itself before there is something to say."""
+        fault, network = self.layer_fault, self.network
+        assert network is not None
+        if fault == "update":
+            network.census["fault:tls_update"] += 1
+            return KEY_UPDATE_WANTED
+        if fault == "flood" and not self._paused:
+            network.census["fault:tls_flood"] += 1
+            self.pause()
+            return KEY_UPDATE_WANTED * FLOOD_UPDATES
+        return b""
 
     def _say_farewell(self) -> None:
         if self.layer is None or self._silent or self._socket is None:

@@ -5,11 +5,15 @@ a ClientHello is a real one as far as anybody reads it who is not the other side
 
     asks: ClientHello -->  <-- ServerHello (certificate, protocol)  Finished -->  then records of plain bytes
 
+A session is resumed where the peer shows the certificate that it had; nothing but `Security.resumed` comes of it.
+
 Rules:
 
 - It judges as OpenSSL would: names, times, authorities, protocols, clients' certificates. An authority is a text that
   has to be in a certificate's chain.
 - A word that ends a handshake is an alert, which the other side hears.
+- A key update (RFC 8446 section 4.6.3) changes no key, for there is none; but who asks for one back gets it, and so TLS
+  has words of its own here too.
 """
 
 from __future__ import annotations
@@ -17,13 +21,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from coulee.backends.layer import LayerError
-from coulee.core.seam import Bytes, Certificate, DownstreamTls, PeerCertificate, Security, UpstreamTls, covers
+from coulee.core.seam import Address, Bytes, Certificate, DownstreamTls, PeerCertificate, Security, UpstreamTls, covers
 
 ALERT, HANDSHAKE, DATA = 21, 22, 23
-CLIENT_HELLO, SERVER_HELLO, FINISHED = 1, 2, 20
+CLIENT_HELLO, SERVER_HELLO, FINISHED, KEY_UPDATE = 1, 2, 20, 24
+
+SESSIONS_MAX: Final = 4096
+"""Of one simulator; that made longest ago goes first."""
 
 CLOSE_NOTIFY: Final = b"\1\0"
 _RECORD_BYTES_MAX: Final = 2**14
@@ -42,15 +49,31 @@ def record(kind: int, body: bytes) -> bytes:
     return b"".join(bytes([kind, 3, 3]) + len(piece).to_bytes(2, "big") + piece for piece in pieces)
 
 
-class SimulatedLayer:
-    """One side; which one, its settings say. `wall_clock` tells seconds since 1970."""
+KEY_UPDATE_WANTED: Final = record(HANDSHAKE, bytes([KEY_UPDATE, 1]))
+"""Asks for one back."""
 
-    def __init__(self, tls: DownstreamTls | UpstreamTls, wall_clock: Callable[[], float]) -> None:
+Sessions: TypeAlias = dict[tuple[UpstreamTls, Address], str]
+"""The fingerprint of whom there was a session with."""
+
+
+class SimulatedLayer:
+    """One side; which one, its settings say. `wall_clock` tells seconds since 1970. The side that asks resumes what is
+    in `sessions` of the `place` that it has connected to."""
+
+    def __init__(
+        self,
+        tls: DownstreamTls | UpstreamTls,
+        wall_clock: Callable[[], float],
+        sessions: Sessions | None = None,
+        place: Address = "",
+    ) -> None:
         self.tls = tls
         self.security: Security | None = None
         self.ended = False
         self.to_send = b""
         self._wall_clock = wall_clock
+        self._sessions: Sessions = {} if sessions is None else sessions
+        self._place = place
         self._heard = b""
         self._began = False
         self._told: dict[str, Any] = {}  # by the side that answers
@@ -61,26 +84,39 @@ class SimulatedLayer:
         """See `Layer`."""
         if isinstance(self.tls, UpstreamTls) and not self._began:
             self._began = True
-            self.to_send += _client_hello(self.tls)
-        self._heard += data
+            self.to_send += _client_hello(self.tls, self._sessions.get((self.tls, self._place), ""))
+        heard = self._heard + data
         plain: list[bytes] = []
-        while len(self._heard) >= 5 and not self.ended:
-            length = int.from_bytes(self._heard[3:5], "big")
-            if self._heard[1] != 3:
-                raise self._refused(10, "the peer does not speak TLS")
-            if len(self._heard) < 5 + length:
-                break
-            kind, body = self._heard[0], self._heard[5 : 5 + length]
-            self._heard = self._heard[5 + length :]
-            if kind == ALERT:
-                self._alerted(body)
-            elif kind == DATA and self.security is not None:
-                plain.append(body)
-            elif kind == HANDSHAKE and self.security is None:
-                self._handshake(body)
-            else:
-                raise self._refused(10, f"a record of type {kind} where none may be")
+        at = 0
+        try:
+            while len(heard) >= at + 5 and not self.ended:
+                end = at + 5 + int.from_bytes(heard[at + 3 : at + 5], "big")
+                if heard[at + 1] != 3:
+                    raise self._refused(10, "the peer does not speak TLS")
+                if len(heard) < end:
+                    break
+                self._take(heard[at], heard[at + 5 : end], plain)
+                at = end
+        except LayerError as error:
+            error.plain = b"".join(plain)
+            raise
+        self._heard = heard[at:]
         return b"".join(plain)
+
+    def _take(self, kind: int, body: bytes, plain: list[bytes]) -> None:
+        """One record."""
+        stands = self.security is not None
+        if kind == ALERT:
+            self._alerted(body)
+        elif kind == DATA and stands:
+            plain.append(body)
+        elif kind == HANDSHAKE and not stands:
+            self._handshake(body)
+        elif kind == HANDSHAKE and body[:1] == bytes([KEY_UPDATE]):
+            if body[1:] == b"\1":
+                self.to_send += record(HANDSHAKE, bytes([KEY_UPDATE, 0]))
+        else:
+            raise self._refused(10, f"a record of type {kind} where none may be")
 
     def encrypt(self, data: Bytes) -> bytes:
         """See `Layer`."""
@@ -127,9 +163,11 @@ class SimulatedLayer:
         alpn = next((protocol for protocol in listener.alpn if protocol in offered), "")
         if offered and not alpn:
             raise self._refused(120, "no protocol in common")
+        shown = _shown(tls.certificates[0]) if tls.certificates else None
         self._told = {
             "alpn": alpn,
-            "certificate": _shown(tls.certificates[0]) if tls.certificates else None,
+            "certificate": shown,
+            "resumed": shown is not None and told["session"] == shown["fingerprint"],
             "asks": listener.client_certificates is not None,
         }
         self.to_send += record(HANDSHAKE, bytes([SERVER_HELLO]) + _MARK + _encoded(self._told))
@@ -145,7 +183,9 @@ class SimulatedLayer:
                 raise self._refused(42, f"the peer's certificate is not for {wanted[0]}: it has {shown['names']}")
         mine = _shown(tls.certificate) if told["asks"] and tls.certificate is not None else None
         self.to_send += record(HANDSHAKE, bytes([FINISHED]) + _MARK + _encoded({"certificate": mine}))
-        self._stands(told["alpn"], shown if tls.verify else None)
+        self._stands(told, shown if tls.verify else None)
+        if shown is not None:
+            self._keep_session(tls, shown["fingerprint"])
 
     def _finish(self, tls: DownstreamTls, told: dict[str, Any]) -> None:
         asked, shown = tls.listener.client_certificates, told["certificate"]
@@ -153,7 +193,7 @@ class SimulatedLayer:
             self._verify(shown, asked.ca)
         if asked is not None and asked.required and shown is None:
             raise self._refused(116, "the client has shown no certificate")
-        self._stands(self._told["alpn"], shown)
+        self._stands(self._told, shown)
 
     def _verify(self, shown: dict[str, Any], ca: bytes) -> None:
         now = self._wall_clock()
@@ -162,13 +202,19 @@ class SimulatedLayer:
         if ca.decode("latin-1") not in shown["chain"]:
             raise self._refused(48, "its certificate cannot be trusted: unable to get local issuer certificate")
 
-    def _stands(self, alpn: str, shown: dict[str, Any] | None) -> None:
+    def _keep_session(self, tls: UpstreamTls, fingerprint: str) -> None:
+        sessions = self._sessions
+        sessions[tls, self._place] = fingerprint
+        if len(sessions) > SESSIONS_MAX:
+            del sessions[next(iter(sessions))]
+
+    def _stands(self, told: dict[str, Any], shown: dict[str, Any] | None) -> None:
         certificate = None
         if shown is not None:
             names = tuple(f"DNS:{name}" for name in shown["names"])
             certificate = PeerCertificate(f"CN={shown['names'][0]}", "CN=simulated", names, shown["fingerprint"], "1",
                                           shown["not_after"])  # fmt: skip
-        self.security = Security("TLSv1.3", "SIMULATED", alpn, False, certificate)
+        self.security = Security("TLSv1.3", "SIMULATED", told["alpn"], told["resumed"], certificate)
 
 
 def _shown(certificate: Certificate) -> dict[str, Any]:
@@ -185,7 +231,7 @@ def _encoded(told: dict[str, Any]) -> bytes:
     return json.dumps(told, sort_keys=True).encode()
 
 
-def _client_hello(tls: UpstreamTls) -> bytes:
+def _client_hello(tls: UpstreamTls, session: str) -> bytes:
     """RFC 8446 section 4.1.2, with what is to be known in an extension of ours."""
     extensions = b""
     if tls.server_name:
@@ -194,7 +240,7 @@ def _client_hello(tls: UpstreamTls) -> bytes:
     if tls.alpn:
         extensions += _extension(16, _sized(2, b"".join(_sized(1, each.encode("latin-1")) for each in tls.alpn)))
     extensions += _extension(43, b"\2\3\4")
-    extensions += _extension(_OURS, _MARK + _encoded({"alpn": list(tls.alpn)}))
+    extensions += _extension(_OURS, _MARK + _encoded({"alpn": list(tls.alpn), "session": session}))
     body = b"\3\3" + bytes(32) + b"\0" + _sized(2, b"\x13\1") + _sized(1, b"\0") + _sized(2, extensions)
     return record(HANDSHAKE, bytes([CLIENT_HELLO]) + _sized(3, body))
 

@@ -33,7 +33,7 @@ from coulee.backends.far_end import FarEnd as FarEnd
 from coulee.backends.layer import Layer
 from coulee.backends.network import Attempt, Network, Timer
 from coulee.backends.pipes import Socket
-from coulee.backends.simulated_tls import SimulatedLayer
+from coulee.backends.simulated_tls import Sessions, SimulatedLayer
 from coulee.backends.trace import CODES, COMPLETIONS, OPERATIONS, content_of, line, number_of
 from coulee.backends.weather import CALM
 from coulee.backends.weather import Weather as Weather
@@ -78,6 +78,7 @@ class Simulator(Network):
         self.census.update(dict.fromkeys(_COUNTED.values(), 0))
         self.census.update({f"error:{kind}": 0 for kind in _ERROR_KINDS})
         self.census.update({f"fault:{fault}": 0 for fault in LAYER_FAULTS})
+        self._sessions: Sessions = {}
         self._hash = blake2b(digest_size=16)
         self._last: deque[tuple[float, int, Operation | Completion]] = deque(maxlen=LAST_LINES)
 
@@ -117,9 +118,10 @@ class Simulator(Network):
         """Let a scripted client connect, from `source` if that matters."""
         far.dial(self, address, source)
 
-    def layer(self, tls: DownstreamTls | UpstreamTls) -> Layer:
-        """What stands for TLS here, for a machine or a scripted end: its side is the one whose settings these are."""
-        return SimulatedLayer(tls, self._wall_clock)
+    def layer(self, tls: DownstreamTls | UpstreamTls, place: Address = "") -> Layer:
+        """What stands for TLS here, for a machine or a scripted end: its side is the one whose settings these are. With
+        the same settings and `place` a session is resumed."""
+        return SimulatedLayer(tls, self._wall_clock, self._sessions, place)
 
     def _wall_clock(self) -> float:
         return self.now + WALL_CLOCK_OFFSET_S
@@ -211,7 +213,7 @@ class SimulatedDriver(Driver):
         return _Wire(self, conn, was_accepted)
 
     def new_layer(self, tls: DownstreamTls | UpstreamTls, place: Address) -> Layer:
-        return self.simulator.layer(tls)
+        return self.simulator.layer(tls, place)
 
     def new_listener(self, number: int) -> Listener:
         return _Listener(self, number)
