@@ -1,16 +1,21 @@
-"""What is drawn of the edges of a seed: TLS and the PROXY protocol on both sides, and what goes wrong in them."""
+"""What is drawn of the edges of a seed: TLS and the PROXY protocol on both sides, and what goes wrong in them.
+
+Each client has an address and a certificate of its own, so that it is seen where one is taken for another.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from math import inf
 from random import Random
 from typing import Any, Final, Literal
 
 from coulee.backends.far_end import CLIENT_HOST, FarEnd
 from coulee.backends.simulator import WALL_CLOCK_OFFSET_S, Simulator
-from coulee.core import Event, Listener, ListenerTls, ProxyProtocol, Transport, UpstreamTls
+from coulee.core import Access, Event, Listener, ListenerTls, ProxyProtocol, Transport, UpstreamTls
 from coulee.core.proxy_protocol import Header, HeaderError, read_header, to_bytes
 from coulee.core.seam import Address, ListenAt
 from coulee.core.tls import Certificate, ClientCertificates, DownstreamTls
@@ -45,6 +50,16 @@ class Source:
         """There is nothing new."""
 
 
+@dataclass(slots=True)
+class Who:
+    """What the proxy has to know of a client."""
+
+    address: Address
+    has_tls: bool = False
+    asks_for: str = ""
+    subject: str = ""
+
+
 class Edges:
     """Of one seed. `hostile` ones have what goes wrong, and others none of it."""
 
@@ -53,6 +68,8 @@ class Edges:
         self.simulator = simulator
         self.hostile = hostile
         self.counts: Counter[str] = Counter()
+        self.clients: dict[FarEnd, Who] = {}
+        self.told: dict[FarEnd, Address | None] = {}  # origins, and who the header said that the client is
         self.has_tls = rng.random() < 0.35
         self.asks_for = rng.choice((None, None, "optional", "required")) if self.has_tls else None
         self.is_proxied = rng.random() < 0.2
@@ -80,27 +97,48 @@ class Edges:
 
     # -- the others'
 
-    def client(self, far: FarEnd) -> str | None:
-        """Dress a client; where it comes from, if that matters."""
+    def client(self, far: FarEnd) -> Address:
+        """Dress a client; where it comes from."""
         rng = self.rng
+        who = self.clients[far] = Who((CLIENT_HOST, self.simulator.free_port()))
         if self.has_tls and not self._happens(0.05, "plain http"):
             name = "x.b.test" if self._happens(0.1, "asks for another") else "example.com"
-            shown = certificate("client.test") if self.asks_for and not self._happens(0.1, "shows nothing") else None
+            mine = certificate(f"client{len(self.clients)}.test")
+            shown = mine if self.asks_for and not self._happens(0.1, "shows nothing") else None
             alpn = ("h2",) if self._happens(0.05, "another protocol") else ("http/1.1",)
+            who.has_tls, who.asks_for = True, name
+            who.subject = f"CN={shown.names[0]}" if shown is not None else ""
             far.layer = self.simulator.layer(UpstreamTls(name, name, verify=False, certificate=shown, alpn=alpn))
-            if self._happens(0.2, "a client's fault"):
-                far.layer_fault = rng.choice(("stall_1", "stall_2", "alert_1", "alert_2", "truncate"))
+            if self._happens(0.3, "a client's fault"):
+                far.layer_fault = rng.choice(
+                    ("stall_1", "stall_2", "alert_1", "alert_2", "truncate", "update", "flood")
+                )
         if not self.is_proxied:
-            return None
+            return who.address
         version: Literal[1, 2] = rng.choice((1, 2))
         if not self._happens(0.1, "no header"):
-            far.prelude = to_bytes(Header((CLIENT_HOST, 4711), ("10.0.0.1", 80), version))
-        return SPOOFER if self._happens(0.1, "spoofed") else BALANCER
+            far.prelude = to_bytes(Header(who.address, ("10.0.0.1", 80), version))
+        host = SPOOFER if self._happens(0.1, "spoofed") else BALANCER
+        return host, self.simulator.free_port()
+
+    def stranger(self, far: FarEnd) -> tuple[Address, bool]:
+        """Dress somebody who has no request; where it comes from, and whether it says anything at all."""
+        source = (CLIENT_HOST, self.simulator.free_port())
+        if self.is_proxied and self._happens(0.8, "a stranger by the balancer"):
+            header = to_bytes(Header(source, ("10.0.0.1", 80), 2))
+            half = self._happens(0.5, "half a header")
+            far.prelude = header[: len(header) // 2] if half else header
+            source = (BALANCER, self.simulator.free_port())
+            if half:
+                return source, False
+        if self.has_tls and self._happens(0.7, "a stranger by TLS"):
+            far.layer = self.simulator.layer(UpstreamTls("", "", verify=False))
+        return source, True
 
     def origin(self, far: FarEnd) -> None:
         """Dress an origin."""
         if self.announces:
-            far.skip = self._header
+            far.skip = partial(self._header, far)
         if self.origins_have_tls:
             wrong = self.rng.choice(WRONG) if self._happens(0.15, "a bad certificate") else ""
             shown = certificate(
@@ -109,10 +147,10 @@ class Edges:
                 expired=wrong == "expired",
             )
             far.layer = self.simulator.layer(DownstreamTls((shown,), ListenerTls(Source(shown))))
-            if self._happens(0.15, "an origin's fault"):
-                far.layer_fault = self.rng.choice(("stall_1", "alert_1", "truncate"))
+            if self._happens(0.2, "an origin's fault"):
+                far.layer_fault = self.rng.choice(("stall_1", "alert_1", "truncate", "truncate", "update"))
 
-    def _header(self, data: bytes) -> int | None:
+    def _header(self, far: FarEnd, data: bytes) -> int | None:
         try:
             found = read_header(data)
         except HeaderError as error:
@@ -120,6 +158,7 @@ class Edges:
         if found is None:
             return None
         header, length = found
+        self.told[far] = header.source
         if header.source is not None:  # else it is a check, which speaks for nobody
             assert header.source[0] == CLIENT_HOST, "an origin is told who the client is, and not the balancer"
         self.counts["edge:told"] += 1
@@ -132,6 +171,24 @@ class Edges:
         return happens
 
     # -- judging
+
+    def judge(self, client: FarEnd, record: Access) -> None:
+        """A record of this client's is of no other."""
+        who, security = self.clients[client], record.security
+        assert record.client == who.address, "it is known by its own address"
+        assert (security is not None) == who.has_tls
+        assert record.server_name == who.asks_for
+        shown = security.certificate if security is not None else None
+        assert (shown.subject if shown is not None else "") == who.subject, "and by its own certificate"
+        self.counts["edge:known by a certificate"] += shown is not None
+        self.counts["edge:resumed"] += security is not None and security.resumed
+
+    def judge_origin(self, origin: FarEnd, client: FarEnd, scheme: str | None) -> None:
+        """A request of this client's has come to this origin."""
+        who = self.clients[client]
+        assert scheme == ("https" if who.has_tls else "http")
+        if self.announces:
+            assert self.told[origin] == who.address, "a connection is for the client that its header tells of"
 
     def census(self, records: Sequence[Any]) -> Counter[str]:
         """What occurred."""

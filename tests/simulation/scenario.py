@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from random import Random
 from typing import Any, Literal
 
@@ -36,6 +35,7 @@ from coulee.core import (
 )
 from coulee.core.seam import Address, Machine
 from tests.simulation.balance import BUSY, HEALTH, Balance
+from tests.simulation.bodies import pattern, pieces_of
 from tests.simulation.edges import Edges
 
 PROXY: Address = ("10.0.0.1", 80)
@@ -54,12 +54,6 @@ MALFORMED = (
 FAULTS: tuple[Literal["silence", "close", "reset", "reset_head", "reset_body", "truncate", "garbage", "extra"], ...] = (
     "silence", "close", "reset", "reset_head", "reset_body", "truncate", "garbage", "extra",
 )  # fmt: skip
-
-
-def pattern(number: int, length: int, direction: str) -> bytes:
-    """A body that tells whose it is, at every byte."""
-    unit = f"{direction}{number:05d}."
-    return (unit * (length // len(unit) + 1))[:length].encode()
 
 
 @dataclass(slots=True)
@@ -138,6 +132,7 @@ class Scenario:
         if self.stalling:  # readers that stop are the only ones who show what is held back
             weather = replace(weather, stopped_reader=0.7, window_bytes=(1024, 16_384), deaf=1.0)
         self.simulator = Simulator(seed, weather, keep_trace=keep_trace)
+        self.cut_short = 0  # answers that only the end of their TLS ends, and which end without one
         self.plans: dict[int, Plan] = {}
         self.clients: list[tuple[H11Client, list[Plan]]] = []
         self.strangers: list[FarEnd] = []
@@ -228,7 +223,7 @@ class Scenario:
         if up and rng.random() < 0.2 and version == "1.1":
             fields.append(("Expect", "100-continue"))
         gap_s = rng.choice((0.0, 0.0, 0.003, 40.0 if self.stalling else 0.0))
-        ask = Ask(method, f"/{number}", fields, _pieces(rng, body_up), gap_s, version)
+        ask = Ask(method, f"/{number}", fields, pieces_of(rng, body_up), gap_s, version)
         plan = Plan(
             number, ask, self._reply(method, number, body_down), kind in ("answer", "raise"), body_up, body_down
         )
@@ -245,11 +240,11 @@ class Scenario:
         kind = rng.choice(("", "", "", "answer", "sleep"))
         if kind:
             fields.append(("X-Filter", kind))
-        ask = Ask("GET", f"/{number}", fields, gap_s=rng.choice((0.0, 0.002)), talk=_pieces(rng, talk),
+        ask = Ask("GET", f"/{number}", fields, gap_s=rng.choice((0.0, 0.002)), talk=pieces_of(rng, talk),
                   hasty=rng.random() < 0.3)  # fmt: skip
         reply = self._reply("GET", number, body)
         if rng.random() < 0.8:
-            reply = Reply(101, [*fields[1:3], ("X-Number", str(number))], _pieces(rng, body), echo=True,
+            reply = Reply(101, [*fields[1:3], ("X-Number", str(number))], pieces_of(rng, body), echo=True,
                           delay_s=reply.delay_s, interims=reply.interims, fault=reply.fault)  # fmt: skip
         plan = Plan(number, ask, reply, kind == "answer", b"", body, talk)
         self.plans[number] = plan
@@ -263,7 +258,7 @@ class Scenario:
         reply = Reply(
             status,
             [("X-Number", str(number))],
-            _pieces(rng, body),
+            pieces_of(rng, body),
             framing,  # type: ignore[arg-type]
             trailers=[("X-Sum", str(number))] if chunked and rng.random() < 0.3 else (),
             interims=[(103, [("Link", "</a>")])] if rng.random() < 0.2 else (),
@@ -282,20 +277,25 @@ class Scenario:
     def _origin(self, place: int, far: FarEnd) -> FarEnd:
         rng = self.rng
         origin = H11Origin(
-            partial(self._decide, place),
+            lambda _: None,
             early=self.hostile and rng.random() < 0.2,
             idle_s=rng.choice((None, None, 0.02, 1.0)) if self.hostile else None,
             continues=rng.random() < 0.8,
         )
         self.edges.origin(origin)
+        origin.on_request = partial(self._decide, place, origin)
         self.origins.append(origin)
         return origin
 
-    def _decide(self, place: int, asked: Asked) -> Reply:
+    def _decide(self, place: int, origin: H11Origin, asked: Asked) -> Reply:
         if asked.target == "/":  # a stranger's request, broken behind its head
             return Reply(404)
         plan = None if asked.target == HEALTH else self.plans[int(asked.target[1:])]
-        return self.balance.reply(place, asked, plan.reply if plan is not None else None)
+        reply = self.balance.reply(place, asked, plan.reply if plan is not None else None)
+        if origin.layer_fault == "truncate" and reply.status != 101 and not reply.fault:
+            self.cut_short += 1  # in TLS it shows where a body is cut that has no other end
+            return replace(reply, framing="close", trailers=(), fault="truncate")
+        return reply
 
     # -- running
 
@@ -332,8 +332,7 @@ class Scenario:
         simulator, rng = self.simulator, self.rng
         self.clients.append((client, plans))
         begins = rng.random() * 0.3
-        host = self.edges.client(client)
-        source = None if host is None else (host, simulator.free_port())
+        source = self.edges.client(client)
         simulator.call_later(begins, partial(simulator.connect, PROXY, client, source))
         if self.hostile and rng.random() < 0.2:
             simulator.call_later(begins + rng.random() * rng.choice((0.1, 5.0)), client.reset)
@@ -341,8 +340,11 @@ class Scenario:
     def _stranger(self) -> None:
         """Somebody who speaks no HTTP, or half of it, or nothing."""
         far = FarEnd()
-        self.simulator.connect(PROXY, far)
-        far.write(self.rng.choice((*MALFORMED, b"")))
+        source, speaks = self.edges.stranger(far)
+        self.simulator.connect(PROXY, far, source)
+        words = self.rng.choice((*MALFORMED, b""))
+        if speaks:
+            far.write(words)
         self.strangers.append(far)
 
     # -- judging
@@ -368,6 +370,8 @@ class Scenario:
             assert not client.unasked, "nothing comes that was not asked for"
             for plan, answer in zip(plans, client.answers, strict=False):
                 record = by_target.get(plan.ask.target)
+                if record is not None:
+                    self.edges.judge(client, record)
                 if answer.status == 101:
                     self._judge_upgrade(plan, client, record)
                 else:
@@ -444,10 +448,14 @@ class Scenario:
                 assert plan.body_up.startswith(asked.body), "no byte of another request"
                 assert not asked.complete or asked.body == plan.body_up, "a truncated body is never sent as whole"
                 assert asked.get("x-forwarded-for") == "10.0.0.9"
+                self.edges.judge_origin(origin, self._client_of(plan), asked.get("x-forwarded-proto"))
                 if asked is origin.asked[-1]:
                     assert plan.talk.startswith(origin.switched), "nothing is HTTP behind a 101, nothing goes before it"
                 if plan.ask.method in ("POST", "PATCH"):
                     assert times[asked.target] == 1, "never sent twice"
+
+    def _client_of(self, plan: Plan) -> H11Client:
+        return next(client for client, plans in self.clients if plan in plans)
 
     def _judge_the_end(self) -> None:
         assert self.driver.done, f"a drain ends: {[proxy.leftovers for proxy in self.proxies]}"
@@ -476,16 +484,8 @@ class Scenario:
         for name in ("retries", "reuses", "hedges"):
             census[name] += self._counted(name)
         census["machines"] = len(self.proxies)
+        census["cut short"] = self.cut_short
         return Outcome(self.seed, self.simulator.trace_hash, len(self.records), census)
-
-
-def _pieces(rng: Random, body: bytes) -> list[bytes]:
-    """A body in one to four pieces."""
-    if not body:
-        return []
-    cuts = sorted(rng.randint(0, len(body)) for _ in range(rng.choice((0, 0, 1, 3))))
-    edges = [0, *cuts, len(body)]
-    return [body[start:end] for start, end in pairwise(edges) if start < end]
 
 
 def run(seed: int, *, hostile: bool, keep_trace: bool = False) -> Outcome:

@@ -35,7 +35,9 @@ EXPECTED_OF_BALANCING = (
 
 EXPECTED_AT_THE_EDGES = (
     "edge:told", "turned away:tls_failed", "turned away:tls_timeout", "turned away:proxy_header_invalid",
-    "turned away:proxy_header_untrusted", "operation:Secure", "completion:Secured", "error:tls",
+    "turned away:proxy_header_untrusted", "turned away:proxy_header_timeout", "operation:Secure", "completion:Secured",
+    "error:tls", "edge:a bad certificate", "edge:another protocol", "edge:known by a certificate", "edge:resumed",
+    "cut short",
 )  # fmt: skip
 """... and of TLS and the PROXY protocol."""
 
