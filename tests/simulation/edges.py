@@ -58,6 +58,8 @@ class Who:
     has_tls: bool = False
     asks_for: str = ""
     subject: str = ""
+    is_liar: bool = False
+    """It does not say for whom it comes, or may not say it."""
 
 
 class Edges:
@@ -116,10 +118,12 @@ class Edges:
         if not self.is_proxied:
             return who.address
         version: Literal[1, 2] = rng.choice((1, 2))
-        if not self._happens(0.1, "no header"):
+        who.is_liar = self._happens(0.1, "no header")
+        if not who.is_liar:
             far.prelude = to_bytes(Header(who.address, ("10.0.0.1", 80), version))
-        host = SPOOFER if self._happens(0.1, "spoofed") else BALANCER
-        return host, self.simulator.free_port()
+        spoofed = self._happens(0.1, "spoofed")
+        who.is_liar = who.is_liar or spoofed
+        return SPOOFER if spoofed else BALANCER, self.simulator.free_port()
 
     def stranger(self, far: FarEnd) -> tuple[Address, bool]:
         """Dress somebody who has no request; where it comes from, and whether it says anything at all."""
@@ -175,6 +179,7 @@ class Edges:
     def judge(self, client: FarEnd, record: Access) -> None:
         """A record of this client's is of no other."""
         who, security = self.clients[client], record.security
+        assert not who.is_liar, "who is not believed asks nothing"
         assert record.client == who.address, "it is known by its own address"
         assert (security is not None) == who.has_tls
         assert record.server_name == who.asks_for
