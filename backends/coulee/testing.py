@@ -21,6 +21,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
@@ -33,8 +34,10 @@ from coulee.backends.simulated_tls import SimulatedLayer
 from coulee.backends.simulator import Simulator
 from coulee.backends.weather import Weather
 from coulee.core import Access, Event, Headers, Proxy, Request, Response, respond
+from coulee.core.client_hello import read_client_hello
 from coulee.core.parts import Fields
-from coulee.core.proxy_protocol import read_header
+from coulee.core.proxy_protocol import Header as ProxyHeader
+from coulee.core.proxy_protocol import HeaderError, read_header
 from coulee.core.seam import (
     Address,
     Certificate,
@@ -454,7 +457,8 @@ class _Client(FarEnd):
 
 class Upstream(FarEnd):
     """One connection that the proxy made to an origin, played by the test. `address` is what it connected to,
-    `requests` what came."""
+    `requests` what came; `server_name` what it asked for in TLS, and `proxy_header` what it said before in the PROXY
+    protocol, if it spoke that."""
 
     def __init__(self, exchange: Exchange, origin: Callable[[Request], Response] | None) -> None:
         super().__init__()
@@ -463,19 +467,35 @@ class Upstream(FarEnd):
         self.eof = False
         self._exchange = exchange
         self._origin = origin
+        self.server_name = ""
+        self.proxy_header: ProxyHeader | None = None
         self._conn = h11.Connection(h11.SERVER)
+        self._early: bytes | None = b""  # of what comes before HTTP
 
     def readable(self, data: bytes) -> None:
         """See `Owner`. What comes before HTTP is taken as it comes."""
-        if self.layer is None and not self.requests:
-            if data.startswith((b"PROXY ", b"\r\n\r\n\0")):
+        if self._early is not None and data:
+            self._begin(self._early + data)
+        else:
+            super().readable(data)
+
+    def _begin(self, data: bytes) -> None:
+        """Go on once it is known what the connection begins with."""
+        self._early = data
+        if self.proxy_header is None and data[:1] in (b"P", b"\r"):
+            with suppress(HeaderError):  # then it is HTTP
                 found = read_header(data)
-                assert found is not None, "a header of the PROXY protocol comes whole"
-                data = data[found[1] :]
-                if not data:
+                if found is None:
                     return
-            if data.startswith(b"\x16\x03"):
-                self.layer = self._exchange._world.layer(DownstreamTls(_Anybody.certificates, _ORIGIN))
+                self.proxy_header, length = found
+                self._early = data = data[length:]
+        hello = read_client_hello(data) if data[:1] == b"\x16" else None
+        if hello is not None:
+            self.server_name = hello.server_name
+            self.layer = self._exchange._world.layer(DownstreamTls(_Anybody.certificates, _ORIGIN))
+        elif data[:1] in (b"", b"\x16"):
+            return
+        self._early = None
         super().readable(data)
 
     @property

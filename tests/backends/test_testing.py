@@ -313,3 +313,28 @@ def test_origins_may_have_tls_and_be_told_who_comes(url: str, proxy_protocol: An
     assert x.get("/a").body == b"/a"
     assert x.get("/b").body == b"/b"
     assert len(x.upstreams) == 1
+
+
+@pytest.mark.parametrize("split", [0.0, 1.0])
+@pytest.mark.parametrize("proxy_protocol", [0, 1, 2])
+@pytest.mark.parametrize("url", ["http://a.test", "https://a.test"])
+def test_what_an_origin_is_told_before_http_is_seen(url: str, proxy_protocol: Any, split: float) -> None:
+    cluster = Cluster(url, transport=Transport(proxy_protocol=proxy_protocol))
+    x = Exchange(Proxy(cluster), client="192.0.2.7", weather=Weather(split=split), seed=3)
+    x.start("POST", "/a", body=b"hello").advance(seconds=1.0)
+    assert x.upstream.request.body == b"hello"
+    assert x.upstream.server_name == ("a.test" if url.startswith("https") else "")
+    header = x.upstream.proxy_header
+    assert (header is not None) == bool(proxy_protocol)
+    if header is not None:
+        assert header.version == proxy_protocol
+        assert header.source is not None
+        assert header.source[0] == "192.0.2.7"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "PROPFIND", "PROXY"])
+def test_a_method_that_begins_like_a_header_of_the_proxy_protocol(method: str) -> None:
+    x = Exchange(Proxy(Cluster("http://a.test")), weather=Weather(split=1.0))
+    x.start(method, "/a").advance(seconds=1.0)
+    assert x.upstream.request.method == method
+    assert x.upstream.proxy_header is None
