@@ -19,7 +19,8 @@ from coulee.backends.recorder import Recorder
 from coulee.backends.recording import Recording
 from coulee.backends.replay import Replay
 from coulee.backends.simulator import Simulator
-from coulee.core import Config, Forward, Limits, Listener, Peer, Proxy, Transport
+from coulee.core import Config, Forward, Limits, Listener, Peer, Proxy, ProxyProtocol, Transport
+from coulee.core.proxy_protocol import Header, to_bytes
 from coulee.core.seam import Address, Certificate, ListenerTls, Secure, UpstreamTls
 from coulee.lb import Cluster
 from coulee.server.load import load_proxy
@@ -383,3 +384,42 @@ def test_how_origins_are_reached_comes_with_the_file(desk: Desk, transport: Tran
     said = list(map(replay.step, replay.recording))
     assert [step.difference for step in said if step.difference] == []
     assert any(isinstance(each, Secure) for step in said for each in step.operations)
+
+
+def test_an_exchange_of_a_client_that_a_balancer_speaks_for(desk: Desk) -> None:
+    simulator = Simulator(3)
+    simulator.listen(ORIGIN, lambda _: H11Origin(lambda asked: Reply(200)))
+    recorder = Recorder(load_proxy(str(desk.folder / "app.py")), desk.file, about={"program": "app.py"})
+    driver = simulator.run(recorder, [Listener(HERE, proxy_protocol=ProxyProtocol(("10.0.0.7",)))])
+    for port in (1, 2, 3):
+        client = H11Client([Ask("GET", f"/{port}", [("Host", "a")])])
+        client.prelude = to_bytes(Header(("192.0.2.1", port), HERE, 1))
+        simulator.connect(HERE, client, ("10.0.0.7", 40_000 + port))
+    simulator.advance(1.0)
+    driver.drain(1.0)
+    simulator.settle()
+    recorder.close()
+    for number in (1, 2, 3):
+        done = desk.replay("--exchange", str(number))
+        assert done.returncode == 0, done.stdout + done.stderr
+        [target] = set(re.findall(r"GET (/\d) HTTP", done.stdout))
+        assert f"Report ..:..:.. GET {target} 200" in re.sub(r"\d\d:\d\d:\d\d", "..:..:..", done.stdout)
+
+
+TUNNEL = """
+from coulee.core import Tunnel
+
+proxy = Tunnel(("10.1.0.1", 80))
+"""
+
+
+def test_a_tunnel_is_an_exchange_too(desk: Desk) -> None:
+    (desk.folder / "app.py").write_text(TUNNEL)
+    desk.record(("/a",), ("/b",))
+    whole = desk.replay().stdout
+    assert len(re.findall(r"Report \S+ TUNNEL - \d+ms \d+B up \d+B down 10\.1\.0\.1", whole)) == 2
+    done = desk.replay("--exchange", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "GET /b HTTP/1.1" in done.stdout
+    assert "GET /a HTTP/1.1" not in done.stdout
+    assert "TUNNEL" in done.stdout.splitlines()[-1]

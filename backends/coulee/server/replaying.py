@@ -21,7 +21,8 @@ from coulee.backends.replay import Replay, Step
 from coulee.backends.trace import line, number_of
 from coulee.core import Access, Event, Exchange, Proxy
 from coulee.core.seam import Accepted, Address, Connect, Received, Report, Run, Send, show_address
-from coulee.server.console import escaped, short_line
+from coulee.core.tunnel_exchange import TunnelAccess
+from coulee.server.console import escaped, short_line, tunnel_line
 from coulee.server.load import LoadError
 from coulee.server.recording import definition_of
 from coulee.server.redaction import Redaction
@@ -70,7 +71,7 @@ def replay(
 class _Extent:
     """Where an exchange is in a recording."""
 
-    record: Access
+    record: Access | TunnelAccess
     conn: int  # its client's connection
     first: int  # its turns, by number
     last: int
@@ -136,6 +137,8 @@ class _Session:
                 print(escaped(line(at, operation, whole=self.whole)))
             elif isinstance(operation.record, Access):
                 print(f"{at:.6f} > Report {short_line(operation.record)}")
+            elif isinstance(operation.record, TunnelAccess):
+                print(f"{at:.6f} > Report {tunnel_line(operation.record)}")
             elif isinstance(operation.record, Event):
                 print(escaped(f"{at:.6f} > Report {operation.record.name}: {operation.record.text}"))
 
@@ -198,6 +201,8 @@ class _Session:
     def extent_of(self, number: int) -> _Extent:
         """Where the exchange of the Nth access record is. Raises ValueError where there are not so many."""
         replay = self.replay()
+        machine = replay.machine
+        assert isinstance(machine, Proxy)
         records = 0
         peers: dict[int, Address] = {}
         heard: dict[int, list[tuple[float, int]]] = {}  # of each client: when something came, and in which turn
@@ -206,10 +211,14 @@ class _Session:
             step = replay.step(turn)
             if isinstance(completion, Accepted):
                 peers[completion.conn] = completion.peer
+            elif completion is not None and number_of(completion) in peers:
+                connection = machine.connections.get(number_of(completion))
+                if connection is not None:  # a balancer may have said in between for whom it comes
+                    peers[connection.number] = connection.peer
             if isinstance(completion, Received) and completion.conn in peers:
                 heard.setdefault(completion.conn, []).append((turn.now, step.number))
             for operation in step.operations:
-                if isinstance(operation, Report) and isinstance(operation.record, Access):
+                if isinstance(operation, Report) and isinstance(operation.record, Access | TunnelAccess):
                     records += 1
                     if records == number:
                         return self._extent(operation.record, peers, heard, step.number)
@@ -218,7 +227,11 @@ class _Session:
         raise ValueError(f"{self.file} has {records} exchanges, as far as a replay comes, and no number {number}")
 
     def _extent(
-        self, record: Access, peers: dict[int, Address], heard: dict[int, list[tuple[float, int]]], last: int
+        self,
+        record: Access | TunnelAccess,
+        peers: dict[int, Address],
+        heard: dict[int, list[tuple[float, int]]],
+        last: int,
     ) -> _Extent:
         """The connection whose peer is the record's, and which had last heard something when the exchange began."""
         started = record.started - self.header.wall_clock_offset_s
