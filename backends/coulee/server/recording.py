@@ -149,7 +149,7 @@ def _restored(default: Any, values: Mapping[str, Any]) -> Any:
         before, value = getattr(default, each.name), values[each.name]
         if is_dataclass(before):
             changes[each.name] = _restored(before, value)
-        elif each.name in _WHERE_SET and value is not None:
+        elif each.name in _WHERE_SET and value.__class__ is dict:
             changes[each.name] = _made(_WHERE_SET[each.name], value)
         else:
             changes[each.name] = tuple(value) if isinstance(before, tuple) else value
