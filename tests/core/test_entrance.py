@@ -16,7 +16,7 @@ from coulee.core.effects import sleep
 from coulee.core.entrance import TOLD_MAX_PER_S
 from coulee.core.listener import Listener, ProxyProtocol
 from coulee.core.proxy_protocol import Header, TlsInfo, to_bytes
-from coulee.core.seam import Address, Blocked, Closed, Drain, PeerCertificate, Receive, Received, Secure
+from coulee.core.seam import Address, Blocked, Closed, Drain, PeerCertificate, Receive, Received, Secure, Sent
 from coulee.core.tls import Certificate, DownstreamTls, ListenerTls
 from coulee.lb import Cluster
 from coulee.lb.tls_hello import client_hello
@@ -659,3 +659,27 @@ def test_tls_that_ended_at_a_trusted_balancer_counts(told: TlsInfo | None) -> No
     header = to_bytes(Header(("192.0.2.1", 1234), ("192.0.2.9", 443), 2, tls=told))
     world.receives(client, header + GET)
     assert (b" https  -" in world.sent(client)) is (told is not None)
+
+
+def test_who_has_yet_to_take_what_tls_has_said_is_sent_nothing_before() -> None:
+    world = over_tls()
+    client = world.client()
+    world.receives(client, HELLO)
+    world.gives(Blocked(client))  # its key updates come with the end of the handshake, and it takes no answer
+    world.secures()
+    assert answered(world, client) == b""
+    world.gives(Sent(client))
+    assert world.sent(client).startswith(b"HTTP/1.1 200 ")
+    world.gives(Closed(client, "reset"))
+    world.leaves_nothing()
+
+
+def test_who_never_takes_it_is_given_up() -> None:
+    world = over_tls()
+    client = world.client()
+    world.receives(client, HELLO)
+    world.gives(Blocked(client))
+    world.secures()
+    world.wait(31)
+    assert world.closing[client]
+    world.leaves_nothing()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from coulee.core import Timeouts
 from coulee.core.codec import ProtocolError
 from coulee.core.parts import Data
-from coulee.core.seam import Blocked
+from coulee.core.seam import Blocked, Sent
 from coulee.core.tunnel_end import PeerEnd
-from tests.core.tunnelled import Told, machine, make, reason, record, told
+from coulee.lb.tls_hello import client_hello
+from tests.core.tunnelled import OVER_TLS, Told, machine, make, reason, record, told
 
 
 def test_a_codec_that_frames_nothing_can_find_no_fault() -> None:
@@ -81,3 +84,16 @@ def test_what_takes_too_long_behind_the_end_of_the_peer_is_no_end_in_order() -> 
     world.receives(world.connects(), b"")
     world.wait(60.0)
     assert reason(world) == "idle_timeout"
+
+
+def test_a_client_that_has_yet_to_take_what_tls_has_said_is_sent_nothing_before() -> None:
+    world = make(listener=OVER_TLS)
+    client = world.client()
+    world.receives(client, client_hello(Random(1), "a.example"))
+    world.gives(Blocked(client))
+    world.secures()
+    origin = world.connects()
+    world.receives(origin, b"answer")
+    assert world.sent(client) == b""
+    world.gives(Sent(client))
+    assert world.sent(client) == b"answer"

@@ -101,6 +101,8 @@ class Downstream(Connection):
         if guest.security is not None or told is not None:  # with us, or with the balancer that we trust
             self.codec.secure = True
         self.held = guest.held
+        if guest.blocked:
+            self.block()
         self.guest = None if guest.tls is None and guest.header is None else guest  # what else is known of it
         self.covered = ""  # the last authority that its certificate was found to cover
         self.count = count

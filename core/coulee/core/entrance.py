@@ -57,6 +57,9 @@ class Guest:
     held: bool = True
     """Whether a Receive is still to be given."""
 
+    blocked: bool = False
+    """Whether it has yet to take what TLS itself has said to it."""
+
     early: bytes = b""
     """What it has sent already."""
 
@@ -249,6 +252,7 @@ class Entrance(Connection):
         if error is None:
             self.machine.kernel.disarm(self)
             self.guest.held = self.held
+            self.guest.blocked = self.blocked
             self.on_through(self)
             return
         if not isinstance(error, ExchangeError):

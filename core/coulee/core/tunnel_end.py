@@ -84,6 +84,8 @@ class ClientEnd(End):
         self.local = guest.local
         self.security = guest.security
         self.held = guest.held
+        if guest.blocked:
+            self.block()
         self.count = count
         Stream(self, 1, inf)
         self.put_back(guest.early)
