@@ -18,8 +18,8 @@ or end without a farewell. Or it wants new keys before all that it says, or very
 LAYER_FAULTS = ("tls_stall", "tls_alert", "tls_truncate", "tls_update", "tls_flood")
 """By the names of the census."""
 
-FLOOD_UPDATES = 20_000
-"""More than are answered to who takes nothing: see `layer.OWN_BYTES_MAX`."""
+FLOOD_UPDATES = (3000, 20_000, 9000)
+"""By turns: the second is more than are answered to who takes nothing, see `layer.OWN_BYTES_MAX`."""
 
 CLIENT_HOST = "10.0.0.9"  # where scripted clients come from, unless told otherwise
 
@@ -244,7 +244,8 @@ class FarEnd:
         if fault == "flood" and not self._paused:
             network.census["fault:tls_flood"] += 1
             self.pause()
-            return KEY_UPDATE_WANTED * FLOOD_UPDATES
+            floods = network.census["fault:tls_flood"]
+            return KEY_UPDATE_WANTED * FLOOD_UPDATES[floods % len(FLOOD_UPDATES)]
         return b""
 
     def _say_farewell(self) -> None:
