@@ -6,7 +6,7 @@ What filters may await is in `coulee.core.effects`.
 
 from __future__ import annotations
 
-from coulee.core.config import Config, Forwarding, Limits, Retry, Timeouts
+from coulee.core.config import Config, Forwarding, Http2, Limits, Retry, Timeouts
 from coulee.core.effects import blocking, deadline, dial, fetch, native, nursery, shielded, sleep
 from coulee.core.errors import REASONS, ExchangeError, Reason
 from coulee.core.exchange import Exchange
@@ -49,6 +49,7 @@ __all__ = [
     "Forward",
     "Forwarding",
     "Headers",
+    "Http2",
     "Interim",
     "KeepAlive",
     "Limits",

@@ -24,7 +24,7 @@ RETRIABLE: Final = (
 """Reasons for which an attempt may be followed by another: an endpoint's doing, or the queue for it."""
 
 
-def _require_positive(settings: Limits | Timeouts, zero_allowed: tuple[str, ...] = ()) -> None:
+def _require_positive(settings: Limits | Timeouts | Http2, zero_allowed: tuple[str, ...] = ()) -> None:
     """Every limit is a number above 0, but for those where 0 means none. Raises `ValueError`."""
     for each in fields(settings):
         value = getattr(settings, each.name)
@@ -199,6 +199,79 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Http2:
+    """What is allowed on a connection of HTTP/2, on either side (RFC 9113). Streams have the time limits, and heads the
+    sizes, that `Timeouts` and `Limits` say for all."""
+
+    cleartext: bool = True
+    """Speak it without TLS to clients that begin with it (section 3.3, "prior knowledge")."""
+
+    streams_max: int = 100
+    """Requests of a client at once, each counted until nothing of it is going on any more, here or at an origin: a
+    client that takes its requests back gains no room by it. What h2 and Varnish allow. Beyond: REFUSED_STREAM."""
+
+    upstream_streams_max: int = 100
+    """Requests at once on a connection to an origin, where that allows so many. With more of them another connection is
+    opened."""
+
+    stream_window_bytes: int = 64 * 1024
+    """How much of one body the peer may send before we have passed on any of it. Envoy's advice for an edge."""
+
+    connection_window_bytes: int = 1024 * 1024
+    """... and of all bodies on one connection together."""
+
+    frame_bytes_max: int = 16 * 1024
+    """A frame's payload, read or written. The least that everybody must take (section 4.2)."""
+
+    table_bytes_max: int = 4 * 1024
+    """The table of header compression that a peer may have us keep, and that we keep for it (RFC 7541 section 4.2)."""
+
+    continuations_max: int = 8
+    """CONTINUATION frames of one head; nghttp2's number. One without a byte is never taken."""
+
+    glitches_max: int = 200
+    """How many of the frames that cost the sender little and us something may come at once: PING, SETTINGS, PRIORITY,
+    those without data, those that nobody knows, windows opened by next to nothing, resets. At three quarters a client
+    is told to go, at the whole it is cut off. HAProxy's idea."""
+
+    glitches_per_s: float = 20.0
+    """... and how many a second are forgiven."""
+
+    resets_max: int = 200
+    """How many streams may be taken back at once, by the client, or by us because it broke a rule: to ask is cheap, and
+    to serve is not (CVE-2023-44487, CVE-2025-8671). Judged as glitches are."""
+
+    resets_per_s: float = 200 / 60
+    """... and how many a second are forgiven."""
+
+    unsent_control_bytes_max: int = 64 * 1024
+    """Answers to PING, SETTINGS and the like that the peer does not take. Beyond, nothing more is read from it."""
+
+    ping_after_s: float = 20.0
+    """An origin that has not sent a byte for so long, and owes us an answer, is asked by a PING whether it is there."""
+
+    ping_timeout_s: float = 10.0
+    """... and has so long to say so; then its connection is closed, and its requests have failed."""
+
+    drain_notice_s: float = 0.5
+    """When we want to end a client's connection: how long requests that are on their way are still taken after it was
+    told to send no more (section 6.8)."""
+
+    http1_origins_max: int = 1000
+    """Origins of which it is remembered that they want HTTP/1.1 for something (HTTP_1_1_REQUIRED)."""
+
+    http1_origins_s: float = 300.0
+    """... and for how long."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, zero_allowed=("cleartext", "http1_origins_max"))
+        for name, least, most in (("frame_bytes_max", 16384, 2**24 - 1), ("connection_window_bytes", 65535, 2**31 - 1),
+                                  ("stream_window_bytes", 1, 2**31 - 1), ("table_bytes_max", 1, 65536)):  # fmt: skip
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be from {least} to {most}")
+
+
+@dataclass(frozen=True, slots=True)
 class Retry:
     """When a failed attempt may be followed by another."""
 
@@ -278,6 +351,7 @@ class Config:
 
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    http2: Http2 = field(default_factory=Http2)
     retry: Retry = field(default_factory=Retry)
     forwarding: Forwarding = field(default_factory=Forwarding)
 

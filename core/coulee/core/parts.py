@@ -7,6 +7,8 @@ Rules:
 - `length` is what the message declares its body to be, in bytes; None where only its end tells. It is framing, so it is
   here and not among the fields: codecs take Content-Length and Transfer-Encoding out of what they write and put their
   own. So is `upgrade`, the protocol that a request asks to switch to, or that a 101 switches to; "" in all others.
+- `sensitive` names the fields, in lower case, that the sender wants in no table of header compression, which those
+  after us have to respect (RFC 7541 section 7.1.3).
 - Parts are mutable until they are handed on; filters change heads in place.
 """
 
@@ -15,9 +17,11 @@ from __future__ import annotations
 import json as _json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from coulee.core.headers import Headers
+
+NOTHING_SENSITIVE: Final[frozenset[bytes]] = frozenset()
 
 Fields: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -40,6 +44,7 @@ class Request:
     data: bytes = b""
     ended: bool = True
     upgrade: str = ""
+    sensitive: frozenset[bytes] = NOTHING_SENSITIVE
 
     @property
     def path(self) -> str:
@@ -64,6 +69,7 @@ class Response:
     data: bytes = b""
     ended: bool = True
     upgrade: str = ""
+    sensitive: frozenset[bytes] = NOTHING_SENSITIVE
 
 
 @dataclass(slots=True)

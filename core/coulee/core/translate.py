@@ -97,7 +97,7 @@ def request_for_upstream(request: Request, client: Address, trusted: bool, confi
         if hops:
             out.set("Max-Forwards", str(hops - 1))
     return Request(request.method, request.target, out, _VERSION, request.scheme, request.authority, request.length,
-                   b"", True, request.upgrade)  # fmt: skip
+                   b"", True, request.upgrade, request.sensitive)  # fmt: skip
 
 
 def response_for_downstream(response: Response, wall_clock: float, config: Config) -> None:
