@@ -207,17 +207,17 @@ def test_a_path_in_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
-def test_a_path_in_a_folder_of_somebody_else(code: int) -> None:
+def test_a_path_in_a_folder_of_somebody_else(code: int, tmp_path: Path) -> None:
     class Refused(socket.socket):
         def bind(self, _: Any) -> None:
             raise PermissionError(code, os.strerror(code))
 
     with Refused(UNIX) as sock, pytest.raises(OSError) as raised:  # noqa: PT011 - root would be let in
-        sockets._bind_unix(sock, "/root/a")
+        sockets._bind_unix(sock, str(tmp_path / "a"))
     assert raised.value.errno == code
     assert raised.value.strerror is not None
     assert raised.value.strerror.startswith(
-        "no permission to make a file in /root: write a path in a folder of your own"
+        f"no permission to make a file in {tmp_path}: write a path in a folder of your own"
     )
 
 
