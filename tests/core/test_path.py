@@ -126,6 +126,7 @@ def test_a_body_that_only_the_end_of_the_connection_ends_needs_the_word_of_tls()
         (Transport(tls=UpstreamTls(verify=False)), Transport(tls=UpstreamTls())),
         (Transport(tls=UpstreamTls(alpn=("h2",))), Transport(tls=UpstreamTls())),
         (Transport(options=ConnectOptions(source="10.0.0.1")), DIRECT),
+        (Transport(prior_knowledge=True), DIRECT),
     ],
 )
 def test_what_is_reached_in_another_way_has_connections_of_its_own(one: Transport, two: Transport) -> None:
@@ -232,6 +233,13 @@ def test_who_tells_nothing_is_reached_as_it_is() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="proxy_protocol is 3; it must be version 1 or 2, or 0 for none"):
         Transport(proxy_protocol=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"with TLS the protocol is agreed by ALPN: UpstreamTls\(alpn=\(\"h2\", "):
+        Transport(tls=UpstreamTls(), prior_knowledge=True)
+
+
+def test_transports_that_are_equal_can_be_looked_up_by_one_another() -> None:
+    assert hash(Transport(prior_knowledge=True)) == hash(Transport(prior_knowledge=True)) != hash(DIRECT)
+    assert Peer(("10.0.0.1", 80), transport=Transport(prior_knowledge=False)).key == Peer(("10.0.0.1", 80)).key
 
 
 # ------------------------------------------------------------------------------------------------ a proxy on the way

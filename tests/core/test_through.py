@@ -202,6 +202,14 @@ def test_the_way_to_a_proxy_is_no_longer_than_tls(transport: Transport) -> None:
     Through(Peer(PROXY.address, transport=Transport(tls=UpstreamTls())))
 
 
+@pytest.mark.parametrize(
+    "transport", [Transport(prior_knowledge=True), Transport(tls=UpstreamTls(alpn=("h2", "http/1.1")))]
+)
+def test_a_proxy_is_asked_in_http1_alone(transport: Transport) -> None:
+    with pytest.raises(ValueError, match="peer: a proxy is asked in HTTP/1.1; leave out `prior_knowledge`, and h2"):
+        Through(Peer(PROXY.address, transport=transport))
+
+
 # -------------------------------------------------------------------------------------------------------- answers
 
 

@@ -60,6 +60,8 @@ class Through:
         transport = self.peer.transport
         if transport.through is not None or transport.proxy_protocol:
             raise ValueError("peer: the way to a proxy is no longer than TLS; leave out `through` and `proxy_protocol`")
+        if transport.prior_knowledge or (transport.tls is not None and "h2" in transport.tls.alpn):
+            raise ValueError("peer: a proxy is asked in HTTP/1.1; leave out `prior_knowledge`, and h2 in its `alpn`")
         if ":" in self.user:
             raise ValueError("user: there is a colon in it, which would be the end of it (RFC 7617 section 2)")
         if self.password and not self.user:

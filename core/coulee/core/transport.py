@@ -1,4 +1,4 @@
-"""How a peer is reached: socket options, TLS, the PROXY protocol, a proxy on the way.
+"""How a peer is reached: socket options, TLS, HTTP/2 or not, the PROXY protocol, a proxy on the way.
 
 Cluster("https://10.0.0.7:8443", transport=Transport(tls=UpstreamTls(ca=authority, verified_name="api.internal")))
 """
@@ -34,12 +34,21 @@ class Transport:
     """Begin each connection with a header of the PROXY protocol, of this version, that tells who the client is. Then a
     connection carries requests of one client connection only."""
 
+    prior_knowledge: bool = False
+    """Speak HTTP/2 without being asked, for an origin without TLS (RFC 9113 section 3.3): h2c. It is what `h2c://` in
+    an endpoint's URL stands for. There is no fall-back: an origin that does not speak it fails."""
+
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.proxy_protocol not in (0, 1, 2):
             raise ValueError(f"proxy_protocol is {self.proxy_protocol!r}; it must be version 1 or 2, or 0 for none")
-        same = (self.tls, self.options, self.through, self.proxy_protocol)
+        if self.prior_knowledge and self.tls is not None:
+            raise ValueError(
+                "prior_knowledge is for origins without TLS; with TLS the protocol is agreed by ALPN: "
+                'UpstreamTls(alpn=("h2", "http/1.1"))'
+            )
+        same = (self.tls, self.options, self.through, self.proxy_protocol, self.prior_knowledge)
         object.__setattr__(self, "_hash", same.__hash__())
 
     def __hash__(self) -> int:
