@@ -16,7 +16,7 @@ from math import inf
 from pathlib import Path
 from typing import Final
 
-from coulee.core import REASONS, Config, ExchangeError, Forwarding, Limits, Reason, Request, Retry, Timeouts
+from coulee.core import REASONS, Config, ExchangeError, Forwarding, Http2, Limits, Reason, Request, Retry, Timeouts
 from coulee.core.answers import error_answer
 from coulee.core.forward import Forward
 from coulee.core.listener import Listener, ProxyProtocol
@@ -100,7 +100,7 @@ def example_answer() -> str:
 CONFIGURATION_INTRO: Final = """\
 # Configuration
 
-Everything that can be set in the core is a field of `Config`, or of one of the four that it is made of. All are frozen
+Everything that can be set in the core is a field of `Config`, or of one of the five that it is made of. All are frozen
 dataclasses, and every field has a default that is safe. Units are in the names: `_s` are seconds, `_bytes` are bytes,
 and `_max` is a bound. A value that makes no sense raises `ValueError`, at once or when the `Proxy` is made.
 
@@ -177,7 +177,14 @@ REQUIRED: Final = {
     (Forward, "hosts"),
 }
 
-SECTIONS: Final = {Config: "", Limits: "limits", Timeouts: "timeouts", Retry: "retry", Forwarding: "forwarding"}
+SECTIONS: Final = {
+    Config: "",
+    Limits: "limits",
+    Timeouts: "timeouts",
+    Http2: "http2",
+    Retry: "retry",
+    Forwarding: "forwarding",
+}
 
 
 def configuration_page() -> str:
@@ -241,6 +248,8 @@ def shown(name: str, value: object) -> str:
         return f"`{value:#o}`"
     if isinstance(value, int) and "bytes" in name and value and value % 1024 == 0:
         return f"`{value}` ({value // 1024} KiB)"
+    if isinstance(value, float) and value != round(value, 3):
+        return f"`{value:.2f}`"
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
 
 

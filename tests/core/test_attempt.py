@@ -354,6 +354,23 @@ def test_the_first_retry_at_the_only_endpoint_goes_at_once() -> None:
     ends_well(world, ledger, client)
 
 
+def test_what_the_only_endpoint_did_not_process_goes_there_again_whatever_the_method() -> None:
+    seen: list[Exchange] = []
+    world, ledger = played(on("request_filter", lambda exchange: seen.append(exchange)), ledger=Ledger("a"))
+    client = asks(world, POST)
+    reaches(world, "a")
+    upstream = seen[0].upstream
+    assert upstream is not None
+    upstream.fail(ExchangeError("upstream_refused_stream", "it was refused"))
+    world.gives()
+    origin = reaches(world, "a")
+    assert body(world.sent(origin)) == b"abc"
+    world.receives(origin, OK)
+    assert world.sent(client) == OK
+    assert attempts(world) == [("a", "upstream_refused_stream"), ("a", "")]
+    ends_well(world, ledger, client)
+
+
 def test_after_the_wait_the_balancer_is_asked_anew() -> None:
     world, ledger = played(ledger=Ledger("a"), retry=Retry(backoff_s=1.0, backoff_max_s=1.0))
     client = asks(world)

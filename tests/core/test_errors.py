@@ -27,7 +27,7 @@ PROXY_ERRORS = {
 def test_each_reason_has_all_that_it_is_used_for(word: str) -> None:
     reason = REASONS[word]
     assert reason.word == word
-    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", word)
+    assert re.fullmatch(r"[a-z]+2?(_[a-z]+)*", word)
     assert reason.proxy_error in PROXY_ERRORS
     assert reason.meaning
     assert not reason.meaning.endswith(".")
@@ -40,7 +40,7 @@ def test_the_status_of_a_reason_says_whose_doing_it_was() -> None:
         statuses[reason.side].add(reason.status)
     assert statuses == {
         "downstream": {0, 400, 403, 405, 408, 413, 414, 417, 421, 431, 501, 505},
-        "upstream": {502, 504},
+        "upstream": {502, 503, 504},
         "coulee": {0, 500, 503},
     }
 
@@ -48,13 +48,13 @@ def test_the_status_of_a_reason_says_whose_doing_it_was() -> None:
 def test_the_list_is_closed() -> None:
     assert sorted(REASONS) == [
         "bad_request", "body_timeout", "body_too_large", "circuit_open", "client_gone", "expectation_failed",
-        "filter_error", "forward_denied", "header_timeout", "header_too_large", "idle_timeout",
-        "internal_error", "method_not_allowed",
+        "filter_error", "forward_denied", "header_timeout", "header_too_large", "http2_error", "http2_flood",
+        "idle_timeout", "internal_error", "method_not_allowed",
         "misdirected", "no_healthy_endpoint", "not_implemented", "plain_http", "pool_full", "proxy_header_invalid",
         "proxy_header_timeout", "proxy_header_untrusted", "send_timeout", "shutting_down", "superseded",
         "target_too_long", "tls_failed", "tls_timeout", "too_many_connections", "too_many_handshakes",
-        "upstream_connect_timeout", "upstream_invalid", "upstream_proxy_refused",
-        "upstream_refused", "upstream_reset", "upstream_status", "upstream_timeout", "upstream_tls",
+        "upstream_connect_timeout", "upstream_invalid", "upstream_proxy_refused", "upstream_refused",
+        "upstream_refused_stream", "upstream_reset", "upstream_status", "upstream_timeout", "upstream_tls",
         "upstream_unreachable", "version_not_supported",
     ]  # fmt: skip
 

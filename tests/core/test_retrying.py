@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from coulee.core import Retry
 from coulee.core.config import RETRIABLE
 from coulee.core.errors import REASONS
-from coulee.core.retrying import IDEMPOTENT, backoff_s, may_follow
+from coulee.core.retrying import IDEMPOTENT, UNPROCESSED, backoff_s, may_follow
 
 METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "POST", "PATCH", "CONNECT", "PURGE")
 WORDS = tuple(REASONS)
@@ -85,6 +85,20 @@ def test_without_a_setting_the_reasons_of_the_default_count_and_no_others(word: 
     assert may_follow(Retry(reasons=()), 1, word, "GET", connected=True, wanted=None) is (word == "upstream_status")
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("connected", [True, False])
+def test_what_was_not_processed_may_be_sent_again_whatever_the_method(method: str, connected: bool) -> None:
+    def follows(retry: Retry, attempts: int = 1, wanted: bool | None = None) -> bool:
+        return may_follow(retry, attempts, "upstream_refused_stream", method, connected=connected, wanted=wanted)
+
+    assert UNPROCESSED == "upstream_refused_stream"
+    assert follows(Retry())
+    assert follows(Retry(), 2)
+    assert not follows(Retry(), 3), "the usual number of times"
+    assert not follows(Retry(), wanted=False)
+    assert not follows(Retry(reasons=("upstream_reset",))), "it can be switched off"
+
+
 def test_a_status_is_never_on_the_list_for_its_own_setting_says_which() -> None:
     assert "upstream_status" not in RETRIABLE
     assert may_follow(Retry(reasons=()), 1, "upstream_status", "GET", connected=True, wanted=None)
@@ -116,7 +130,7 @@ def test_what_is_not_idempotent_and_was_sent_needs_somebodys_word(
     retry: Retry, word: str, method: str, attempts: int, connected: bool
 ) -> None:
     if may_follow(retry, attempts, word, method, connected=connected, wanted=None):
-        assert not connected or retry.non_idempotent or method in IDEMPOTENT
+        assert not connected or retry.non_idempotent or method in IDEMPOTENT or word == UNPROCESSED
         assert word in RETRIABLE or word == "upstream_status"
 
 

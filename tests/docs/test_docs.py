@@ -33,6 +33,7 @@ from coulee.core import (
     ExchangeError,
     Filter,
     Forwarding,
+    Http2,
     Limits,
     Proxy,
     Response,
@@ -132,7 +133,7 @@ def test_generated_pages_are_fresh(name: str) -> None:
 
 def test_advice_names_settings_that_exist() -> None:
     known = {each.name for each in fields(Config)}
-    for part in (Limits, Timeouts, Retry, Forwarding, ListenerTls, ProxyProtocol):
+    for part in (Limits, Timeouts, Http2, Retry, Forwarding, ListenerTls, ProxyProtocol):
         known |= {each.name for each in fields(part)}
     for reason in REASONS.values():
         for name in re.findall(r"`(\w+)`", reason.advice):

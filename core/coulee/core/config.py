@@ -19,7 +19,7 @@ PROTOCOL: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:/[!#$%&'*+\-.^_`|~
 
 RETRIABLE: Final = (
     "upstream_refused", "upstream_unreachable", "upstream_connect_timeout", "upstream_tls", "pool_full",
-    "upstream_reset", "upstream_timeout", "upstream_invalid",
+    "upstream_reset", "upstream_refused_stream", "upstream_timeout", "upstream_invalid",
 )  # fmt: skip
 """Reasons for which an attempt may be followed by another: an endpoint's doing, or the queue for it."""
 
@@ -280,11 +280,13 @@ class Retry:
 
     reasons: tuple[str, ...] = (
         "upstream_refused", "upstream_unreachable", "upstream_connect_timeout", "upstream_tls", "pool_full",
-        "upstream_reset",
+        "upstream_reset", "upstream_refused_stream",
     )  # fmt: skip
     """What a failed attempt may have failed for. A connection that could not be had is tried again at another endpoint
-    only, whatever the method, for nothing was sent. `upstream_timeout` and `upstream_invalid` can be added: the origin
-    may be at work on the first request then, and the next one doubles its load."""
+    only, whatever the method, for nothing was sent. What an origin of HTTP/2 says that it did not process is tried
+    again whatever the method, too, and at the same endpoint where there is no other. `upstream_timeout` and
+    `upstream_invalid` can be added: the origin may be at work on the first request then, and the next one doubles its
+    load."""
 
     statuses: tuple[int, ...] = ()
     """Answers that are tried again, as 502, 503 and 504. The answer goes on to the client where no attempt is left."""

@@ -1,6 +1,8 @@
 """Whether a failed attempt may be followed by another, and after what wait: the rules, apart from who keeps them.
 
     no connection could be had     any method; at an endpoint not tried yet, for this one would refuse again
+    it was not processed, as the   any method; at this endpoint too, on another connection (RFC 9113 section 8.7)
+    endpoint said itself
     it died, or took too long,     idempotent methods only, unless `non_idempotent`
     or answered a status of
     `statuses`
@@ -19,6 +21,9 @@ from coulee.core.config import Retry
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 """Sending these twice has the effect of sending them once (RFC 9110 section 9.2.2)."""
 
+UNPROCESSED: Final = "upstream_refused_stream"
+"""The reason of an attempt of which the endpoint has said that it did nothing about it."""
+
 
 def may_follow(retry: Retry, attempts: int, reason: str, method: str, *, connected: bool, wanted: bool | None) -> bool:
     """Whether the `attempts`-th attempt, which failed with `reason`, may be followed by another. `wanted` is a filter's
@@ -27,7 +32,8 @@ def may_follow(retry: Retry, attempts: int, reason: str, method: str, *, connect
         return False
     if wanted:
         return True
-    if connected and not (retry.non_idempotent or method in IDEMPOTENT):
+    may_repeat = retry.non_idempotent or method in IDEMPOTENT or reason == UNPROCESSED
+    if connected and not may_repeat:
         return False
     own_limit = reason == "upstream_timeout" and retry.try_timeout_s > 0
     return reason in retry.reasons or reason == "upstream_status" or own_limit
