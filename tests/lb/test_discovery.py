@@ -572,7 +572,7 @@ def test_an_answer_that_does_not_come_is_an_error_and_its_connection_is_closed()
     ("url", "message"),
     [
         ("sd/targets", "'sd/targets' has no scheme; write http://sd/targets"),
-        ("wss://sd", "'wss://sd': the scheme 'wss' is not supported; write http://... or https://..."),
+        ("wss://sd", "'wss://sd': the scheme 'wss' is not supported; write http://..., https://... or h2c://..."),
         ("http://", "'http://' has no host; write http://127.0.0.1:9000"),
         ("http://sd:x/", "'http://sd:x': the port is no number from 1 to 65535"),
         ("http://[::1", "'http://[::1' is no URL: Invalid IPv6 URL"),

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coulee.lb import documents
+from coulee.core.tls import UpstreamTls
+from coulee.core.transport import DIRECT, Transport
+from coulee.lb import Cluster, documents
 from coulee.lb.documents import DiscoveryError, parse_json, parse_toml, read_document, toml_lines
 from coulee.lb.endpoint import Endpoint
 
@@ -86,6 +88,17 @@ def test_labels_of_a_group_are_not_shared_among_its_endpoints() -> None:
     one, two = read([{"targets": ["a", "b"], "labels": {"x": "y"}}])
     assert one.labels == two.labels
     assert one.labels is not two.labels
+
+
+def test_a_target_without_a_scheme_leaves_it_to_the_cluster_how_it_is_reached() -> None:
+    document = [{"targets": ["a", "https://b", "h2c://c:9000", "http://d", "unix:/run/e"]}]
+    found = read(document)
+    assert [each.scheme for each in found] == ["", "https", "h2c", "http", ""]
+    assert [each.transport for each in found] == [
+        DIRECT, Transport(tls=UpstreamTls("b", "b")), Transport(prior_knowledge=True), DIRECT, DIRECT,
+    ]  # fmt: skip
+    [member] = Cluster(*read([{"targets": ["a:8443"]}]), transport=Transport(tls=UpstreamTls())).members
+    assert member.transport == Transport(tls=UpstreamTls("a", "a"))
 
 
 # ----------------------------------------------------------------------------------------------------------- mistakes

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from coulee.core.peer import Peer, PeerLimits
-from coulee.core.seam import Address
-from coulee.lb import peer_from_url
+from coulee.core.seam import Address, UpstreamTls
+from coulee.core.transport import DIRECT, Transport
+from coulee.lb import Cluster, peer_from_url
 from coulee.lb.endpoint import WEIGHT_MAX, Endpoint, endpoint_of
 from coulee.lb.outliers import Record
 
@@ -22,6 +24,9 @@ from coulee.lb.outliers import Record
         ("HTTP://Origin.Example:65535", ("origin.example", 65535), "origin.example:65535"),
         ("http://[::1]:9000", ("::1", 9000), "[::1]:9000"),
         ("http://[2001:db8::1]", ("2001:db8::1", 80), "[2001:db8::1]:80"),
+        ("https://origin.example", ("origin.example", 443), "origin.example:443"),
+        ("h2c://127.0.0.1:9000", ("127.0.0.1", 9000), "127.0.0.1:9000"),
+        ("H2C://origin.example/", ("origin.example", 80), "origin.example:80"),
         ("unix:/run/origin.sock", "/run/origin.sock", "unix:/run/origin.sock"),
         ("unix:origin.sock", "origin.sock", "unix:origin.sock"),
     ],
@@ -38,9 +43,12 @@ def test_a_url_names_a_peer(url: str, address: Address, name: str) -> None:
         ("unix:", "'unix:' names no socket; write unix:/path/to/socket"),
         ("127.0.0.1:9000", "'127.0.0.1:9000' has no scheme; write http://127.0.0.1:9000"),
         ("localhost", "'localhost' has no scheme; write http://localhost"),
-        ("wss://a:443", "'wss://a:443': the scheme 'wss' is not supported; write http://... or https://..."),
-        ("ftp://a", "'ftp://a': the scheme 'ftp' is not supported; write http://... or https://..."),
-        ("://a", "'://a': the scheme '' is not supported; write http://... or https://..."),
+        ("wss://a:443", "'wss://a:443': the scheme 'wss' is not supported; write http://..., https://... or h2c://..."),
+        ("ftp://a", "'ftp://a': the scheme 'ftp' is not supported; write http://..., https://... or h2c://..."),
+        ("://a", "'://a': the scheme '' is not supported; write http://..., https://... or h2c://..."),
+        ("h2://a", "'h2://a': the scheme 'h2' is not supported; write http://..., https://... or h2c://..."),
+        ("h2c://:9000", "'h2c://:9000' has no host; write h2c://127.0.0.1:9000"),
+        ("h2c://a/api", "'h2c://a/api': give scheme, host and port alone, as in h2c://a:80"),
         ("http://a:65536", "'http://a:65536': the port is no number from 1 to 65535"),
         ("http://a:-1", "'http://a:-1': the port is no number from 1 to 65535"),
         ("http://a:x", "'http://a:x': the port is no number from 1 to 65535"),
@@ -189,3 +197,94 @@ def test_whether_it_may_get_requests_and_what_speaks_for_it() -> None:
     assert (endpoint.in_service, endpoint.is_healthy, endpoint.ejected) == (True, False, True)
     endpoint.service = "maintenance"
     assert not endpoint.in_service
+
+
+# ------------------------------------------------------------------------------------------ how it is reached
+
+A_AND_PORT = ("a.test", 80)
+H2C = Transport(prior_knowledge=True)
+TLS = Transport(tls=UpstreamTls(ca=b"-----BEGIN CERTIFICATE-----", alpn=("h2", "http/1.1")))
+TLS_OF_A = Transport(tls=UpstreamTls("a.test", "a.test", ca=b"-----BEGIN CERTIFICATE-----", alpn=("h2", "http/1.1")))
+TOLD = Transport(proxy_protocol=2)
+URL_AND_TRANSPORT = [
+    ("http://a.test", TOLD, TOLD),
+    ("http://a.test", H2C, H2C),
+    ("h2c://a.test", H2C, H2C),
+    ("H2C://a.test", TOLD, Transport(proxy_protocol=2, prior_knowledge=True)),
+    ("https://a.test", TLS, TLS_OF_A),
+    ("HTTPS://a.test", TOLD, Transport(tls=UpstreamTls("a.test", "a.test"), proxy_protocol=2)),
+    ("unix:/run/a", H2C, H2C),
+    ("unix:/run/a", Transport(tls=UpstreamTls()), Transport(tls=UpstreamTls("localhost", "localhost"))),
+    (A_AND_PORT, H2C, H2C),
+    (A_AND_PORT, TLS, TLS_OF_A),
+    (Peer(A_AND_PORT), TLS, TLS_OF_A),
+    (peer_from_url("h2c://a.test"), TOLD, Transport(proxy_protocol=2, prior_knowledge=True)),
+    (peer_from_url("https://a.test"), TOLD, Transport(tls=UpstreamTls("a.test", "a.test"), proxy_protocol=2)),
+    (peer_from_url("https://a.test"), TLS, TLS_OF_A),
+]
+OPPOSITES = [
+    (
+        "http://a.test",
+        TLS,
+        "endpoint a.test:80: http:// is without TLS, and its transport has `tls`; write https://, or",
+    ),
+    ("h2c://a.test", TLS, "endpoint a.test:80: h2c:// is without TLS, and its transport has `tls`; write https://, or"),
+    (peer_from_url("h2c://a.test"), TLS, "endpoint a.test:80: h2c:// is without TLS, and its transport has `tls`"),
+    (
+        "https://a.test",
+        H2C,
+        "endpoint a.test:443: https:// agrees on HTTP/2 by ALPN, and its transport has `prior_know",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("url", "transport"),
+    [
+        ("http://a.test", DIRECT),
+        ("h2c://a.test", H2C),
+        ("https://a.test", Transport(tls=UpstreamTls("a.test", "a.test", alpn=("http/1.1",)))),
+        ("https://10.0.0.1", Transport(tls=UpstreamTls("", "10.0.0.1"))),
+        ("unix:/run/a", DIRECT),
+    ],
+)
+def test_what_a_url_says_of_how_it_is_reached(url: str, transport: Transport) -> None:
+    assert Endpoint(url).transport == transport
+    assert Endpoint(url).fresh().transport == transport
+    assert Endpoint(url).key == Endpoint(peer_from_url(url)).key
+    assert peer_from_url("http://a.test").transport is DIRECT, "which attempts look for"
+
+
+@pytest.mark.parametrize(("where", "given", "both"), URL_AND_TRANSPORT)
+def test_what_a_url_says_and_what_a_transport_says_are_taken_together(
+    where: str | Address | Peer, given: Transport, both: Transport
+) -> None:
+    by_itself = Endpoint(where, transport=given)
+    assert by_itself.transport == both
+    assert by_itself.key == Peer(by_itself.address, transport=both).key
+    by_its_cluster = Endpoint(where)
+    [member] = Cluster(by_its_cluster, transport=given).members
+    assert member.transport == both
+    assert member.key == by_itself.key
+    assert [each.transport for each in Cluster(member, transport=given).fresh().members] == [both]
+
+
+@pytest.mark.parametrize(("where", "given", "said"), OPPOSITES)
+def test_what_a_url_and_a_transport_say_must_not_be_opposites(where: str | Peer, given: Transport, said: str) -> None:
+    makers: list[Callable[[], object]] = [
+        lambda: Endpoint(where, transport=given),
+        lambda: Cluster(where, transport=given),
+        lambda: Cluster(Endpoint(where).fresh(), transport=given),
+    ]
+    for make in makers:
+        with pytest.raises(ValueError, match=r".") as caught:
+            make()
+        assert str(caught.value).startswith(said)
+
+
+def test_an_endpoint_with_a_transport_of_its_own_is_not_reached_as_the_others() -> None:
+    own = Endpoint("h2c://a.test", transport=TOLD)
+    others = Transport(proxy_protocol=1)
+    assert [each.transport for each in Cluster(own, "h2c://b.test", transport=others).members] == [
+        Transport(proxy_protocol=2, prior_knowledge=True), Transport(proxy_protocol=1, prior_knowledge=True),
+    ]  # fmt: skip

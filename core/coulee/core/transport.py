@@ -21,7 +21,7 @@ class Transport:
 
     tls: UpstreamTls | None = None
     """TLS, and whom it has to be with. For a cluster's endpoints, what is left open here is filled in from their URLs;
-    those of `http://` have none."""
+    those of `http://` and `h2c://` have none, and are refused where it is set."""
 
     options: ConnectOptions | None = None
     """Of its sockets."""

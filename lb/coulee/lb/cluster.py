@@ -76,7 +76,7 @@ class Cluster(Balancer):
     (never); `budget` how many retries there may be; `slow_start` how one comes up; `discovery` where endpoints come
     from, in place of those given here, which serve until it has found some. `panic` is the healthy share of the
     endpoints below which all are used, healthy or not; with 0 they never are, and where none is healthy it is 503.
-    `transport` is how they are reached: TLS, and more.
+    `transport` is how they are reached, beside what their URLs say: TLS, HTTP/2, and more.
 
     Raises `ValueError` for what makes no sense.
     """

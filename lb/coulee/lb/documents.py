@@ -16,6 +16,7 @@ Rules:
       priority = 1
       labels = { version = "2" }
 
+- A target may be a URL. One without a scheme is an address, and the cluster's transport says how it is reached.
 - What is wrong is one `DiscoveryError` with its place, as `endpoints.json: [3].targets[1]: ...`, or with its line,
   where one is known. Whatever the bytes or values are, nothing else is raised.
 - An address stands in a document once: with two, nobody could say which weight is meant.
@@ -31,7 +32,7 @@ from reprlib import Repr
 from typing import Any, Final, NoReturn, cast
 
 from coulee.core.peer import PoolKey
-from coulee.lb.endpoint import Endpoint
+from coulee.lb.endpoint import Endpoint, peer_from_url
 
 ENDPOINTS_MAX: Final = 100_000
 """In one document, or from one source."""
@@ -143,10 +144,7 @@ class _Reader:
             settings = self.settings_of_labels(f"{at}.labels", self.labels(f"{at}.labels", fields.get("labels", {})))
             for number, target in enumerate(cast("list[object]", targets)):
                 spot = f"{at}.targets[{number}]"
-                url = self.text(spot, target)
-                if "://" not in url and not url.startswith("unix:"):
-                    url = f"http://{url}"
-                yield self.endpoint(spot, url, settings)
+                yield self.endpoint(spot, self.text(spot, target), settings, bare=True)
 
     def settings_of_labels(self, at: str, labels: dict[str, str]) -> dict[str, Any]:
         """What is ours is taken out of the labels."""
@@ -200,11 +198,13 @@ class _Reader:
 
     # -- both
 
-    def endpoint(self, at: str, url: str, settings: Mapping[str, Any]) -> Endpoint:
+    def endpoint(self, at: str, url: str, settings: Mapping[str, Any], *, bare: bool = False) -> Endpoint:
+        """`bare`: it may be an address alone, which leaves it to the cluster's transport how it is reached."""
+        bare = bare and "://" not in url and not url.startswith("unix:")
         if not self.sockets and url.startswith("unix:"):
             raise self.error(at, "a Unix socket is of this machine, and the document is not")
         try:
-            endpoint = Endpoint(url, **settings)
+            endpoint = Endpoint(peer_from_url(f"http://{url}") if bare else url, **settings)
         except ValueError as error:
             raise self.error(at, _shortened(str(error))) from None
         before = self.seen.get(endpoint.key)

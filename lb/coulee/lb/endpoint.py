@@ -5,6 +5,8 @@ Rules:
 - Its identity is its address (with its group): a change of weight, labels or state loses nothing that is known.
 - `open` is the one thing that policies look at: it is usable, and not full. Only the cluster sets it.
 - What users write is a definition; a cluster makes endpoints of its own from it with `fresh`.
+- What a URL says of how it is reached, and what a transport says, are taken together. Where one says the opposite of
+  the other that is a mistake, and neither wins.
 """
 
 from __future__ import annotations
@@ -39,6 +41,11 @@ State: TypeAlias = Literal[
 """What it comes to. The first two are usable; a half-open one is for a few trials."""
 
 
+SCHEMES: Final = ("http", "https", "h2c")
+"""Of the URLs that name origins, beside `unix:`."""
+
+_WITHOUT_TLS: Final = ("http", "h2c")
+_H2C: Final = Transport(prior_knowledge=True)
 _NO_HOST: Final = re.compile(r"[\x00-\x20\x7f\\,\"<>^`{|}]")
 """What stands in no host, and what `urlsplit` would drop without a word."""
 
@@ -47,7 +54,8 @@ class Endpoint(Peer):
     """`Endpoint("http://10.0.0.1:9000", weight=3, zone="eu")`. Raises `ValueError` for what makes no sense.
 
     `weight` is its share (0: nothing new), `priority` its group (0 first) and `zone` its place, for policies that look
-    at those; `labels` are for selecting, as `{"version": "2"}`.
+    at those; `labels` are for selecting, as `{"version": "2"}`. `transport` is how it is reached, beside what its URL
+    says of that.
     """
 
     __slots__ = (
@@ -67,6 +75,7 @@ class Endpoint(Peer):
         "priority",
         "record",
         "requests",
+        "scheme",
         "service",
         "service_cause",
         "since",
@@ -91,9 +100,11 @@ class Endpoint(Peer):
         transport: Transport | None = None,
     ) -> None:
         peer = where if isinstance(where, Peer) else peer_of(where)
-        super().__init__(
-            peer.address, name or peer.name, group or peer.group, limits or peer.limits, transport or peer.transport
-        )
+        super().__init__(peer.address, name or peer.name, group or peer.group, limits or peer.limits, peer.transport)
+        self.scheme = self._scheme_of(where)
+        """Of its URL, or of one that would say the same; "" where its transport alone says how it is reached."""
+        if transport is not None:
+            self._take(transport)
         check_weight(weight, self.name)
         if priority < 0:
             raise ValueError(f"endpoint {self.name}: priority is {priority}; the first group is 0, the next 1")
@@ -150,12 +161,40 @@ class Endpoint(Peer):
         self.guarded = self.circuit is not None or self.limits is not None
 
     def reach_by(self, transport: Transport) -> None:
-        """Use this transport, where it has none of its own but for the TLS that its URL asks for."""
-        own = self.transport
-        if transport is DIRECT or own not in (DIRECT, _https(self.host)):
-            return
-        tls = transport.tls.for_host(self.host) if transport.tls is not None else own.tls
-        self.transport = replace(transport, tls=tls)
+        """Use this transport, where it has none of its own but for what its URL asks for. Raises `ValueError` where
+        its URL asks for the opposite."""
+        if transport is not DIRECT and self.transport == _asked_for(self.scheme, self.host):
+            self._take(transport)
+
+    def _scheme_of(self, where: str | Address | Peer) -> str:
+        """That of the URL which it is made of. A peer has none, but may be one that a URL would make."""
+        if isinstance(where, Endpoint):
+            return where.scheme
+        if isinstance(where, str):
+            scheme = where.partition(":")[0].lower()
+            return scheme if scheme in SCHEMES else ""
+        if self.transport is DIRECT:
+            return ""
+        return next((each for each in ("https", "h2c") if self.transport == _asked_for(each, self.host)), "")
+
+    def _take(self, transport: Transport) -> None:
+        """... with what its URL says."""
+        scheme, tls = self.scheme, transport.tls
+        if scheme in _WITHOUT_TLS and tls is not None:
+            raise ValueError(
+                f"endpoint {self.name}: {scheme}:// is without TLS, and its transport has `tls`; "
+                "write https://, or leave that out"
+            )
+        if scheme == "https":
+            if transport.prior_knowledge:
+                raise ValueError(
+                    f"endpoint {self.name}: https:// agrees on HTTP/2 by ALPN, and its transport has "
+                    '`prior_knowledge`, which is without TLS; write h2c://, or tls=UpstreamTls(alpn=("h2", "http/1.1"))'
+                )
+            tls = tls or UpstreamTls()
+        tls = tls.for_host(self.host) if tls is not None else None
+        prior_knowledge = transport.prior_knowledge or scheme == "h2c"
+        self.transport = replace(transport, tls=tls, prior_knowledge=prior_knowledge)
         self.name_key()
 
     @property
@@ -197,7 +236,8 @@ def peer_of(where: str | Address) -> Peer:
 
 def peer_from_url(url: str) -> Peer:
     """The peer that a URL such as `http://127.0.0.1:9000` names. Raises `ValueError` with what is wrong with it. Of
-    `https://` its certificate is verified, for the host of the URL and by the system's authorities.
+    `https://` its certificate is verified, for the host of the URL and by the system's authorities. `h2c://` is HTTP/2
+    without TLS, and without asking whether it is understood (RFC 9113 section 3.3).
 
     Only scheme, host and port count; `unix:/path` names a Unix socket.
     """
@@ -215,8 +255,10 @@ def peer_from_url(url: str) -> Peer:
         host = parts.hostname or ""
     except ValueError as error:
         raise ValueError(f"{url!r} is no URL: {error}") from None
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"{url!r}: the scheme {parts.scheme!r} is not supported; write http://... or https://...")
+    if parts.scheme not in SCHEMES:
+        raise ValueError(
+            f"{url!r}: the scheme {parts.scheme!r} is not supported; write http://..., https://... or h2c://..."
+        )
     try:
         port = parts.port
     except ValueError:
@@ -229,9 +271,11 @@ def peer_from_url(url: str) -> Peer:
         raise ValueError(f"{url!r}: give scheme, host and port alone, as in {shown}")
     if port == 0:
         raise ValueError(f"{url!r}: port 0 is nobody's")
-    return Peer((host, port or usual), transport=_https(host) if parts.scheme == "https" else DIRECT)
+    return Peer((host, port or usual), transport=_asked_for(parts.scheme, host))
 
 
-def _https(host: str) -> Transport:
-    """What an URL of https asks for, where nobody says more."""
-    return Transport(tls=UpstreamTls().for_host(host))
+def _asked_for(scheme: str, host: str) -> Transport:
+    """What a URL asks for, where nobody says more."""
+    if scheme == "https":
+        return Transport(tls=UpstreamTls().for_host(host))
+    return _H2C if scheme == "h2c" else DIRECT
