@@ -365,6 +365,7 @@ def test_a_program_is_replayed_with_the_certificates_that_it_had(desk: Desk, mon
         Transport(),
         Transport(proxy_protocol=2),
         Transport(tls=UpstreamTls(verify=False), proxy_protocol=1),
+        Transport(tls=UpstreamTls(verify=False, alpn=("x", "http/1.1"))),
         Transport(tls=UpstreamTls("", "b.test", ("c.test",), ca=PEM, certificate=Source("x").certificates[0])),
     ],
 )
@@ -380,6 +381,11 @@ def test_how_origins_are_reached_comes_with_the_file(desk: Desk, transport: Tran
         simulator.settle()
     assert SECRET not in desk.file.read_bytes()
     definition = definition_of(Recording(desk.file).header, None)
+    cluster = definition.balancer
+    assert isinstance(cluster, Cluster)
+    if transport.tls is not None:
+        assert cluster.transport.tls is not None
+        assert cluster.transport.tls.alpn == transport.tls.alpn, "it decides what is spoken"
     replay = Replay(Recording(desk.file), definition)
     said = list(map(replay.step, replay.recording))
     assert [step.difference for step in said if step.difference] == []

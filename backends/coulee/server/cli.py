@@ -72,7 +72,7 @@ def _shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--record-ring", "ring_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
                      help="Record the last SECONDS in memory, and write FILE when a filter, or coulee itself, fails."),
         click.option("--record-redact", "redact", metavar="WORD,...", help="Do not record bodies, query, credentials, "
-                     "fields (all but those that frame), or a field of this name."),
+                     "fields (all but those that frame), or a field of this name. All of HTTP/2 is hidden then."),
     )  # fmt: skip
     for option in reversed(options):  # the last to be added is the first that --help shows
         function = option(function)
@@ -107,7 +107,14 @@ def _health(_context: click.Context, _parameter: click.Parameter, value: str | N
 
 @main.command()
 @click.argument("listen")
-@click.option("--to", "urls", multiple=True, metavar="URL", help="An origin; give it again for each further one.")
+@click.option(
+    "--to",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    help="An origin, as http://HOST:PORT, https://, "
+    "h2c:// (HTTP/2 without TLS) or unix:/PATH; give it again for each further one.",
+)
 @click.option(
     "--balance",
     type=click.Choice(list(POLICIES)),
@@ -135,6 +142,7 @@ def serve(listen: str, urls: tuple[str, ...], balance: str, health: HealthCheck 
     addresses = _addresses(listen)
     edges = taken_from(options)
     try:
+        edges.check_origins(urls)
         transport = edges.transport()
     except ValueError as error:
         _stop(str(error), 2)
@@ -217,6 +225,7 @@ def _run(
     def chosen() -> Proxy:
         proxy = make()
         _choose_codec(proxy, http1_codec)
+        edges.impose(proxy)
         return proxy
 
     form = "none" if quiet else form or ("short" if sys.stdout.isatty() else "json")

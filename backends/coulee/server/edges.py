@@ -1,4 +1,4 @@
-"""What the command line says of both edges: TLS and the PROXY protocol towards clients, and towards origins.
+"""What the command line says of both edges: TLS, HTTP/2 and the PROXY protocol towards clients, and towards origins.
 
 Rules:
 
@@ -11,9 +11,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -23,6 +23,13 @@ from coulee.core.seam import Address, CertificateError, CertificateSource
 from coulee.core.server_names import is_ip
 from coulee.core.tls import ClientCertificates, ListenerTls, UpstreamTls
 from coulee.core.transport import DIRECT, Transport
+
+if TYPE_CHECKING:
+    from coulee.core import Proxy
+
+HTTP1: Final = ("http/1.1",)
+HTTP2_OR_1: Final = ("h2", "http/1.1")
+"""Names of RFC 7301, the preferred one first."""
 
 SELF_SIGNED: Final = "self-signed"
 ALWAYS_FOR: Final = ("localhost", "127.0.0.1", "::1")
@@ -39,9 +46,11 @@ class Edges:
     client_certificates: str = "required"
     proxy_protocol: str | None = None
     socket_mode: str | None = None
+    http1_only: bool = False
     upstream_ca: str | None = None
     upstream_name: str | None = None
     insecure_upstreams: bool = False
+    upstream_http2: bool = False
     send_proxy: Literal[0, 1, 2] = 0
     key_log: str | None = None
 
@@ -85,7 +94,8 @@ class Edges:
         asked = None
         if self.client_ca is not None:
             asked = ClientCertificates(client_ca(self.client_ca), required=self.client_certificates == "required")
-        return ListenerTls(sources, client_certificates=asked, key_log=self.key_log or "")
+        tls = ListenerTls(sources, client_certificates=asked, key_log=self.key_log or "")
+        return _without_http2(tls) if self.http1_only else tls
 
     def _source(self, text: str, listen: Sequence[Address]) -> CertificateSource:
         from coulee.tls import CertificateDirectory, CertificateFiles
@@ -108,24 +118,56 @@ class Edges:
             made = self.__dict__["_made"] = SelfSigned(*names)
         return made
 
+    def impose(self, proxy: Proxy) -> None:
+        """What is said here of all clients holds at the listeners of the program, too."""
+        if self.http1_only:
+            proxy.config = replace(proxy.config, http2=replace(proxy.config.http2, cleartext=False))
+            proxy.listen_at = [
+                each if each.tls is None else replace(each, tls=_without_http2(each.tls)) for each in proxy.listen_at
+            ]
+
     # -- towards origins
+
+    def check_origins(self, urls: Sequence[str]) -> None:
+        """Raises `ValueError` where an option is about TLS, and an origin is without."""
+        options = {
+            "--upstream-ca": self.upstream_ca,
+            "--upstream-name": self.upstream_name,
+            "--insecure-upstreams": self.insecure_upstreams,
+            "--upstream-http2": self.upstream_http2,
+        }
+        given = [name for name, value in options.items() if value not in (None, False)]
+        for url in urls:
+            scheme = url.partition(":")[0].lower()
+            if given and (scheme in ("http", "h2c") or (scheme == "unix" and given == ["--upstream-http2"])):
+                raise ValueError(f"{given[0]} is about TLS, and {url} is without: write https://, or leave that out")
 
     def transport(self) -> Transport:
         """How origins are reached. Raises `ValueError`."""
         if self.insecure_upstreams and (self.upstream_ca is not None or self.upstream_name is not None):
             raise ValueError("--insecure-upstreams looks at no certificate: leave out --upstream-ca, --upstream-name")
         tls: UpstreamTls | None = None
+        alpn = HTTP2_OR_1 if self.upstream_http2 else HTTP1
         if self.insecure_upstreams:
-            tls = UpstreamTls(verify=False)
+            tls = UpstreamTls(verify=False, alpn=alpn)
         elif self.upstream_ca is not None or self.upstream_name is not None:
             from coulee.tls import client_ca
 
             ca = client_ca(self.upstream_ca) if self.upstream_ca is not None else b""
             name = self.upstream_name
-            tls = UpstreamTls(ca=ca, server_name="" if name and is_ip(name) else name, verified_name=name)
+            tls = UpstreamTls(ca=ca, server_name="" if name and is_ip(name) else name, verified_name=name, alpn=alpn)
+        elif self.upstream_http2:
+            tls = UpstreamTls(alpn=alpn)
         if tls is None and not self.send_proxy:
             return DIRECT
         return Transport(tls=tls, proxy_protocol=self.send_proxy)
+
+
+def _without_http2(tls: ListenerTls) -> ListenerTls:
+    """It is not offered; HTTP/1.1 is, where it was all that was."""
+    if "h2" not in tls.alpn:
+        return tls
+    return replace(tls, alpn=tuple(each for each in tls.alpn if each != "h2") or HTTP1)
 
 
 def edge_options(upstreams: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -140,6 +182,8 @@ def edge_options(upstreams: bool) -> Callable[[Callable[..., Any]], Callable[...
         click.option("--proxy-protocol", metavar="NETWORK,...", help="Connections begin with a header of the PROXY "
                      "protocol, and come from these networks: as 10.0.0.0/8; `unix` for a Unix socket."),
         click.option("--socket-mode", metavar="MODE", help="Permissions of a Unix socket, as 660."),
+        click.option("--http1-only", is_flag=True, help="Do not speak HTTP/2 with clients. Else TLS offers it (ALPN), "
+                     "and without TLS it is spoken to those that begin with it."),
         click.option("--key-log", metavar="FILE", help="Write TLS session keys to FILE: whoever has it can read all."),
     )  # fmt: skip
     towards_origins = (
@@ -148,6 +192,8 @@ def edge_options(upstreams: bool) -> Callable[[Callable[..., Any]], Callable[...
         click.option("--upstream-name", metavar="NAME", help="The name that their certificates have to be for "
                      "[default: the host of each URL]."),
         click.option("--insecure-upstreams", is_flag=True, help="Do not verify them. Anybody in between can be them."),
+        click.option("--upstream-http2", is_flag=True, help="Offer HTTP/2 to origins of https://, which may decline "
+                     "[default: HTTP/1.1]. Those of h2c:// have it without TLS."),
         click.option("--send-proxy", type=click.IntRange(0, 2), default=0, metavar="1|2", help="Tell origins who the "
                      "client is, with a header of this version of the PROXY protocol."),
     )  # fmt: skip

@@ -91,7 +91,7 @@ def is_failure(record: object) -> bool:
     return isinstance(record, Event) and record.name == "internal_error"
 
 
-_TLS_KEPT: Final = ("server_name", "verified_name", "alternative_names", "verify")
+_TLS_KEPT: Final = ("server_name", "verified_name", "alternative_names", "verify", "alpn")
 """What a replay has to know of TLS with origins. Authorities and certificates would be of no use to it."""
 
 
