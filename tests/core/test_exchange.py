@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -278,9 +279,65 @@ def test_every_phase_in_its_order_requests_forwards_and_answers_backwards() -> N
         "a:request_body(,True)", "b:request_body(,True)", "a:request_trailer", "b:request_trailer",
         "b:upstream_response", "a:upstream_response", "b:response", "a:response",
         "b:upstream_body(y,False)", "a:upstream_body(y,False)", "b:body(y,False)", "a:body(yb,False)",
-        "b:upstream_body(,True)", "a:upstream_body(,True)", "b:body(,True)", "a:body(b,True)",
-        "b:response_trailer", "a:response_trailer", "b:logging", "a:logging",
+        "b:upstream_body(,True)", "a:upstream_body(,True)", "b:body(,True)", "b:response_trailer", "a:body(b,True)",
+        "a:response_trailer", "b:logging", "a:logging",
     ]  # fmt: skip
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Trailing(Filter):
+    """Has its own idea of what is behind the body."""
+
+    def __init__(self, moved: object, *drop: str) -> None:
+        self.moved = moved
+        self.drop = drop
+
+    def response_trailer_filter(self, exchange: Exchange, trailers: Headers) -> Any:
+        trailers.remove(*self.drop)
+        return self.moved
+
+
+class Bracketed(Filter):
+    """A body filter that shows where it begins and ends."""
+
+    def response_body_filter(self, exchange: Exchange, data: bytes, ended: bool) -> bytes:
+        return b"<" + data + (b">" if ended else b"-")
+
+
+@pytest.mark.parametrize(
+    ("filters", "came"),
+    [
+        ([Trailing(b"")], b"1\r\na\r\n0\r\nX: 1\r\nY: 2\r\n\r\n"),
+        ([Trailing(b"moved")], b"1\r\na\r\n5\r\nmoved\r\n0\r\nX: 1\r\nY: 2\r\n\r\n"),
+        ([Trailing(b"moved", "X")], b"1\r\na\r\n5\r\nmoved\r\n0\r\nY: 2\r\n\r\n"),
+        ([Trailing(b"moved", "X", "Y")], b"1\r\na\r\n5\r\nmoved\r\n0\r\n\r\n"),
+        ([Trailing(None, "X", "Y")], b"1\r\na\r\n0\r\n\r\n"),
+        ([Trailing(b"1"), Trailing(b"2", "X", "Y")], b"1\r\na\r\n2\r\n21\r\n0\r\n\r\n"),
+        ([Bracketed(), Trailing(b"moved", "X")], b"3\r\n<a-\r\n7\r\n<moved>\r\n0\r\nY: 2\r\n\r\n"),
+        ([Trailing(b"moved", "X"), Bracketed()], b"3\r\n<a-\r\n7\r\n<>moved\r\n0\r\nY: 2\r\n\r\n"),
+    ],
+)
+def test_a_filter_may_move_trailers_into_the_body(filters: list[Filter], came: bytes) -> None:
+    """... where the filters further out see them as a part of it."""
+    world = make(*filters)
+    client, origin = pending(world)
+    world.receives(origin, CHUNKED + b"1\r\na\r\n0\r\nX: 1\r\nY: 2\r\n\r\n")
+    assert body(world.sent(client)) == came
+    assert world.access[0].bytes_out == sum(map(len, re.findall(rb"[<>a-]+|moved|21", came)))
+    assert world.access[0].reason == ""
+    world.receives(client, GET)
+    assert world.sent(origin) == GET + GET, "both connections are whole"
+
+
+def test_a_filter_that_gives_back_what_can_be_behind_no_body() -> None:
+    world = make(Trailing("text"))
+    client, origin = pending(world)
+    world.receives(origin, CHUNKED + b"1\r\na\r\n0\r\nX: 1\r\n\r\n")
+    assert body(world.sent(client)) == b"1\r\na\r\n", "which is cut"
+    assert world.access[0].reason == "filter_error"
+    assert "returned str" in world.access[0].detail
 
 
 def test_an_answer_without_a_body_still_gets_its_last_call() -> None:

@@ -29,7 +29,7 @@ from coulee.core.attempt import (
     send_trailers,
 )
 from coulee.core.errors import ExchangeError
-from coulee.core.filters import Chain, decide, transform
+from coulee.core.filters import Chain, conclude, decide, transform
 from coulee.core.headers import UNDERSCORE
 from coulee.core.hedging import race
 from coulee.core.kernel import Alarm, AnyCoroutine, Cancelled, Task, nursery, shielded
@@ -477,19 +477,27 @@ class Exchange:
             else:
                 assert isinstance(part, Trailers)
                 self.upstream_ended = True
-                await self._relay_trailers(part, body_chain)
+                keep_allowed_trailers(part.headers, self.proxy.config)
+                await self._relay_trailers(part)
                 break
         self.answered = True
 
-    async def _relay_trailers(self, trailers: Trailers, body_chain: Chain) -> None:
-        if body_chain:
-            data = await transform(body_chain, self, b"", True)
-            self.bytes_out += len(data)
-            await self.downstream.send(Data(data))
-        keep_allowed_trailers(trailers.headers, self.proxy.config)
-        if self.proxy.chains.response_trailer_filter:
-            await decide(self.proxy.chains.response_trailer_filter, (), self, trailers.headers)
-        await self.downstream.send(trailers)
+    async def _relay_trailers(self, trailers: Trailers, *, whole: bool = True) -> None:
+        """End the answer with these fields, or without, where a filter has moved them into the body; which may not be
+        `whole`."""
+        chains = self.proxy.chains
+        data = b""
+        if chains.relayed_body or chains.response_trailer_filter:
+            data = await conclude(chains, self, trailers.headers, whole=whole)
+        downstream = self.downstream
+        await downstream.wait_for_room()  # once, so that nothing comes between the two
+        self.bytes_out += len(data)
+        if not trailers.headers:
+            downstream.write(Data(data, True))
+            return
+        if data:
+            downstream.write(Data(data))
+        downstream.write(trailers)
 
     async def _answer_here(self, response: Response, *, filtered: bool = False) -> None:
         """Send an answer that a filter made."""

@@ -103,8 +103,10 @@ class Filter:
         """The answer's body as the client will get it; called for an answer without a body too, once, with `ended`."""
         return None
 
-    def response_trailer_filter(self, exchange: Exchange, trailers: Headers) -> Awaitable[None] | None:
-        """Change the fields after the answer's body."""
+    def response_trailer_filter(self, exchange: Exchange, trailers: Headers) -> Awaitable[bytes | None] | bytes | None:
+        """Change the fields after the answer's body. What is given back goes behind the body; so who cannot be sent
+        trailers can have them there. This filter has had the last piece of the body by then, and those that are further
+        out have it still to come. Without fields that are left, the body just ends."""
         return None
 
     def error_while_proxy(self, exchange: Exchange, error: ExchangeError) -> Awaitable[bool | None] | bool | None:
@@ -142,6 +144,7 @@ class Chains:
         "answering",
         "connected_to_upstream",
         "early_request_filter",
+        "endings",
         "error_while_proxy",
         "fail_to_connect",
         "fail_to_proxy",
@@ -182,22 +185,27 @@ class Chains:
     """Whether there is a phase that sees what is sent to an origin."""
     relayed_body: Chain
     """What each piece of an origin's body goes through."""
+    endings: tuple[tuple[Chain, Chain], ...]
+    """Of each filter what sees the client's side of a body, and what its trailers; from the origin outwards."""
 
     def __init__(self, filters: Iterable[Filter]) -> None:
         filters = list(filters)
         for phase in PHASES:
-            default = getattr(Filter, phase)
-            chain = [
-                getattr(each, phase)
-                for each in filters
-                if getattr(getattr(each, phase), "__func__", None) is not default
-            ]
+            chain = [call for each in filters for call in _given(each, phase)]
             if phase in _RESPONSE_PHASES:
                 chain.reverse()
             setattr(self, phase, tuple(chain))
         self.answering = bool(self.early_request_filter or self.request_filter)
         self.sending = bool(self.connected_to_upstream or self.upstream_request_filter or self.request_body_filter)
         self.relayed_body = self.upstream_response_body_filter + self.response_body_filter
+        pairs = [(_given(each, "response_body_filter"), _given(each, "response_trailer_filter")) for each in filters]
+        self.endings = tuple([pair for pair in reversed(pairs) if any(pair)])
+
+
+def _given(each: Filter, phase: str) -> Chain:
+    """What a filter does in a phase: one function, or none."""
+    call = getattr(each, phase)
+    return () if getattr(call, "__func__", None) is getattr(Filter, phase) else (call,)
 
 
 class FilterError(ExchangeError):
@@ -256,4 +264,22 @@ async def transform(chain: Chain, exchange: Exchange, data: bytes, ended: bool) 
             if not isinstance(result, bytes):
                 raise FilterError(call, f"returned {type(result).__name__}; a body filter returns bytes or None")
             data = result
+    return data
+
+
+async def conclude(chains: Chains, exchange: Exchange, trailers: Headers, *, whole: bool) -> bytes:
+    """The end of an answer with trailers: give what goes behind its body. Raises `ExchangeError`.
+
+    From the origin outwards, each filter has its last call for the body and then that for the trailers, so that one
+    that reckons over the body can put the sum into them, and what one moves from them into the body passes the filters
+    behind it. A body that is not `whole` does not end, so there is no last call for it.
+    """
+    data = b""
+    if whole:
+        data = await transform(chains.upstream_response_body_filter, exchange, data, True)
+    for body, trailer in chains.endings:
+        if whole:
+            data = await transform(body, exchange, data, True)
+        if trailer:
+            data += await decide(trailer, bytes, exchange, trailers) or b""
     return data
