@@ -28,11 +28,11 @@ from coulee.core import (
     respond,
     sleep,
 )
-from coulee.core.connection import Stream
 from coulee.core.parts import Data
 from coulee.core.peer import Balancer, Routed
-from coulee.core.pool import Upstream
 from coulee.core.seam import Blocked, Close, Closed, Drain, Finished, Sent
+from coulee.core.stream import SoleStream
+from coulee.core.upstream import Upstream
 from tests.core.ledger import body, on, status
 from tests.core.test_exchange import GET, OK, PUT, make, pending
 from tests.core.world import LISTENER, World
@@ -158,7 +158,7 @@ def test_a_stream_that_has_failed_takes_nothing_more() -> None:
     proxy = world.machine
     assert isinstance(proxy, Proxy)
     connection = proxy.connections[origin]
-    stream = Stream(connection, 1, inf)
+    stream = SoleStream(connection, 1, inf)
     stream.expect_within(3.0)
     first = ExchangeError("upstream_reset", "the first")
     stream.fail(first)
@@ -452,7 +452,7 @@ def test_a_connection_that_dies_in_the_hand_of_a_waiter_is_not_lent_again() -> N
     world.receives(origin, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
     (desk,) = proxy.pool.desks.values()
     waiter = desk.waiters[0]
-    desk.waiters.popleft().call(connection)
+    desk.waiters.popleft().call(connection.lend())
     waiter.ring(0.0)  # its time runs out in the same turn, and that is no matter any more
     connection.closing = True
     world.resets(second)

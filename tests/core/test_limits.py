@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from coulee.core import Config, Exchange, Filter, Forwarding, Limits, Proxy, Response, Timeouts, respond, sleep
-from coulee.core.connection import Stream
 from coulee.core.seam import Blocked, Sent
+from coulee.core.stream import SoleStream
 from coulee.lb import Cluster
 from tests.core.ledger import on, proxy_of, status
 from tests.core.world import LISTENER, World
@@ -204,7 +204,7 @@ def test_a_request_without_a_body_is_not_watched() -> None:
     client = world.client()
     world.receives(client, GET)
     stream = proxy_of(world).connections[client].stream
-    assert type(stream) is Stream
+    assert type(stream) is SoleStream
     world.connects()
     world.wait(59)
     assert not world.sent(client)

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from coulee.core import Config, Forwarding, Limits, Peer, Proxy, Retry, Timeouts
 from coulee.core.peer import PeerLimits
-from coulee.core.pool import Upstream
 from coulee.core.seam import Blocked, Drain, Sent
+from coulee.core.upstream import Upstream
 from coulee.lb import Cluster
 from tests.core.ledger import Ledger, ends_well, played, wanted
 from tests.core.world import LISTENER, World
@@ -214,7 +214,7 @@ def test_who_leaves_the_queue_with_a_connection_in_hand_gives_it_back() -> None:
     (desk,) = pool.desks.values()
     connection = proxy.connections[origin]
     assert isinstance(connection, Upstream)
-    desk.waiters.popleft().call(connection)
+    desk.waiters.popleft().call(connection.lend())
     world.resets(second)
     assert connection in pool.idle
     assert first not in world.closing

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from coulee.core import Config, ExchangeError, Limits, Peer
 from coulee.core.codec import ProtocolError
-from coulee.core.connection import Connection
 from coulee.core.errors import REASONS
 from coulee.core.http1 import Http1Codec
 from coulee.core.kernel import Task
 from coulee.core.proxy import Proxy
 from coulee.core.seam import Address, Blocked, Closed, ErrorKind, Hold, Receive, Received, Send
+from coulee.core.sole_connection import SoleConnection
 from coulee.core.through import Through, authority_for, open_tunnel
 from coulee.core.tls import UpstreamTls
 from coulee.core.transport import Transport
@@ -31,7 +31,7 @@ OPEN = b"HTTP/1.1 200 Connection established\r\n\r\n"
 SECRET = Through(PROXY, user="aladdin", password="open: sesame", headers=(("X-Team", "thieves"),))
 
 
-class End(Connection):
+class End(SoleConnection):
     """A connection as a pool's is: what happens to it is for its stream."""
 
     def __init__(self, proxy: Proxy) -> None:

@@ -176,8 +176,7 @@ class _Session:
             if count:
                 print(f"  {count} {kind if count > 1 else kind[:-1]}")
         for downstream in machine.downstreams:
-            exchange = downstream.exchange
-            if exchange is not None:
+            for exchange in downstream.exchanges:
                 asked = f"{exchange.request.method} {exchange.request.target}"
                 where = f"at {exchange.peer.name}" if exchange.peer is not None else "not sent on yet"
                 since = exchange.started - self.began

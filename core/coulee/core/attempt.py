@@ -23,9 +23,9 @@ from coulee.core.translate import keep_allowed_trailers, request_for_upstream
 from coulee.core.transport import DIRECT
 
 if TYPE_CHECKING:
-    from coulee.core.connection import Stream
     from coulee.core.exchange import Exchange
     from coulee.core.peer import Peer
+    from coulee.core.stream import Stream
 
 
 def begin(exchange: Exchange, peer: Peer) -> Stream | None:
@@ -37,7 +37,9 @@ def begin(exchange: Exchange, peer: Peer) -> Stream | None:
     if exchange.request.method != "CONNECT" and (before is None or not before.reused):
         # What died under us once was idle for too long, and now a fresh one is wanted; for a tunnel always.
         plain = peer.transport is DIRECT
-        stream = proxy.pool.take(peer if plain else announced(peer, exchange.downstream.connection))
+        stream = proxy.pool.take(
+            peer if plain else announced(peer, exchange.downstream.connection, exchange.request.upgrade)
+        )
     exchange.reused = reused = stream is not None
     if reused:
         counters.reuses += 1
@@ -225,8 +227,7 @@ async def chosen(exchange: Exchange) -> Peer | None:
 def _take_rest(upstream: Stream) -> bool:
     """Take what has come of a body that nobody wants; True where that was all of it, and the connection is whole."""
     try:
-        while upstream.connection.unread:
-            part = upstream.connection.pull()
+        while (part := upstream.take()) is not None:
             if isinstance(part, Trailers) or (isinstance(part, Data) and part.ended):
                 return True
     except ExchangeError:

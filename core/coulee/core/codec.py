@@ -52,11 +52,35 @@ class ProtocolError(Exception):
         self.reason = reason
 
 
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What a client of HTTP/2 begins with (RFC 9113 section 3.4). It was made so that no server of HTTP/1 takes it for
+more than one broken request."""
+
+
+class Http2Begins(ProtocolError):
+    """What came to a codec of HTTP/1 is no broken request, but HTTP/2: `data` is all of it so far."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__("HTTP/2 on a connection of HTTP/1.1", 505, "version_not_supported")
+        self.data = data
+
+
+def look_for_http2(data: bytes) -> bool:
+    """The first bytes of a connection: False where they are no HTTP/2, True where that is not known yet. Raises
+    `Http2Begins`."""
+    if data.startswith(PREFACE):
+        raise Http2Begins(data)
+    return PREFACE.startswith(data)
+
+
 class Codec(Protocol):
     """Bytes to parts and back. HTTP/1 has one stream at a time, and calls it 1, 2, 3 ... like any other."""
 
     secure: bool
     """Whether its bytes come by TLS; set by whoever knows."""
+
+    prior_knowledge: bool
+    """Of a codec of HTTP/1, whether a client may begin with HTTP/2, which is told by `Http2Begins`."""
 
     @property
     def buffered(self) -> int:

@@ -1,4 +1,6 @@
-"""One transport and one codec: bytes on one side, streams of parts on the other.
+"""One transport: it is opened, read, written and closed here, with time limits for all of it.
+
+What its bytes mean is for subclasses: `SoleConnection` has one message at a time, `Http2Connection` has many.
 
 Rules:
 
@@ -8,7 +10,6 @@ Rules:
   reads it began with. While the transport is blocked, a stream that finds more than the mark waiting waits itself.
 - Time limits are two floats, `read_by` and `write_by`, and one alarm that is put right when it rings; setting a limit
   that is later than the alarm is a float store.
-- A part is handed straight to the task that waits for it. Nothing is queued here: the codec keeps the bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +19,8 @@ from math import inf
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 
-from coulee.core.codec import ProtocolError
 from coulee.core.errors import ExchangeError, connect_error
 from coulee.core.kernel import PARKED, Alarm, Task, _Parked
-from coulee.core.parts import Part
 from coulee.core.seam import (
     CONNECT_OPTIONS,
     Address,
@@ -42,24 +41,19 @@ from coulee.core.seam import (
 )
 
 if TYPE_CHECKING:
-    from coulee.core.codec import Codec
     from coulee.core.config import Config
     from coulee.core.machine import KernelMachine
     from coulee.core.proxy_protocol import Header
 
 
 class Connection(Alarm):
-    """The base of what a proxy has to its clients and to its origins.
-
-    Subclasses say what bytes mean when no stream wants them, and what a time limit means.
-    """
+    """The base of what a proxy has to its clients and to its origins."""
 
     __slots__ = (
         "aborted",
         "blocked",
         "close_wanted",
         "closing",
-        "codec",
         "eof_wanted",
         "held",
         "limits",
@@ -74,27 +68,22 @@ class Connection(Alarm):
         "read_by",
         "security",
         "sending",
-        "stream",
         "timeouts",
         "trusted",
-        "unread",
         "write_by",
     )
 
-    def __init__(self, machine: KernelMachine, number: int, codec: Codec, config: Config) -> None:
+    def __init__(self, machine: KernelMachine, number: int, config: Config) -> None:
         super().__init__()
         self.machine = machine
         self.number = number
-        self.codec = codec
         self.limits = config.limits
         self.timeouts = config.timeouts
         self.peer: Address = ""
         self.local: Address = ""
         self.security: Security | None = None  # what TLS it has
-        self.stream: Stream | None = None
         self.trusted = False  # whether what the peer says about who is behind it counts
         self.held = True  # a new connection is, until its first Receive
-        self.unread = False  # whether the codec may hold a part that nobody has asked for
         self.sending = 0  # bytes of the last Send, or of this turn's so far
         self.out: list[bytes] = []  # what waits while the transport is blocked
         self.out_bytes = 0
@@ -121,13 +110,12 @@ class Connection(Alarm):
 
     # -- what subclasses say
 
-    def wanted_by_nobody(self) -> None:
-        """Bytes were fed to the codec, and no stream waits for a part."""
+    def received(self, data: bytes) -> None:
+        """Bytes from the peer, or `b""` at its end."""
         raise NotImplementedError
 
-    def ended_by_peer(self) -> None:
-        """The peer has half-closed, and no stream waits for a part."""
-        raise NotImplementedError
+    def has_room(self) -> None:
+        """The transport has taken what it had refused."""
 
     def gone(self, kind: ErrorKind | None, detail: str) -> None:
         """The transport is closed."""
@@ -135,10 +123,6 @@ class Connection(Alarm):
 
     def timed_out(self, reading: bool) -> None:
         """A limit has passed, for reading or for writing."""
-        raise NotImplementedError
-
-    def fault(self, error: ProtocolError) -> ExchangeError:
-        """What a broken message on this connection means for the exchange."""
         raise NotImplementedError
 
     def not_opened(self, kind: ErrorKind | None, detail: str) -> ExchangeError:
@@ -203,49 +187,11 @@ class Connection(Alarm):
             self.held = False
             self.machine.operations.append(Receive(self.number))
 
-    def received(self, data: bytes) -> None:
-        """Bytes from the peer, or `b""` at its end."""
-        codec = self.codec
-        stream = self.stream
-        self.unread = True
-        if not data:
-            codec.feed_eof()
-            if stream is not None and stream.reader is not None:
-                stream.offer()
-            else:
-                self.ended_by_peer()
-            return
-        codec.feed(data)
-        if stream is not None and stream.reader is not None:
-            stream.offer()
-        else:
-            self.wanted_by_nobody()
-        if codec.buffered > self.limits.buffer_high_bytes:
-            self.hold()
-
     def hold(self) -> None:
         """Our buffer is over its mark: read no more, until `read_on`."""
         if not self.held and not self.closing:
             self.held = True
             self.machine.operations.append(Hold(self.number))
-
-    def read_on(self) -> None:
-        """We hold, and parts were taken: read again where that has made room."""
-        if self.codec.buffered <= self.limits.buffer_low_bytes:
-            self.receive()
-
-    def pull(self) -> Part | None:
-        """The next part, or None when it has not arrived. Raises `ExchangeError`."""
-        try:
-            pulled = self.codec.next_part()
-        except ProtocolError as error:
-            raise self.fault(error) from error
-        if self.held:
-            self.read_on()
-        if isinstance(pulled, tuple):
-            return pulled[1]
-        self.unread = False
-        return None
 
     # -- writing
 
@@ -309,8 +255,8 @@ class Connection(Alarm):
             self.send_eof()
         if self.close_wanted:
             self.close()
-        elif self.stream is not None:
-            self.stream.room()
+        else:
+            self.has_room()
 
     # -- ending
 
@@ -377,111 +323,3 @@ class Connection(Alarm):
         due = min(self.read_by, self.write_by)
         if due < self.armed and not self.closing:
             self.machine.kernel.arm(self, due)
-
-
-class Stream:
-    """One message each way on a connection: what the exchange, the filters and the pool see of it."""
-
-    __slots__ = ("connection", "error", "number", "patience_s", "reader", "writer")
-
-    def __init__(self, connection: Connection, number: int, patience_s: float) -> None:
-        self.connection = connection
-        self.number = number
-        self.patience_s = patience_s  # the longest wait for one part
-        self.reader: Task | None = None
-        self.writer: Task | None = None
-        self.error: ExchangeError | None = None  # what became of the connection
-        connection.stream = self
-
-    @coroutine
-    def receive(self) -> Generator[_Parked, Any, Part]:
-        """The next part. Raises `ExchangeError` where there will be none."""
-        connection = self.connection
-        if connection.unread:
-            part = connection.pull()
-            if part is not None:
-                return part
-        if self.error is not None:
-            raise self.error
-        self.reader = connection.machine.kernel.running
-        connection.limit_read(self.patience_s)
-        try:
-            received: Part = yield PARKED
-        finally:
-            self.reader = None
-            connection.read_by = inf
-        return received
-
-    @coroutine
-    def wait_for_room(self) -> Generator[_Parked, Any, None]:
-        """Wait until a part can be sent, or never will be."""
-        connection = self.connection
-        high = connection.limits.buffer_high_bytes
-        while connection.blocked and connection.sending + connection.out_bytes >= high and self.error is None:
-            self.writer = connection.machine.kernel.running
-            try:
-                yield PARKED
-            finally:
-                self.writer = None
-
-    async def send(self, part: Part) -> None:
-        """Send a part, once there is room for it. Raises `ExchangeError` where it cannot be."""
-        await self.wait_for_room()
-        self.write(part)
-
-    def write(self, part: Part) -> None:
-        """Send a part now. Raises `ExchangeError` where nobody will get it, and where it does not fit what was written
-        before: both codecs check what they read, so it was a filter that changed a length or left a body unfinished."""
-        if self.error is not None:
-            raise self.error
-        connection = self.connection
-        try:
-            data = connection.codec.write(self.number, part)
-        except ProtocolError as error:
-            raise ExchangeError("filter_error", error.detail) from error
-        connection.push(data)
-
-    def expect_within(self, seconds: float) -> None:
-        """Change the longest wait for a part, also of the wait that is going on."""
-        self.patience_s = seconds
-        if self.reader is not None:
-            self.connection.limit_read(seconds)
-
-    def offer(self) -> None:
-        """New bytes are there and a task waits: hand it its part, if that is whole."""
-        reader = self.reader
-        assert reader is not None
-        kernel = self.connection.machine.kernel
-        try:
-            part = self.connection.pull()
-        except ExchangeError as error:
-            self.reader = None
-            kernel.step(reader, None, error)
-            return
-        if part is not None:
-            self.reader = None
-            kernel.step(reader, part, None)
-
-    def give_up(self, error: ExchangeError) -> None:
-        """Whoever waits for a part has waited long enough."""
-        reader = self.reader
-        if reader is not None:
-            self.reader = None
-            self.connection.machine.kernel.wake(reader, None, error)
-
-    def room(self) -> None:
-        """The connection can take more."""
-        writer = self.writer
-        if writer is not None:
-            self.writer = None
-            self.connection.machine.kernel.wake(writer, None)
-
-    def fail(self, error: ExchangeError) -> None:
-        """The connection is of no more use; whoever waits hears of it, after what it still has to read."""
-        if self.error is None:
-            self.error = error
-        self.give_up(error)
-        writer = self.writer
-        if writer is not None:
-            self.writer = None
-            self.connection.machine.kernel.wake(writer, None, error)

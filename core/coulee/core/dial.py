@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self
 
 from coulee.core.codec import ProtocolError
-from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
 from coulee.core.kernel import current_kernel
 from coulee.core.machine import KernelMachine
@@ -22,9 +21,11 @@ from coulee.core.path import establish
 from coulee.core.peer import Peer
 from coulee.core.raw import RawCodec
 from coulee.core.seam import ErrorKind
+from coulee.core.sole_connection import SoleConnection
+from coulee.core.stream import SoleStream, Stream
 
 
-class _Wire(Connection):
+class _Wire(SoleConnection):
     """The connection of a line. All that happens to it is for its stream, whoever reads at the moment."""
 
     __slots__ = ("name",)
@@ -75,7 +76,7 @@ class Line:
         except BaseException:
             wire.close(abort=True)
             raise
-        self._stream = Stream(wire, 1, wire.timeouts.answer_timeout_s)
+        self._stream = SoleStream(wire, 1, wire.timeouts.answer_timeout_s)
         wire.receive()
         return self
 

@@ -15,20 +15,23 @@ nobody is waited for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator
 from enum import Enum, auto
 from math import inf
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from coulee.core.codec import Codec, ProtocolError
-from coulee.core.connection import Connection, Stream
+from coulee.core.codec import Http2Begins, ProtocolError
+from coulee.core.connection import Connection
 from coulee.core.errors import ExchangeError
 from coulee.core.exchange import NO_REQUEST, Exchange
 from coulee.core.kernel import _Parked
+from coulee.core.pace import Pace
 from coulee.core.parts import Data, Part, Request, Trailers
+from coulee.core.raw import SINK
 from coulee.core.seam import ErrorKind
+from coulee.core.sole_connection import SoleConnection
+from coulee.core.stream import SoleStream
 
 if TYPE_CHECKING:
     from coulee.core.config import Config
@@ -51,28 +54,11 @@ class State(Enum):
     LINGERING = auto()
 
 
-_PORT: Final = re.compile(r":[0-9]*\Z")
-
 _IDLE: Final = State.IDLE  # an attribute of an enumeration is found more slowly than a name
 _BUSY: Final = State.BUSY
 
 
-class _Sink:
-    """The codec of a lingering connection: it forgets what it is fed."""
-
-    buffered = 0
-
-    def feed(self, data: bytes) -> None:
-        """Forget it."""
-
-    def feed_eof(self) -> None:
-        """It is heard by the connection."""
-
-
-_SINK: Final = cast("Codec", _Sink())
-
-
-class Downstream(Connection):
+class Downstream(SoleConnection):
     """One client."""
 
     __slots__ = (
@@ -100,6 +86,8 @@ class Downstream(Connection):
         told = guest.header.tls if guest.header is not None else None
         if guest.security is not None or told is not None:  # with us, or with the balancer that we trust
             self.codec.secure = True
+        if guest.security is None:
+            self.codec.prior_knowledge = proxy.config.http2.cleartext
         self.held = guest.held
         if guest.blocked:
             self.block()
@@ -131,6 +119,11 @@ class Downstream(Connection):
     @property
     def header(self) -> Header | None:
         return None if self.guest is None else self.guest.header
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The one that runs, if one does."""
+        return [] if self.exchange is None else [self.exchange]
 
     # -- what bytes mean
 
@@ -174,6 +167,10 @@ class Downstream(Connection):
                 break
             try:
                 pulled = self.codec.next_part()
+            except Http2Begins as begins:
+                self.codec = SINK
+                self.proxy.speak_http2(self, begins.data)
+                return
             except ProtocolError as error:
                 self.refuse(self.fault(error))
                 continue
@@ -211,16 +208,21 @@ class Downstream(Connection):
             request.scheme = "https"
         if self.security is not None:
             ours = request.method != "CONNECT"  # which always names another host
-            if ours and request.authority != self.covered and not self.covers(request.authority):
-                self.refuse(ExchangeError("misdirected", f"the certificate is not for {request.authority}"), request)
-                return
+            if ours and request.authority != self.covered:
+                assert self.guest is not None
+                if not self.guest.covers(request.authority):
+                    self.refuse(
+                        ExchangeError("misdirected", f"the certificate is not for {request.authority}"), request
+                    )
+                    return
+                self.covered = request.authority
         number = self.requests + 1
         if request.ended and not request.data:
-            stream = Stream(self, number, inf)
+            stream = SoleStream(self, number, inf)
         else:
             stream = RequestBody(self, number, proxy.config, request)
-            if stream.too_large(request.length or 0):
-                self.refuse(stream.too_large_error(), request)
+            if stream.pace.too_large(request.length or 0):
+                self.refuse(stream.pace.too_large_error(), request)
                 return
         self.state = _BUSY
         self.head_begun = False
@@ -232,18 +234,6 @@ class Downstream(Connection):
         self.exchange = exchange = Exchange(proxy, stream, request)
         exchange.start(exchange.run(), self.done)
 
-    def covers(self, authority: str) -> bool:
-        """Whether a request for this authority may come by the TLS that this client has (RFC 9110 section 7.4)."""
-        assert self.guest is not None
-        tls = self.guest.tls
-        assert tls is not None
-        # Which of several kinds of keys the client has taken is not known here, so all of them have to be for the host.
-        host = authority.rpartition(":")[0] if _PORT.search(authority) else authority
-        if tls.listener.covered_only and authority and not all(each.covers(host) for each in tls.certificates):
-            return False
-        self.covered = authority
-        return True
-
     def refuse(self, error: ExchangeError, request: Request = NO_REQUEST) -> None:
         """What arrived is not a request, or not in time, or not to be served: answer so, and let the phases of the end
         see it."""
@@ -252,7 +242,7 @@ class Downstream(Connection):
         self.requests += 1
         self.head_begun = False
         self.codec.close_after()
-        self.exchange = exchange = Exchange(self.proxy, Stream(self, self.requests, inf), request)
+        self.exchange = exchange = Exchange(self.proxy, SoleStream(self, self.requests, inf), request)
         exchange.start(exchange.refuse(error), self.done)
 
     def done(self, task: Task) -> None:
@@ -321,7 +311,7 @@ class Downstream(Connection):
             self.close()
             return
         self.state = State.LINGERING
-        self.codec = _SINK
+        self.codec = SINK
         self.send_eof()
         self.receive()
         self.limit_read(self.timeouts.linger_s)
@@ -335,6 +325,13 @@ class Downstream(Connection):
                 self.codec.close_after()
         elif (self.state is State.IDLE and self.codec.idle) or (self.state is State.LINGERING and self.all_read):
             self.hurry()
+
+    def end_now(self, error: ExchangeError) -> None:
+        """There is no more time."""
+        if self.exchange is None:
+            self.close(abort=True)
+        else:
+            self.cancel(error)
 
     def hurry(self) -> None:
         """Wait for this client no longer than a drain does."""
@@ -371,59 +368,31 @@ class Downstream(Connection):
         return ExchangeError(error.reason, error.detail, error.status)
 
 
-class RequestBody(Stream):
-    """The client's side of an exchange whose request has a body: it minds how much comes, and how fast.
+class RequestBody(SoleStream):
+    """The client's side of an exchange whose request has a body."""
 
-    Speed is reckoned over waits only. When they add up to a window, what came since the last such moment must have been
-    enough; so nothing is reckoned while the origin, or a filter, holds the body back, and nothing rings for each piece.
-    """
+    __slots__ = ("pace",)
 
-    __slots__ = ("bytes_max", "left_s", "reckoned", "since", "size", "timeouts")
-
-    def __init__(self, connection: Connection, number: int, config: Config, request: Request) -> None:
+    def __init__(self, connection: SoleConnection, number: int, config: Config, request: Request) -> None:
         super().__init__(connection, number, inf)
-        self.timeouts = timeouts = config.timeouts
-        self.bytes_max = config.limits.request_body_bytes_max or inf
-        self.size = len(request.data)  # so far
-        self.reckoned = 0  # how much of it has been reckoned with
-        self.left_s = timeouts.body_rate_grace_s + timeouts.body_rate_window_s  # of waits, until that is done again
-        self.since = 0.0  # the beginning of the present wait
-
-    def too_large(self, announced: int = 0) -> bool:
-        """Whether the body is over the limit, or will be."""
-        return self.size > self.bytes_max or announced > self.bytes_max
-
-    def too_large_error(self) -> ExchangeError:
-        """What is to be said of it then."""
-        return ExchangeError("body_too_large", f"the body is larger than {self.bytes_max} bytes")
+        self.pace = Pace(config, request)
 
     @coroutine
     def receive(self) -> Generator[_Parked, Any, Part]:
         """See `Stream`."""
         kernel = self.connection.machine.kernel
-        self.since = kernel.now
-        self.patience_s = min(self.timeouts.body_idle_timeout_s, self.left_s)
+        self.patience_s = self.pace.wait_begins(kernel.now)
         part = yield from cast("Generator[_Parked, Any, Part]", super().receive())
-        self.left_s -= kernel.now - self.since
-        if isinstance(part, Data):
-            self.size += len(part.data)
-            if self.too_large():
-                raise self.too_large_error()
+        self.pace.wait_ends(kernel.now, part)
         return part
 
     def overdue(self) -> None:
         """The present wait has been long, or all of them together."""
-        timeouts, now = self.timeouts, self.connection.machine.kernel.now
-        idle_at = self.since + timeouts.body_idle_timeout_s
-        wanted = timeouts.body_rate_min_bytes_per_s
-        if now >= idle_at:
-            self.give_up(ExchangeError("body_timeout", f"no byte of the body for {timeouts.body_idle_timeout_s:g} s"))
-        elif self.size - self.reckoned < wanted * timeouts.body_rate_window_s:
-            self.give_up(ExchangeError("body_timeout", f"less than {wanted:g} bytes of the body a second"))
+        verdict = self.pace.overdue(self.connection.machine.kernel.now)
+        if isinstance(verdict, ExchangeError):
+            self.give_up(verdict)
         else:
-            self.reckoned = self.size
-            self.left_s = now - self.since + timeouts.body_rate_window_s
-            self.connection.limit_read(min(idle_at - now, timeouts.body_rate_window_s))
+            self.limit(verdict)
 
 
 class Unwelcome(Downstream):
@@ -454,7 +423,7 @@ class TurnedAway(Connection):
     __slots__ = ()
 
     def __init__(self, proxy: Proxy, number: int) -> None:
-        super().__init__(proxy, number, _SINK, proxy.config)
+        super().__init__(proxy, number, proxy.config)
 
     def gone(self, kind: ErrorKind | None, detail: str) -> None:
         """It was asked to."""

@@ -26,7 +26,6 @@ from coulee.core.errors import ExchangeError
 from coulee.core.headers import encode_field
 from coulee.core.kernel import PARKED, _Parked, current_kernel, deadline, nursery, shielded, sleep
 from coulee.core.parts import Data, Interim, Request, Response
-from coulee.core.pool import Upstream
 from coulee.core.seam import Address, Run
 
 if TYPE_CHECKING:
@@ -143,10 +142,7 @@ async def _ask(
     if "host" not in request.headers:
         host = encode_field("Host", request.authority or peer.authority)
         request.headers.block = host + request.headers.block  # first, as RFC 9110 section 7.2 has it
-    stream = (None if fresh else proxy.pool.take(peer)) or await proxy.pool.acquire(peer)
-    if fresh:
-        assert isinstance(stream.connection, Upstream)
-        stream.connection.spend()
+    stream = (None if fresh else proxy.pool.take(peer)) or await proxy.pool.acquire(peer, fresh=fresh)
     whole = False
     try:
         await stream.send(request)

@@ -18,10 +18,11 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from types import coroutine
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from coulee.core.certificates import Certificates
 from coulee.core.client_hello import ClientHello, HelloError, alert_record, read_client_hello
@@ -35,7 +36,6 @@ from coulee.core.seam import Accepted, Address, DownstreamTls, ErrorKind, Securi
 
 if TYPE_CHECKING:
     from coulee.core.admission import Origin
-    from coulee.core.codec import Codec
     from coulee.core.listener import Listener
     from coulee.core.machine import KernelMachine
 
@@ -45,6 +45,7 @@ to fill the disk too."""
 
 _NO_APPLICATION_PROTOCOL: Final = 120  # RFC 7301 section 3.2
 _HANDSHAKE: Final = 0x16
+_PORT: Final = re.compile(r":[0-9]*\Z")
 
 
 @dataclass(slots=True)
@@ -70,6 +71,14 @@ class Guest:
 
     header: Header | None = None
     """What was said of it by the PROXY protocol."""
+
+    def covers(self, authority: str) -> bool:
+        """Whether a request for this authority may come by the TLS that this client has (RFC 9110 section 7.4)."""
+        tls = self.tls
+        assert tls is not None
+        # Which of several kinds of keys the client has taken is not known here, so all of them have to be for the host.
+        host = authority.rpartition(":")[0] if _PORT.search(authority) else authority
+        return not (tls.listener.covered_only and authority) or all(each.covers(host) for each in tls.certificates)
 
 
 class Door:
@@ -127,12 +136,6 @@ class Count:
     handshaking: bool = False
 
 
-class _Bytes:
-    """The codec of an entrance, which keeps what comes by itself."""
-
-    buffered = 0
-
-
 class Entrance(Connection):
     """One client at a door. `on_known` is told once it is known which address counts, and may object by raising; in the
     end either `on_through` is called, or `on_failure` with why not, which has to end the connection."""
@@ -160,7 +163,7 @@ class Entrance(Connection):
         on_failure: Callable[[Entrance, ExchangeError], None],
     ) -> None:
         machine = door.machine
-        super().__init__(machine, completion.conn, cast("Codec", _Bytes()), machine.config)
+        super().__init__(machine, completion.conn, machine.config)
         self.door = door
         self.peer = completion.peer
         self.local = completion.local

@@ -51,9 +51,9 @@ from coulee.core.upgrade import note_upgrade, relay_tunnel, relay_upgraded, targ
 if TYPE_CHECKING:
     from random import Random
 
-    from coulee.core.connection import Stream
     from coulee.core.proxy import Proxy
     from coulee.core.proxy_protocol import Header
+    from coulee.core.stream import Stream
 
 NO_REQUEST: Final = Request("-", "-", version=(0, 0))
 """Stands in the place of a request that could not be understood."""
@@ -330,7 +330,7 @@ class Exchange:
             return await self._relay_answer(self.upstream, response)
         if upstream is None:
             proxy.counters.connects += 1
-            upstream = await proxy.pool.acquire(announced(peer, self.downstream.connection))
+            upstream = await proxy.pool.acquire(announced(peer, self.downstream.connection, self.request.upgrade))
         self.upstream = upstream
         self.connected = True
         if proxy.chains.sending:
@@ -369,7 +369,7 @@ class Exchange:
     async def _tell_to_continue(self) -> None:
         """Answer `Expect: 100-continue` ourselves, because we want the body before an origin could (RFC 9110
         10.1.1)."""
-        if not self.continued and not self.body_ended and self.downstream.connection.codec.expects_continue:
+        if not self.continued and not self.body_ended and self.downstream.expects_continue:
             self.continued = True
             await self.downstream.send(Interim(100))
 
@@ -419,7 +419,7 @@ class Exchange:
         body_chain = chains.relayed_body
         if body_chain:
             await self._filter_first_piece(response, body_chain)
-        if self.downstream.connection.blocked:
+        if self.downstream.blocked:
             await self.downstream.wait_for_room()
         self._send_head(response)
         if not response.ended:
@@ -440,8 +440,8 @@ class Exchange:
         self.response = response
         if self.request.method == "HEAD" or response.status in _BODILESS:
             response.data = b""
-        if not self.body_ended and downstream.connection.codec.expects_continue:
-            downstream.connection.codec.close_after()  # the client may or may not send its body now
+        if not self.body_ended and downstream.expects_continue:
+            downstream.close_after()  # the client may or may not send its body now
         downstream.write(response)
         self.head_sent = True
         if self.replay:
@@ -463,7 +463,7 @@ class Exchange:
     async def _relay_body(self, upstream: Stream, body_chain: Chain) -> None:
         downstream = self.downstream
         while True:
-            if downstream.connection.blocked:  # first, so that what the client does not take stays where it is
+            if downstream.blocked:  # first, so that what the client does not take stays where it is
                 await downstream.wait_for_room()
             part = await upstream.receive()
             if isinstance(part, Data):
@@ -520,7 +520,7 @@ class Exchange:
         length = self.request.length
         rest = 0 if self.body_ended or length is None else length - self.bytes_in
         if rest > self.proxy.config.limits.unread_drain_bytes_max:
-            self.downstream.connection.codec.close_after()
+            self.downstream.close_after()
 
     # -- failing
 
@@ -543,7 +543,7 @@ class Exchange:
             answer = answer or error_answer(error, self.request, self.proxy.config.server_name)
             add_date(answer.headers, self.proxy.wall_clock)
             if error.status == 400 or (error.status in (408, 413) and not self.body_ended):
-                self.downstream.connection.codec.close_after()  # of what is broken, slow or large, no more is awaited
+                self.downstream.close_after()  # of what is broken, slow or large, no more is awaited
             self._announce_close()
             await self.downstream.wait_for_room()
             self._send_head(answer)

@@ -25,8 +25,8 @@ from coulee.core.parts import Response
 from coulee.core.path import announced
 
 if TYPE_CHECKING:
-    from coulee.core.connection import Stream
     from coulee.core.exchange import Exchange
+    from coulee.core.stream import Stream
 
 
 _SUPERSEDED: Final = "another attempt was answered first"

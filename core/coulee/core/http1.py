@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
+from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role, look_for_http2
 from coulee.core.config import Limits
 from coulee.core.headers import MARKS, UNDERSCORE, Headers
 from coulee.core.http1_grammar import (
@@ -87,11 +87,12 @@ class Http1Codec:
     __slots__ = ("_asked", "_blank_line_seen", "_data", "_easy", "_eof", "_error", "_expects_continue",
                  "_extensions", "_forwards", "_heads", "_interims", "_keep", "_last", "_left", "_limits", "_old",
                  "_reading", "_scanned", "_server", "_stream", "_trailers", "_upgrade", "_whole_head",
-                 "_writing", "_writing_left", "buffered", "secure")  # fmt: skip
+                 "_writing", "_writing_left", "buffered", "prior_knowledge", "secure")  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits, forwards: bool = False) -> None:
         self._server = role == "server"
         self.secure = False
+        self.prior_knowledge = False  # a client may begin with HTTP/2
         self._forwards = forwards
         self._heads = heads = heads_with(limits.fields_max)
         self._whole_head = heads.request if self._server else heads.answer
@@ -232,7 +233,10 @@ class Http1Codec:
     def _difficult_head(self) -> re.Match[bytes] | None:
         """A head that is not there whole and good at the first look; None where more may make it so."""
         data = self._data
-        if self._server and not self._blank_line_seen and data.startswith(b"\r\n"):
+        if self.prior_knowledge and data[:4] == b"PRI " and self._stream == 1 and not self._blank_line_seen:
+            if look_for_http2(data):
+                return None
+        elif self._server and not self._blank_line_seen and data.startswith(b"\r\n"):
             # Old clients send an empty line behind a body: one is ignored (section 2.2).
             self._blank_line_seen = True
             self._data = data = data[2:]

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 
 import h11
 
-from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role
+from coulee.core.codec import NEED_DATA, PAUSED, ProtocolError, Pulled, Role, look_for_http2
 from coulee.core.config import Limits
 from coulee.core.headers import MARKS, Headers
 from coulee.core.http1_grammar import (
@@ -57,10 +57,11 @@ class H11Codec:
 
     __slots__ = ("_asked", "_blank_line_seen", "_chunked", "_conn", "_eof", "_error", "_fed", "_forwards", "_interims",
                  "_last", "_limits", "_role", "_stream", "_switched", "_trailers", "_upgrade",
-                 "secure")  # fmt: skip
+                 "prior_knowledge", "secure")  # fmt: skip
 
     def __init__(self, role: Role, limits: Limits, forwards: bool = False) -> None:
         self.secure = False
+        self.prior_knowledge = False  # a client may begin with HTTP/2
         self._forwards = forwards
         self._role: Role = role
         self._limits = limits
@@ -173,6 +174,10 @@ class H11Codec:
         conn = self._conn
         data = b"".join(self._fed)
         self._fed.clear()
+        begun = conn.trailing_data[0] + data
+        if self.prior_knowledge and self._stream == 1 and begun[:4] == b"PRI " and look_for_http2(begun):
+            self._fed.append(data)
+            return False
         if self._role == "server" and conn.their_state is h11.IDLE and not self._blank_line_seen:
             data = self._without_blank_line(data)
             if data == b"\r" and not self._eof:

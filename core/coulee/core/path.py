@@ -15,9 +15,10 @@ from coulee.core.through import Through, open_tunnel
 
 if TYPE_CHECKING:
     from coulee.core.connection import Connection
+    from coulee.core.sole_connection import SoleConnection
 
 
-async def establish(connection: Connection, peer: Peer, connect_limit_s: float) -> None:
+async def establish(connection: SoleConnection, peer: Peer, connect_limit_s: float) -> None:
     """Connect, up to where the peer's own protocol begins; the connection is held then. Each step has its own limit.
     Raises `ExchangeError`."""
     transport = peer.transport
@@ -31,7 +32,7 @@ async def establish(connection: Connection, peer: Peer, connect_limit_s: float) 
         await connection.secure(transport.tls, connection.timeouts.upstream_tls_timeout_s)
 
 
-async def _go_through(connection: Connection, peer: Peer, through: Through, limit_s: float) -> None:
+async def _go_through(connection: SoleConnection, peer: Peer, through: Through, limit_s: float) -> None:
     """Connect to the proxy on the way, and have it connect to the peer."""
     proxy = through.peer
     options = proxy.transport.options or peer.transport.options or CONNECT_OPTIONS
@@ -42,8 +43,11 @@ async def _go_through(connection: Connection, peer: Peer, through: Through, limi
     await open_tunnel(connection, peer.address, through, limit_s)
 
 
-def announced(peer: Peer, client: Connection) -> Peer:
-    """The peer as it is for one client where each connection to it has to say who the client is."""
+def announced(peer: Peer, client: Connection, upgrade: str = "") -> Peer:
+    """The peer as it is for one client where each connection to it has to say who the client is; and as it is for an
+    `upgrade`, which goes by HTTP/1.1 where there is a choice."""
+    if upgrade and peer.transport.may_speak_http2:
+        peer = replace(peer, transport=peer.transport.without_http2())
     version = peer.transport.proxy_protocol
     if not version:
         return peer

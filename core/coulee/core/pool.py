@@ -2,9 +2,11 @@
 
 Rules:
 
-- A connection goes back only if its request was fully written and its answer fully read; else it is closed.
+- A connection of HTTP/1.1 goes back only if its request was fully written and its answer fully read; else it is closed.
+  One of HTTP/2 has several streams, of which each goes by itself.
 - An idle connection is being read from. Any byte, or its end, retires it at once: nobody asked for anything.
 - The one used last is lent first; the one idle for longest goes first when there are too many.
+- Where a connection is being opened that can be expected to speak HTTP/2, who comes next hopes for it, and opens none.
 - At the cap of a peer, exchanges queue, first come first served, bounded in number and in time.
 - A peer may have limits of its own, also for how often and how long a connection to it is used.
 - Every change of state is one synchronous function. Only `acquire` awaits, and it holds no state across its awaits that
@@ -16,25 +18,27 @@ As httpcore learned (its PR 880): no I/O in the bookkeeping, and no connection b
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from math import inf
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from coulee.core.codec import ProtocolError
-from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
+from coulee.core.http2_upstream import Http2Upstream, OriginStream
 from coulee.core.kernel import PARKED, Alarm, Task, _Parked
 from coulee.core.path import establish
-from coulee.core.peer import PeerLimits
+from coulee.core.peer import Peer, PeerLimits
 from coulee.core.report import Event
-from coulee.core.seam import Address, ErrorKind
+from coulee.core.seam import Address
+from coulee.core.upstream import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from coulee.core.config import Config
-    from coulee.core.peer import Peer, PoolKey
+    from coulee.core.peer import PoolKey
     from coulee.core.proxy import Proxy
+    from coulee.core.stream import Stream
 
 _NO_LIMITS: Final = PeerLimits()
 
@@ -42,114 +46,49 @@ WARNED_MAX: Final = 1000
 """Peers of whom it is said that they are not verified; of more it is not."""
 
 
-class Upstream(Connection):
-    """One connection to an origin: connecting, then lent (`stream` is set) or idle."""
-
-    __slots__ = ("desk", "on_loss", "pool", "until", "uses", "uses_max", "wears")
-
-    def __init__(self, pool: Pool, desk: _Desk) -> None:
-        super().__init__(pool.proxy, pool.proxy.number(), pool.proxy.new_codec("client"), pool.proxy.config)
-        self.pool = pool
-        self.desk = desk
-        self.uses = 0  # streams lent so far
-        self.uses_max = desk.uses_max
-        self.until = pool.proxy.kernel.now + desk.life_s  # not used again from then on
-        self.wears = desk.uses_max != inf or desk.life_s != inf  # whether these two matter
-        self.on_loss: Callable[[ExchangeError], None] | None = None  # whom to tell when nobody reads from it any more
-
-    def lend(self) -> Stream:
-        """The stream for one exchange."""
-        self.uses += 1
-        self.read_by = inf  # it may have lain idle
-        self.unread = False  # and nothing has come
-        return Stream(self, self.uses, self.timeouts.answer_timeout_s)
-
-    @property
-    def left_s(self) -> float:
-        """How long it may still be used."""
-        return self.until - self.pool.proxy.kernel.now
-
-    @property
-    def is_worn(self) -> bool:
-        """Whether it was used so often, or so long, that it is not to be used again."""
-        return self.uses >= self.uses_max or self.left_s <= 0
-
-    def spend(self) -> None:
-        """Its present use is its last."""
-        self.wears = True
-        self.uses_max = 0
-
-    # -- what happens to it
-
-    def wanted_by_nobody(self) -> None:
-        if self.stream is None:
-            self.pool.retire(self)
-
-    def ended_by_peer(self) -> None:
-        if self.stream is None:
-            self.pool.retire(self)
-
-    def gone(self, kind: ErrorKind | None, detail: str) -> None:
-        if self.stream is not None:
-            self.fail(self.stream, ExchangeError("upstream_reset", detail or "the connection was closed"))
-        else:
-            self.pool.retire(self)
-
-    def timed_out(self, reading: bool) -> None:
-        timeouts = self.timeouts
-        if self.close_wanted:
-            self.close(abort=True)  # it was given back with its last bytes on their way, and does not take them
-        elif self.stream is None:
-            self.pool.retire(self)
-        elif reading:
-            self.stream.give_up(ExchangeError("upstream_timeout", f"no answer within {self.stream.patience_s:g} s"))
-        else:
-            waited = f"took nothing of the request for {timeouts.send_stall_timeout_s:g} s"
-            self.fail(self.stream, ExchangeError("upstream_timeout", waited))
-
-    def fail(self, stream: Stream, error: ExchangeError) -> None:
-        """It is of no more use to who has it."""
-        stream.fail(error)
-        if self.on_loss is not None:
-            self.on_loss(error)
-
-    def fault(self, error: ProtocolError) -> ExchangeError:
-        return ExchangeError(error.reason, error.detail, error.status)
-
-
 class _Waiter(Alarm):
-    """An exchange in the queue of a peer. It is given a connection, or a place to open one (`called` without
-    `given`)."""
+    """An exchange in a queue of a peer. It is given a stream, or a place to open a connection (`called` without
+    `given`), or an error."""
 
-    __slots__ = ("called", "given", "task")
+    __slots__ = ("called", "failed", "given", "task")
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.task = task
-        self.given: Upstream | None = None
+        self.given: Stream | None = None
         self.called = False
+        self.failed = False
 
-    def call(self, given: Upstream | None) -> None:
+    def call(self, given: Stream | None) -> None:
         """It is this one's turn."""
         self.given = given
         self.called = True
         self.task.kernel.wake(self.task, None)
+
+    def disappoint(self, error: ExchangeError) -> None:
+        """What it hoped for has not come about."""
+        self.called = self.failed = True
+        self.task.kernel.wake(self.task, None, error)
 
     def ring(self, now: float) -> None:
         if not self.called:
             self.task.kernel.wake(self.task, None, ExchangeError("pool_full", "no connection became free in time"))
 
 
-class _Desk:
+class Desk:
     """All that is known of one peer: its connections, and who waits for one."""
 
     __slots__ = (
         "connections_max",
         "deserted",
+        "hopeful",
         "idle",
         "life_s",
         "limits",
+        "multiplexes",
+        "opening",
         "peer",
+        "shared",
         "total",
         "uses_max",
         "wait_s",
@@ -159,6 +98,10 @@ class _Desk:
 
     def __init__(self, peer: Peer, config: Config) -> None:
         self.idle: list[Upstream] = []
+        self.shared: list[Http2Upstream] = []  # those that have room for another stream, also idle ones
+        self.opening = 0  # connections that are being opened
+        self.hopeful: deque[_Waiter] = deque()  # who waits for one of these
+        self.multiplexes = speaks_http2_first(peer)  # whether the next one is expected to speak HTTP/2
         self.total = 0  # connections, and places held for those that are about to be opened
         self.waiters: deque[_Waiter] = deque()
         self.deserted = False  # nobody will come here again: what comes back is closed
@@ -180,37 +123,61 @@ class _Desk:
 class Pool:
     """Streams to upstream peers."""
 
-    __slots__ = ("_warned", "desks", "idle", "proxy")
+    __slots__ = ("_warned", "desks", "http1_only", "idle", "proxy")
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
         self._warned: dict[Address, None] = {}  # whom it was said of that nobody verifies them
-        self.desks: dict[PoolKey, _Desk] = {}
-        self.idle: dict[Upstream, None] = {}  # all idle ones, the one idle for longest first
+        self.desks: dict[PoolKey, Desk] = {}
+        self.idle: dict[Upstream | Http2Upstream, None] = {}  # all idle ones, the one idle for longest first
+        self.http1_only: dict[
+            PoolKey, float
+        ] = {}  # peers that have asked for HTTP/1.1, and until when it is remembered
 
     # -- lending
 
     def take(self, peer: Peer) -> Stream | None:
-        """A stream on an idle connection, at once, if there is one."""
-        desk = self.desks.get(peer.key)
-        if desk is None or not desk.idle:
-            return None
-        connection = desk.idle.pop()
-        del self.idle[connection]
-        return connection.lend()
-
-    async def acquire(self, peer: Peer) -> Stream:
-        """A stream on a new connection; at the peer's cap, on whatever becomes free first. Raises `ExchangeError`."""
+        """A stream on a connection that is there already, at once, if there is one."""
         desk = self.desks.get(peer.key)
         if desk is None:
-            desk = self.desks[peer.key] = _Desk(peer, self.proxy.config)
+            return None
+        if desk.idle:
+            connection = desk.idle.pop()
+            del self.idle[connection]
+            return connection.lend()
+        return self._share(desk) if desk.shared else None
+
+    def _share(self, desk: Desk) -> Stream | None:
+        """A stream beside others."""
+        while desk.shared:
+            connection = desk.shared[0]
+            if connection.room > 0:
+                self.idle.pop(connection, None)
+                return connection.lend()
+            del desk.shared[0]
+            self.review(connection)
+        return None
+
+    async def acquire(self, peer: Peer, *, fresh: bool = False) -> Stream:
+        """A stream on a new connection; at the peer's cap, on whatever becomes free first. A `fresh` one shares its
+        connection with no other, ever. Raises `ExchangeError`."""
+        desk = self.desks.get(peer.key)
+        if desk is None:
+            desk = self.desks[peer.key] = Desk(peer, self.proxy.config)
             tls = peer.transport.tls
             if tls is not None and not tls.verify:
                 self._warn(peer)
         elif desk.limits is not peer.limits:
             self._set_limits(desk, peer)
         desk.deserted = False
-        if desk.total < desk.connections_max:
+        shared = None if fresh else self._share(desk)
+        if shared is not None:
+            return shared
+        if not fresh and desk.multiplexes and len(desk.hopeful) < self._hopes_for(desk):
+            given = await self._wait(desk, desk.hopeful)
+            if given is not None:
+                return given
+        elif desk.total < desk.connections_max:
             desk.total += 1
         elif desk.idle:
             self.retire(desk.idle[0])  # a fresh one is wanted, and an idle one can make room
@@ -219,10 +186,14 @@ class Pool:
         elif len(desk.waiters) >= desk.waiters_max:
             raise ExchangeError("pool_full", f"{len(desk.waiters)} exchanges wait for {peer.name} already")
         else:
-            given = await self._wait(desk)
+            given = await self._wait(desk, desk.waiters)
             if given is not None:
-                return given.lend()
-        return await self._open(desk)
+                return given
+        return await self._open(desk, fresh)
+
+    def _hopes_for(self, desk: Desk) -> int:
+        """How many can be served by the connections that are being opened, beside who opens them."""
+        return desk.opening * (self.proxy.config.http2.upstream_streams_max - 1)
 
     def _warn(self, peer: Peer) -> None:
         """Say once of a peer that it may be anybody."""
@@ -235,44 +206,107 @@ class Pool:
             proxy.report(Event("insecure", text, proxy.wall_clock, {"peer": peer.name}))
 
     @coroutine
-    def _wait(self, desk: _Desk) -> Generator[_Parked, Any, Upstream | None]:
+    def _wait(self, desk: Desk, queue: deque[_Waiter]) -> Generator[_Parked, Any, Stream | None]:
         kernel = self.proxy.kernel
         assert kernel.running is not None
         waiter = _Waiter(kernel.running)
-        desk.waiters.append(waiter)
+        queue.append(waiter)
         kernel.arm(waiter, kernel.now + desk.wait_s)
         try:
             yield PARKED
         except BaseException:
             if not waiter.called:
-                desk.waiters.remove(waiter)
-            elif waiter.given is None:
+                (desk.hopeful if waiter in desk.hopeful else desk.waiters).remove(waiter)
+            elif waiter.given is not None:
+                self.release(waiter.given, True)
+            elif not waiter.failed:
                 self._free_place(desk)
-            else:
-                self._put(waiter.given)
             raise
         finally:
             kernel.disarm(waiter)
         return waiter.given
 
-    async def _open(self, desk: _Desk) -> Stream:
+    async def _open(self, desk: Desk, fresh: bool) -> Stream:
         """Open a connection in the place held for it."""
         connection = Upstream(self, desk)
+        peer = self._as_it_wants(desk.peer)
+        desk.opening += 1
         try:
-            await establish(connection, desk.peer, self.proxy.connect_limit_s)
-        except BaseException:
+            await establish(connection, peer, self.proxy.connect_limit_s)
+        except BaseException as error:
+            desk.opening -= 1
             connection.close(abort=True)
-            self._free_place(desk)
+            self._free_place(desk, error)
             raise
+        desk.opening -= 1
+        if speaks_http2(connection, peer):
+            return self._opened_http2(Http2Upstream(connection), fresh)
+        desk.multiplexes = False
+        self._let_open(desk)
         stream = connection.lend()
+        if fresh:
+            connection.spend()
         connection.receive()
         return stream
+
+    def _opened_http2(self, connection: Http2Upstream, fresh: bool) -> Stream:
+        """A connection has turned out to have room for many."""
+        desk = connection.desk
+        stream = connection.lend()
+        if fresh:
+            connection.spend()
+        else:
+            desk.multiplexes = True
+        connection.receive()
+        self.review(connection)
+        if fresh and desk.hopeful and not desk.opening:
+            self._let_open(desk)
+        return stream
+
+    def _let_open(self, desk: Desk) -> None:
+        """Those who hoped to share a connection open their own, as far as there may be so many."""
+        while desk.hopeful:
+            waiter = desk.hopeful.popleft()
+            if desk.total < desk.connections_max:
+                desk.total += 1
+                waiter.call(None)
+            else:
+                desk.waiters.append(waiter)
+
+    def _as_it_wants(self, peer: Peer) -> Peer:
+        """A peer that has asked for HTTP/1.1 is not offered HTTP/2 for a while (RFC 9113 section 7)."""
+        until = self.http1_only.get(peer.key)
+        if until is None:
+            return peer
+        if until <= self.proxy.kernel.now:
+            del self.http1_only[peer.key]
+            return peer
+        return replace(peer, transport=peer.transport.without_http2())
+
+    def require_http1(self, connection: Http2Upstream) -> None:
+        """A peer has asked for HTTP/1.1: so it gets it, also for what goes by HTTP/2 now."""
+        settings = self.proxy.config.http2
+        desk = connection.desk
+        desk.multiplexes = False
+        if settings.http1_origins_max:
+            self.http1_only.pop(desk.peer.key, None)
+            while len(self.http1_only) >= settings.http1_origins_max:
+                del self.http1_only[next(iter(self.http1_only))]
+            self.http1_only[desk.peer.key] = self.proxy.kernel.now + settings.http1_origins_s
+        for each in [connection, *desk.shared]:
+            each.going = True
+            self.review(each)
 
     # -- taking back
 
     def release(self, stream: Stream, whole: bool) -> None:
         """An exchange is done with a stream; `whole` says that nothing of it was cut short."""
         connection = stream.connection
+        if isinstance(connection, Http2Upstream):
+            assert isinstance(stream, OriginStream)
+            connection.take_back(stream)
+            self.review(connection)
+            return
         assert isinstance(connection, Upstream)
         connection.stream = None
         if whole and connection.codec.reusable and not (connection.out or connection.blocked or connection.closing):
@@ -291,28 +325,63 @@ class Pool:
         elif connection.closing:
             self._free_place(desk)
         elif desk.waiters:
-            desk.waiters.popleft().call(connection)
+            desk.waiters.popleft().call(connection.lend())
         else:
             desk.idle.append(connection)
-            self.idle[connection] = None
             idle_s = connection.timeouts.upstream_keep_alive_idle_s
-            connection.limit_read(min(idle_s, connection.left_s) if connection.wears else idle_s)
-            if len(self.idle) > connection.limits.idle_connections_max:
-                self.retire(next(iter(self.idle)))
+            self._lie_idle(connection, min(idle_s, connection.left_s) if connection.wears else idle_s)
 
-    def retire(self, connection: Upstream) -> None:
-        """End an idle connection. One that was given to a waiter a moment ago is noticed by `_put` or the exchange."""
-        if connection in self.idle:
-            del self.idle[connection]
-            connection.desk.idle.remove(connection)
+    def _lie_idle(self, connection: Upstream | Http2Upstream, limit_s: float) -> None:
+        self.idle[connection] = None
+        connection.limit_read(limit_s)
+        if len(self.idle) > connection.limits.idle_connections_max:
+            self.retire(next(iter(self.idle)))
+
+    def review(self, connection: Http2Upstream) -> None:
+        """How much a connection of HTTP/2 can lend may have changed: let those have it who wait, or find its place."""
+        desk = connection.desk
+        if self.proxy.draining or desk.deserted:
+            connection.going = True
+        queue = desk.hopeful or desk.waiters
+        while queue and connection.room > 0:
+            queue.popleft().call(connection.lend())
+            queue = desk.hopeful or desk.waiters
+        offered = connection in desk.shared
+        if connection.room > 0:
+            if not offered:
+                desk.shared.append(connection)
+            if not connection.lent and connection not in self.idle:
+                idle_s = connection.timeouts.upstream_keep_alive_idle_s
+                self._lie_idle(connection, min(idle_s, connection.left_s))
+            return
+        if offered:
+            desk.shared.remove(connection)
+        self.idle.pop(connection, None)
+        if not connection.lent and connection.room <= 0:
             connection.close()
-            self._free_place(connection.desk)
+        if connection.closing and connection.placed:
+            connection.placed = False
+            self._free_place(desk)
+
+    def retire(self, connection: Upstream | Http2Upstream) -> None:
+        """End an idle connection. One that was given to a waiter a moment ago is noticed by `_put` or the exchange."""
+        if connection not in self.idle:
+            return
+        if isinstance(connection, Http2Upstream):
+            connection.going = True
+            self.review(connection)
+            return
+        del self.idle[connection]
+        connection.desk.idle.remove(connection)
+        connection.close()
+        self._free_place(connection.desk)
 
     def desert(self, peer: Peer) -> None:
         """Nobody will want this peer again: end its connections, those in use when their exchange is over."""
         for desk in self._desks_of(peer):
             desk.deserted = True
-            for connection in list(desk.idle):
+            offered: list[Upstream | Http2Upstream] = [*desk.idle, *desk.shared]
+            for connection in offered:
                 self.retire(connection)
 
     def set_limits(self, peer: Peer) -> None:
@@ -322,7 +391,7 @@ class Pool:
         for desk in self._desks_of(peer):
             self._set_limits(desk, peer)
 
-    def _desks_of(self, peer: Peer) -> list[_Desk]:
+    def _desks_of(self, peer: Peer) -> list[Desk]:
         """Its desk, if it has one; or one for each client that it has to be told of."""
         if peer.transport.proxy_protocol and not peer.prelude:
             reached = peer.key[:3]
@@ -330,7 +399,7 @@ class Pool:
         desk = self.desks.get(peer.key)
         return [desk] if desk is not None else []
 
-    def _set_limits(self, desk: _Desk, peer: Peer) -> None:
+    def _set_limits(self, desk: Desk, peer: Peer) -> None:
         desk.set_limits(peer, self.proxy.config)
         while desk.waiters and desk.total < desk.connections_max:
             desk.total += 1
@@ -339,9 +408,9 @@ class Pool:
             self.retire(desk.idle[0])
         surplus = desk.total - desk.connections_max
         if surplus > 0:
-            busy = (each for each in self.proxy.connections.values() if each.stream is not None)
-            ours = [each for each in busy if isinstance(each, Upstream) and each.desk is desk]
-            for connection in ours[:surplus]:
+            ours = (each for each in self.proxy.connections.values() if isinstance(each, Upstream | Http2Upstream))
+            busy = [each for each in ours if each.desk is desk and each.busy]
+            for connection in busy[:surplus]:
                 connection.spend()
 
     def retire_all(self) -> None:
@@ -349,11 +418,28 @@ class Pool:
         for connection in list(self.idle):
             self.retire(connection)
 
-    def _free_place(self, desk: _Desk) -> None:
-        """A connection is gone: who waits may open another."""
-        if desk.waiters and desk.total <= desk.connections_max:
-            desk.waiters.popleft().call(None)
+    def _free_place(self, desk: Desk, error: BaseException | None = None) -> None:
+        """A connection is gone, or has not come about: who waits may open another. Those who hoped for this one share
+        its `error`; but where it was only given up, the next of them opens his own."""
+        if desk.hopeful and isinstance(error, ExchangeError) and not desk.opening:
+            while desk.hopeful:
+                desk.hopeful.popleft().disappoint(error)
+        queue = desk.waiters if desk.opening else desk.hopeful or desk.waiters
+        if queue and desk.total <= desk.connections_max:
+            queue.popleft().call(None)
             return
         desk.total -= 1
         if desk.total == 0:
             del self.desks[desk.peer.key]
+
+
+def speaks_http2_first(peer: Peer) -> bool:
+    """Whether a connection to this peer can be expected to speak HTTP/2."""
+    tls = peer.transport.tls
+    return peer.transport.prior_knowledge or (tls is not None and tls.alpn[:1] == ("h2",))
+
+
+def speaks_http2(connection: Upstream, peer: Peer) -> bool:
+    """Whether this connection does: by ALPN (RFC 9113 section 3.2), or by prior knowledge (section 3.3)."""
+    security = connection.security
+    return peer.transport.prior_knowledge if security is None else security.alpn == "h2"

@@ -20,14 +20,17 @@ from coulee.core.errors import ExchangeError
 from coulee.core.filters import PHASES, Chains, Filter
 from coulee.core.http1 import Http1Codec
 from coulee.core.http1_h11 import H11Codec
+from coulee.core.http2_downstream import Http2Downstream
+from coulee.core.http2_upstream import Http2Upstream
 from coulee.core.kernel import Alarm, Task
 from coulee.core.listener import ListenAt, as_listener
 from coulee.core.machine import KernelMachine
 from coulee.core.networks import Networks
-from coulee.core.pool import Pool, Upstream
+from coulee.core.pool import Pool
 from coulee.core.reception import Reception
 from coulee.core.report import Access, Counters, Event
 from coulee.core.seam import Accepted, Address, Close, Closed, Listen, Listening, Report, show_address
+from coulee.core.upstream import Upstream
 
 if TYPE_CHECKING:
     from coulee.core.codec import Codec, Role
@@ -82,7 +85,7 @@ class Proxy(KernelMachine):
         self.connect_limit_s = min(timeouts.connect_timeout_s, retry.try_timeout_s or inf)
         self.counters = Counters()
         self.listen_at = [as_listener(where) for where in listen]
-        self.downstreams: dict[Downstream, None] = {}
+        self.downstreams: dict[Downstream | Http2Downstream, None] = {}
         self._trusted = Networks(self.config.forwarding.trusted_peers, "trusted_peers")
         self.reception = Reception(self)
         self.admission = self.reception.admission
@@ -152,19 +155,32 @@ class Proxy(KernelMachine):
 
     def welcome(self, guest: Guest, count: Count) -> None:
         """See `reception.Host`."""
-        if count.obstacle is None:
+        downstream: Downstream | Http2Downstream
+        if guest.security is not None and guest.security.alpn == "h2":
+            downstream = Http2Downstream(self, guest, count, count.obstacle)
+        elif count.obstacle is None:
             downstream = Downstream(self, guest, count)
         else:
             downstream = Unwelcome(self, guest, count, count.obstacle)
         self.downstreams[downstream] = None
         downstream.start(guest.early)
 
+    def speak_http2(self, before: Downstream, data: bytes) -> None:
+        """A client has begun with HTTP/2: another kind of connection takes it over, with all that it has sent."""
+        self.kernel.disarm(before)
+        del self.downstreams[before]
+        guest = before.guest or Guest(before.number, before.peer, before.local)
+        guest.held, guest.blocked = before.held, before.blocked
+        downstream = Http2Downstream(self, guest, before.count, before.count.obstacle)
+        self.downstreams[downstream] = None
+        downstream.start(data)
+
     def turn_away(self, number: int) -> None:
         """See `reception.Host`."""
         TurnedAway(self, number).close(abort=True)
 
     def connection_closed(self, connection: Connection) -> None:
-        if isinstance(connection, Downstream):
+        if isinstance(connection, Downstream | Http2Downstream):
             del self.downstreams[connection]
             self.reception.gone(connection.count)
         elif isinstance(connection, Entrance):
@@ -192,12 +208,9 @@ class Proxy(KernelMachine):
         """The grace period is over: what still runs is answered 503, or cut where its answer has begun."""
         self.ended = True
         for downstream in list(self.downstreams):
-            if downstream.exchange is None:
-                downstream.close(abort=True)
-            else:
-                downstream.cancel(ExchangeError("shutting_down", "the grace period of the shutdown ended"))
+            downstream.end_now(ExchangeError("shutting_down", "the grace period of the shutdown ended"))
         for connection in list(self.connections.values()):
-            if isinstance(connection, Upstream | Entrance):
+            if isinstance(connection, Upstream | Http2Upstream | Entrance):
                 connection.close(abort=True)
 
     # -- for exchanges

@@ -1,16 +1,21 @@
-"""A codec that frames nothing: bytes in, bytes out."""
+"""Codecs that frame nothing: `RawCodec` passes bytes on, `SINK` forgets them."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
 
 from coulee.core.codec import NEED_DATA, Pulled
 from coulee.core.parts import Data, Part
 from coulee.core.seam import Bytes
 
+if TYPE_CHECKING:
+    from coulee.core.codec import Codec
+
 
 class RawCodec:
     """Bytes as `Data` parts, as they come; the end of the stream is the end of the body."""
 
-    __slots__ = ("_data", "_eof", "buffered", "secure")
+    __slots__ = ("_data", "_eof", "buffered", "prior_knowledge", "secure")
 
     reusable = False
     idle = False
@@ -18,6 +23,7 @@ class RawCodec:
 
     def __init__(self) -> None:
         self.secure = False
+        self.prior_knowledge = False
         self._data: list[bytes] = []
         self._eof = False
         self.buffered = 0
@@ -51,3 +57,18 @@ class RawCodec:
 
     def consumed(self, stream: int, count: int) -> None:
         """There is no window."""
+
+
+class _Sink:
+    """The codec of a connection of which nothing more is read."""
+
+    buffered = 0
+
+    def feed(self, data: bytes) -> None:
+        """Forget it."""
+
+    def feed_eof(self) -> None:
+        """It is heard by the connection."""
+
+
+SINK: Final = cast("Codec", _Sink())

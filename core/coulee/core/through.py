@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from coulee.core.codec import NEED_DATA, ProtocolError
-from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
 from coulee.core.headers import Headers
 from coulee.core.http1 import Http1Codec
 from coulee.core.parts import Data, Request, Response
 from coulee.core.raw import RawCodec
 from coulee.core.seam import Address, show_address
+from coulee.core.sole_connection import SoleConnection
+from coulee.core.stream import SoleStream, Stream
 
 if TYPE_CHECKING:
     from coulee.core.peer import Peer
@@ -105,13 +106,13 @@ def authority_for(target: Address) -> str:
     return show_address(target)
 
 
-async def open_tunnel(connection: Connection, target: Address, through: Through, limit_s: float) -> None:
+async def open_tunnel(connection: SoleConnection, target: Address, through: Through, limit_s: float) -> None:
     """Have the proxy that a connection goes to connect it to `target`, within `limit_s`. The connection is new: open,
     held, and lent to nobody; and so it is afterwards. Raises `ExchangeError`."""
     assert connection.held, "a way through a proxy is opened before anything is read"
     assert connection.stream is None, "... and before anybody has the connection"
     codec, connection.codec = connection.codec, RawCodec()
-    stream = Stream(connection, 0, limit_s)
+    stream = SoleStream(connection, 0, limit_s)
     name = through.peer.name
     try:
         await _ask(stream, through.request(target), limit_s)

@@ -5,7 +5,7 @@ Cluster("https://10.0.0.7:8443", transport=Transport(tls=UpstreamTls(ca=authorit
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from coulee.core.options import ConnectOptions
@@ -50,6 +50,18 @@ class Transport:
             )
         same = (self.tls, self.options, self.through, self.proxy_protocol, self.prior_knowledge)
         object.__setattr__(self, "_hash", same.__hash__())
+
+    @property
+    def may_speak_http2(self) -> bool:
+        """Whether a connection may turn out to speak HTTP/2."""
+        return self.prior_knowledge or (self.tls is not None and "h2" in self.tls.alpn)
+
+    def without_http2(self) -> Transport:
+        """The same for what only goes by HTTP/1.1."""
+        tls = self.tls
+        if tls is not None:
+            tls = replace(tls, alpn=tuple(protocol for protocol in tls.alpn if protocol != "h2") or ("http/1.1",))
+        return replace(self, tls=tls, prior_knowledge=False)
 
     def __hash__(self) -> int:
         return self._hash  # it is part of what connections are looked up by

@@ -6,17 +6,18 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from coulee.core.codec import ProtocolError
-from coulee.core.connection import Connection, Stream
 from coulee.core.errors import ExchangeError
 from coulee.core.raw import RawCodec
 from coulee.core.seam import ErrorKind
+from coulee.core.sole_connection import SoleConnection
+from coulee.core.stream import SoleStream
 
 if TYPE_CHECKING:
     from coulee.core.entrance import Count, Guest
     from coulee.core.tunnel_exchange import TunnelExchange
 
 
-class End(Connection):
+class End(SoleConnection):
     """What happens to it is for its exchange, whoever reads at the moment, as long as it is one of its two. `loss` and
     `stall` are the words for its being gone, and for its doing nothing."""
 
@@ -30,7 +31,7 @@ class End(Connection):
         self.stall = stall
 
     @property
-    def line(self) -> Stream:
+    def line(self) -> SoleStream:
         """Its bytes, once they are those of the tunnel."""
         assert self.stream is not None
         return self.stream
@@ -87,7 +88,7 @@ class ClientEnd(End):
         if guest.blocked:
             self.block()
         self.count = count
-        Stream(self, 1, inf)
+        SoleStream(self, 1, inf)
         self.put_back(guest.early)
 
 
@@ -101,4 +102,4 @@ class PeerEnd(End):
 
     def opened(self) -> None:
         """It is connected, and what comes from now on is the peer's word."""
-        Stream(self, 1, inf)
+        SoleStream(self, 1, inf)

@@ -28,15 +28,15 @@ from coulee.core.kernel import Alarm, nursery
 from coulee.core.parts import Data, Response
 from coulee.core.path import announced
 from coulee.core.peer import Peer
-from coulee.core.pool import Upstream
 from coulee.core.raw import RawCodec
 from coulee.core.seam import Address, show_address
+from coulee.core.stream import SoleStream
 from coulee.core.translate import add_date
 
 if TYPE_CHECKING:
-    from coulee.core.connection import Stream
     from coulee.core.exchange import Exchange
     from coulee.core.parts import Request
+    from coulee.core.stream import Stream
 
 _TUNNELS: Final = "\0tunnels"
 
@@ -46,7 +46,7 @@ def note_upgrade(exchange: Exchange) -> None:
     protocol = _asked_for(exchange.request, exchange.proxy.config.upgrades)
     if protocol:
         exchange.request.upgrade = protocol
-        exchange.downstream.connection.codec.close_after()
+        exchange.downstream.close_after()
 
 
 def _asked_for(request: Request, allowed: tuple[str, ...]) -> str:
@@ -93,6 +93,7 @@ async def relay_tunnel(exchange: Exchange, peer: Peer) -> None:
     downstream = exchange.downstream
     proxy.counters.connects += 1
     upstream = await proxy.pool.acquire(announced(_apart(peer), downstream.connection))
+    assert isinstance(upstream, SoleStream), "a peer of tunnels is reached for them alone"
     upstream.connection.codec = RawCodec()
     exchange.upstream = upstream
     exchange.connected = True
@@ -118,7 +119,10 @@ async def relay_tunnel(exchange: Exchange, peer: Peer) -> None:
 def _apart(peer: Peer) -> Peer:
     """The same peer in a group of its own, so that its connections are lent to no request, nor those of requests to
     it."""
-    return Peer(peer.address, peer.name, peer.group + _TUNNELS, peer.limits, peer.transport, peer.prelude)
+    transport = peer.transport
+    if transport.may_speak_http2:
+        transport = transport.without_http2()
+    return Peer(peer.address, peer.name, peer.group + _TUNNELS, peer.limits, transport, peer.prelude)
 
 
 def _check_address(exchange: Exchange, target: Target, address: Address) -> None:
@@ -149,7 +153,7 @@ async def _relay(exchange: Exchange, upstream: Stream, response: Response) -> No
     finally:
         kernel.disarm(idle)
     exchange.answered = exchange.upstream_ended = True
-    downstream.connection.close()
+    downstream.end()
 
 
 async def _pump_up(exchange: Exchange, upstream: Stream, idle: _Idle) -> None:
@@ -162,11 +166,11 @@ async def _pump_up(exchange: Exchange, upstream: Stream, idle: _Idle) -> None:
         if part.data:
             idle.deadline = kernel.now + idle.limit_s
             exchange.bytes_in += len(part.data)
-            if upstream.connection.blocked:
+            if upstream.blocked:
                 await upstream.wait_for_room()
             upstream.write(part)
         ended = part.ended
-    upstream.connection.send_eof()
+    upstream.send_eof()
 
 
 async def _pump_down(exchange: Exchange, upstream: Stream, idle: _Idle) -> None:
@@ -179,14 +183,12 @@ async def _pump_down(exchange: Exchange, upstream: Stream, idle: _Idle) -> None:
         if part.data:
             idle.deadline = kernel.now + idle.limit_s
             exchange.bytes_out += len(part.data)
-            if downstream.connection.blocked:
+            if downstream.blocked:
                 await downstream.wait_for_room()
             downstream.write(part)
         ended = part.ended
-    downstream.connection.send_eof()
-    connection = upstream.connection
-    assert isinstance(connection, Upstream)
-    connection.on_loss = exchange.cancel  # nobody reads from it any more, and so nobody else would hear of its end
+    downstream.send_eof()
+    upstream.tell_of_loss(exchange.cancel)  # nobody reads from it any more, and so nobody else would hear of its end
 
 
 class _Idle(Alarm):
