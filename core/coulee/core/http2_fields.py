@@ -32,7 +32,7 @@ from hpack import HeaderTuple, NeverIndexedHeaderTuple
 from coulee.core.codec import ProtocolError
 from coulee.core.config import PROTOCOL, Limits
 from coulee.core.forward import read_target
-from coulee.core.headers import MARKS, UNDERSCORE, Headers
+from coulee.core.headers import MARKS, TOKEN, UNDERSCORE, Headers
 from coulee.core.http1_grammar import (
     BODY_EXPECTED,
     NOT_IN_TRAILERS,
@@ -51,7 +51,6 @@ from coulee.core.http1_grammar import (
     framing_of,
     joined_once,
     start_of_request,
-    text_of,
 )
 from coulee.core.parts import NOTHING_SENSITIVE, Interim, Request, Response, Trailers
 
@@ -63,7 +62,6 @@ Marks: TypeAlias = dict[bytes, bytes]
 _OF_REQUEST: Final = frozenset({b":method", b":scheme", b":authority", b":path"})
 _OF_EXTENDED: Final = _OF_REQUEST | {b":protocol"}
 _OF_ANSWER: Final = frozenset({b":status"})
-_OF_TRAILERS: Final = frozenset[bytes]()
 
 _NAME: Final = rb"[!#$%&'*+\-.^`|~0-9a-z]"
 _ODD_NAME: Final = rb"[!#$%&'*+\-.^_`|~0-9a-z]"
@@ -78,8 +76,7 @@ def _whole(name: bytes) -> re.Pattern[bytes]:
 
 _USUAL_FIELDS: Final = _whole(_NAME)
 _FIELDS: Final = _whole(_ODD_NAME)
-_TOKEN: Final = re.compile(_ODD_NAME + rb"+")
-_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_LOWER_TOKEN: Final = re.compile(_ODD_NAME + rb"+")
 _PATH: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*+")
 _PATH_TEXT: Final = re.compile(r"/[\x21\x22\x24-\x7e]*+")
 _STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
@@ -90,7 +87,7 @@ _CONNECTION_SPECIFIC: Final = frozenset(
 )
 _FRAMED: Final = frozenset({*_CONNECTION_SPECIFIC, b"content-length"})
 _NOT_AS_FIELD: Final = frozenset({*_FRAMED, b"host"})
-_SECRET: Final = frozenset({b"authorization", b"proxy-authorization"})
+_SECRET: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
 _SHORT_COOKIE_BYTES: Final = 20
 """A cookie that is shorter can be guessed byte by byte, by how well a guess is compressed (RFC 7541 section 7.1.3)."""
 
@@ -171,9 +168,9 @@ def _pseudo_fields(fields: FieldList, defined: frozenset[bytes]) -> Marks:
 
 def _unusual_method(raw: bytes, pseudo: Marks, forwards: bool) -> tuple[str, str]:
     """A method that is not one of the usual, and for an extended CONNECT the protocol that it asks for."""
-    if _METHOD.fullmatch(raw) is None:
+    if TOKEN.fullmatch(raw) is None:
         raise ProtocolError("no :method, or one that is no token (RFC 9113 section 8.3.1)")
-    method = text_of(raw) if len(raw) <= 32 else raw.decode("latin-1")
+    method = raw.decode("latin-1")
     if b":protocol" in pseudo:
         protocol = pseudo[b":protocol"].decode("latin-1")
         if method != "CONNECT":
@@ -204,8 +201,8 @@ def _check_unusual_target(pseudo: Marks, method: str, secure: bool) -> None:
 def _host_first(rest: FieldList) -> FieldList:
     """The fields, with the Host before all others, where there is no `:authority`."""
     hosts = [field for field in rest if field[0] == b"host"]
-    if not hosts:
-        raise ProtocolError("neither :authority nor Host (RFC 9113 section 8.3.1)")
+    if len(hosts) != 1:
+        raise ProtocolError("neither :authority nor one Host (RFC 9113 section 8.3.1)")
     return hosts + [field for field in rest if field[0] != b"host"]
 
 
@@ -309,11 +306,11 @@ def _interim(status: int, headers: Headers, ended: bool) -> Interim:
 
 def read_trailers(fields: FieldList, limits: Limits) -> Trailers:
     """The fields behind a body, those that go on. Raises `ProtocolError`."""
-    raw = b"\r".join(map(b"\n".join, fields))
+    raw = b"\r".join([name + b"\n" + value for name, value in fields])
     count = len(fields)
     if count > limits.trailer_fields_max:
         raise ProtocolError(f"more than {limits.trailer_fields_max} trailers", 431, "header_too_large")
-    if len(raw) + 2 * count > limits.trailers_bytes_max:
+    if len(raw) + 2 * count - 1 > limits.trailers_bytes_max:
         detail = f"the trailers are larger than {limits.trailers_bytes_max} bytes"
         raise ProtocolError(detail, 431, "header_too_large")
     if not fields:
@@ -334,7 +331,7 @@ def _joined(rest: FieldList, fields_max: int, line: int, limits: Limits) -> byte
     count = len(rest)
     if count > fields_max:
         raise ProtocolError(f"more than {fields_max} fields", 431, "header_too_large")
-    raw = b"\r".join(map(b"\n".join, rest))
+    raw = b"\r".join([name + b"\n" + value for name, value in rest])
     head = line + len(raw) + 2 * count + len("\r\n\r\n") + 1
     if head > limits.line_bytes_max or head > limits.head_bytes_max:
         check_size(line, head, limits)
@@ -356,7 +353,7 @@ def _check_fields(rest: FieldList, raw: bytes) -> None:
     for name, _ in rest:
         if name[:1] == b":":
             raise ProtocolError(f"{_shown(name)} behind other fields (RFC 9113 section 8.3)")
-        if _TOKEN.fullmatch(name) is None:
+        if _LOWER_TOKEN.fullmatch(name) is None:
             raise ProtocolError(f"{_shown(name)} is no name of a field in lower case (RFC 9113 section 8.2.1)")
     raise ProtocolError("a control character in the value of a field, or a blank at its end (RFC 9113 section 8.2.1)")
 
@@ -395,7 +392,7 @@ def fields_of_request(request: Request, *, secure: bool) -> FieldList:
         fields.append((b"te", b"trailers"))
     lower = headers._lower or headers.lower
     if request.sensitive or b"authorization:" in lower or b"\r\ncookie:" in lower:
-        return [_indexed_or_not(field, request.sensitive) for field in fields]
+        return _with_never_indexed(fields, request.sensitive)
     return fields
 
 
@@ -426,12 +423,16 @@ def _start_of_request(request: Request, authority: bytes, scheme: bytes) -> Fiel
     return fields
 
 
-def _indexed_or_not(field: tuple[bytes, bytes], sensitive: frozenset[bytes]) -> tuple[bytes, bytes]:
-    """What h2 keeps out of the tables by itself, where it is let, and what the part says."""
-    name, value = field
-    if name in sensitive or name in _SECRET or (name == b"cookie" and len(value) < _SHORT_COOKIE_BYTES):
-        return NeverIndexedHeaderTuple(name, value)
-    return field
+def _with_never_indexed(fields: FieldList, sensitive: frozenset[bytes]) -> FieldList:
+    """The fields, those that are for no table marked: what the part says, and what h2 would mark by itself."""
+    watched = sensitive | _SECRET if sensitive else _SECRET
+    return [
+        NeverIndexedHeaderTuple(*field)
+        if field[0] in watched
+        and (field[0] != b"cookie" or len(field[1]) < _SHORT_COOKIE_BYTES or field[0] in sensitive)
+        else field
+        for field in fields
+    ]
 
 
 def fields_of_answer(response: Response, *, asked: str) -> FieldList:
@@ -460,7 +461,7 @@ def fields_of_answer(response: Response, *, asked: str) -> FieldList:
         if digits is not None:
             fields.append((b"content-length", digits))
     if response.sensitive:
-        return [_indexed_or_not(field, response.sensitive) for field in fields]
+        return _with_never_indexed(fields, response.sensitive)
     return fields
 
 
