@@ -1,8 +1,8 @@
 """The answers that coulee itself gives when something went wrong.
 
 They name the reason in three places, always with the same word of `errors.REASONS`: in the body (JSON, or a small page
-for a browser), in Proxy-Status (RFC 9209), and in the access record. They never tell an address or an exception's text:
-those are for the operator, who finds them in the record.
+for a browser; a call of gRPC has it in its status), in Proxy-Status (RFC 9209), and in the access record. They never
+tell an address or an exception's text: those are for the operator, who finds them in the record.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from coulee.core.errors import REASONS, ExchangeError
+from coulee.core.grpc import failed_call, is_grpc
 from coulee.core.headers import Headers
 from coulee.core.parts import Response
 
@@ -77,6 +78,8 @@ PHRASES: Final = {
 
 def error_answer(error: ExchangeError, request: Request, server_name: str) -> Response:
     """The answer to a request that failed with `error`."""
+    if is_grpc(request):
+        return failed_call(error, proxy_status(error, server_name))
     reason = REASONS[error.reason]
     status = error.status
     phrase = PHRASES.get(status, "Error")
@@ -89,12 +92,18 @@ def error_answer(error: ExchangeError, request: Request, server_name: str) -> Re
         headers.add("Content-Type", "application/json")
         body = json.dumps({"error": reason.word, "status": status, "message": reason.meaning}).encode() + b"\n"
     headers.add("Cache-Control", "no-store")
-    headers.add("Proxy-Status", f'{server_name}; error={reason.proxy_error}; details="{reason.word}"')
+    headers.add("Proxy-Status", proxy_status(error, server_name))
     if status == 503:
         headers.add("Retry-After", str(ceil(error.retry_after_s)))  # in whole seconds (RFC 9110 section 10.2.3)
     if status == 405:
         headers.add("Allow", METHODS)
     return Response(status, headers, phrase, length=len(body), data=body, ended=True)
+
+
+def proxy_status(error: ExchangeError, server_name: str) -> str:
+    """What Proxy-Status says of it (RFC 9209 section 2)."""
+    reason = REASONS[error.reason]
+    return f'{server_name}; error={reason.proxy_error}; details="{reason.word}"'
 
 
 def _wants_page(request: Request) -> bool:
