@@ -30,6 +30,7 @@ from coulee.core.attempt import (
 )
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import Chain, conclude, decide, transform
+from coulee.core.grpc import Call, call_of, status_fields
 from coulee.core.headers import UNDERSCORE
 from coulee.core.hedging import race
 from coulee.core.kernel import Alarm, AnyCoroutine, Cancelled, Task, nursery, shielded
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 NO_REQUEST: Final = Request("-", "-", version=(0, 0))
 """Stands in the place of a request that could not be understood."""
 
+_HTTP_1: Final = (1, 1)
 _BODILESS: Final = frozenset({204, 304})
 
 
@@ -93,6 +95,7 @@ class Exchange:
         "body_ended",
         "bytes_in",
         "bytes_out",
+        "call",
         "client",
         "connected",
         "continued",
@@ -141,6 +144,7 @@ class Exchange:
         self.response: Response | None = None
         self.tags: dict[str, object] = {}
         self.task: Task | None = None
+        self.call: Call | None = None  # of gRPC
         # where it goes
         self.peer: Peer | None = None
         self.upstream: Stream | None = None
@@ -246,6 +250,8 @@ class Exchange:
                 unusual = b"connection" in marks or UNDERSCORE in marks
                 if unusual and drop_on_arrival(request.headers, proxy.config):
                     note_upgrade(self)
+                if request.version > _HTTP_1:
+                    self.call = call_of(self)
                 answer: Response | None = None
                 if proxy.chains.answering or request.method == "OPTIONS":
                     answer = await self._request_phases()
@@ -275,8 +281,7 @@ class Exchange:
                 with suppress(TimeoutError, Cancelled), shielded(self.proxy.config.timeouts.logging_grace_s):
                     await self._fail(self.failure)
         finally:
-            if self.limit is not None:
-                proxy.kernel.disarm(self.limit)
+            self._lift_limits()
             end(self, self.error)
         if proxy.chains.logging:
             await self._log()
@@ -438,6 +443,8 @@ class Exchange:
         """Send the answer's head with what is there of its body."""
         downstream = self.downstream
         self.response = response
+        if self.call is not None:
+            self.call.note(response.headers)
         if self.request.method == "HEAD" or response.status in _BODILESS:
             response.data = b""
         if not self.body_ended and downstream.expects_continue:
@@ -486,6 +493,8 @@ class Exchange:
         """End the answer with these fields, or without, where a filter has moved them into the body; which may not be
         `whole`."""
         chains = self.proxy.chains
+        if self.call is not None:
+            self.call.note(trailers.headers)
         data = b""
         if chains.relayed_body or chains.response_trailer_filter:
             data = await conclude(chains, self, trailers.headers, whole=whole)
@@ -527,19 +536,22 @@ class Exchange:
     async def _fail(self, error: ExchangeError, cause: BaseException | None = None) -> None:
         """The request has failed for good: answer it, if that is still possible."""
         self.error = error
-        if self.limit is not None:
-            self.proxy.kernel.disarm(self.limit)  # no attempt follows, and the answer may take its time
+        self._lift_limits()  # no attempt follows, and the answer may take its time
         if error.reason in ("filter_error", "internal_error"):
             self.proxy.tell_failure(self, error, cause or error.__cause__ or error)
-        if self.head_sent or error.status == 0:
+        if error.status == 0 or (self.head_sent and (self.call is None or not self.call.can_be_told)):
             return
         answer: Response | None = None
         try:
-            if self.proxy.chains.fail_to_proxy:
+            if self.proxy.chains.fail_to_proxy and not self.head_sent:
                 answer = await decide(self.proxy.chains.fail_to_proxy, Response, self, error)
         except ExchangeError as second:
             self.proxy.tell_failure(self, second, second.__cause__ or second)
         try:
+            if self.head_sent:  # then the status of a call is behind its answer, as far as that came
+                await self._relay_trailers(Trailers(status_fields(error)), whole=False)
+                self.answered = True
+                return
             answer = answer or error_answer(error, self.request, self.proxy.config.server_name)
             add_date(answer.headers, self.proxy.wall_clock)
             if error.status == 400 or (error.status in (408, 413) and not self.body_ended):
@@ -548,9 +560,18 @@ class Exchange:
             await self.downstream.wait_for_room()
             self._send_head(answer)
         except ExchangeError as second:
+            if second.reason == "filter_error":
+                self.proxy.tell_failure(self, second, second.__cause__ or second)
             self.error = second
         except Cancelled:
             self.error = self.failure
+
+    def _lift_limits(self) -> None:
+        """Nothing cuts it short any more."""
+        if self.limit is not None:
+            self.proxy.kernel.disarm(self.limit)
+        if self.call is not None:
+            self.proxy.kernel.disarm(self.call)
 
     async def _log(self) -> None:
         """The phase `logging`."""
