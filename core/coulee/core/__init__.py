@@ -12,6 +12,7 @@ from coulee.core.errors import REASONS, ExchangeError, Reason
 from coulee.core.exchange import Exchange
 from coulee.core.filters import Filter, FilterError
 from coulee.core.forward import Forward
+from coulee.core.grpc_web import GrpcWeb
 from coulee.core.headers import Headers
 from coulee.core.kernel import Cancelled, DeadlineExceeded
 from coulee.core.listener import Listener, ProxyProtocol
@@ -48,6 +49,7 @@ __all__ = [
     "FilterError",
     "Forward",
     "Forwarding",
+    "GrpcWeb",
     "Headers",
     "Http2",
     "Interim",
