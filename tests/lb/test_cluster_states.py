@@ -195,6 +195,7 @@ def test_who_is_unhealthy_or_out_of_service_is_not_ejected_beside() -> None:
         ("upstream_status", 500, "500"),
         ("upstream_status", 503, "503"),
         ("upstream_timeout", 503, "503"),
+        ("upstream_refused_stream", 0, None),
         ("client_gone", 503, "503"),
         ("client_gone", 200, None),
         ("pool_full", 0, None),
@@ -211,6 +212,13 @@ def test_what_an_endpoint_is_blamed_for_and_what_says_nothing_of_it(
     assert record is not None
     assert play["a0"].failures == ({failure: 1} if failure else {})
     assert (record.requests, record.failures) == (int(failure is not None), int(bool(failure)))
+
+
+def test_requests_that_were_not_processed_neither_eject_an_endpoint_nor_open_its_circuit() -> None:
+    play = Play(Cluster(*endpoints(2), breaker=Breaker(failures_max=2)))
+    for _ in range(50):
+        play.begin("a0").end("upstream_refused_stream", 0)
+    assert (play.states["a0"], play["a0"].failures, play["a0"].in_flight) == ("healthy", {}, 0)
 
 
 def test_without_outliers_failures_are_counted_and_nobody_is_ejected() -> None:

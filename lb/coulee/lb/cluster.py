@@ -22,7 +22,7 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from coulee.core.errors import REASONS, ExchangeError
+from coulee.core.errors import ExchangeError
 from coulee.core.kernel import AnyCoroutine, Cancelled, Kernel, Task, sleep
 from coulee.core.peer import Balancer, Peer, PoolKey, Routed
 from coulee.core.report import Event
@@ -35,7 +35,7 @@ from coulee.lb.condition import Status, condition, none_healthy, nothing_open, t
 from coulee.lb.discovery import Finder, Source
 from coulee.lb.endpoint import SERVICES, Endpoint, Service, State, check_weight, endpoint_of
 from coulee.lb.health import Health, HealthCheck, Probe
-from coulee.lb.outliers import Detector, Outliers, Record
+from coulee.lb.outliers import BLAMED, UNREACHABLE, Detector, Outliers, Record
 from coulee.lb.policies import policy_named
 from coulee.lb.policy import Policy, overrides
 from coulee.lb.slow_start import SlowStart
@@ -51,12 +51,6 @@ _ALL: Final = object()
 
 _DOWN: Final = frozenset({"unhealthy", "ejected", "maintenance", "draining", "removed"})
 """States after which an endpoint comes up, with a slow start. Not those of a circuit, which has had its trials."""
-
-_UPSTREAM: Final = frozenset(word for word, reason in REASONS.items() if reason.side == "upstream")
-"""What an endpoint can be blamed for."""
-
-_UNREACHABLE: Final = frozenset({"upstream_refused", "upstream_unreachable", "upstream_connect_timeout"})
-"""... and which of it says that it takes no connection."""
 
 
 class _Standing:
@@ -271,7 +265,7 @@ class Cluster(Balancer):
         if endpoint.guarded:
             circuit = endpoint.circuit
             if circuit is not None and not status:  # else the head of its answer was its outcome
-                if reason in _UPSTREAM:
+                if reason in BLAMED:
                     self._note_circuit(endpoint, circuit, True)
                 else:
                     circuit.end()
@@ -284,7 +278,7 @@ class Cluster(Balancer):
             endpoint.record.well(latency_s)
             if not self._bell.counting:
                 self._bell.count()
-        elif reason in _UPSTREAM:
+        elif reason in BLAMED:
             self._note_failure(endpoint, reason)
         if self._leaving and not endpoint.in_flight and self._leaving.pop(endpoint.key, None) is not None:
             endpoint.owner = None
@@ -556,7 +550,7 @@ class Cluster(Balancer):
         record = endpoint.record
         cause = self._detector.note(record, True, 0.0)
         if cause and endpoint.is_healthy and endpoint.in_service and endpoint.state != "removed":
-            self._eject(endpoint, record, f"{cause}, the last {failure}", unreachable=failure in _UNREACHABLE)
+            self._eject(endpoint, record, f"{cause}, the last {failure}", unreachable=failure in UNREACHABLE)
 
     def _eject(self, endpoint: Endpoint, record: Record, cause: str, *, unreachable: bool = False) -> None:
         ejected = sum(1 for each in self.members if each.ejected)

@@ -19,9 +19,19 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from coulee.core.errors import REASONS
+from coulee.core.retrying import UNPROCESSED
+
 if TYPE_CHECKING:
     from coulee.core.peer import PoolKey
     from coulee.lb.endpoint import Endpoint
+
+BLAMED: Final = frozenset(word for word, reason in REASONS.items() if reason.side == "upstream") - {UNPROCESSED}
+"""What an endpoint can be blamed for. Not that it did not process a request: so HTTP/2 ends a connection in order, as
+nginx does after each thousand requests, and what is on its way then falls by the wayside."""
+
+UNREACHABLE: Final = frozenset({"upstream_refused", "upstream_unreachable", "upstream_connect_timeout"})
+"""... and which of it says that it takes no connection."""
 
 _ROUNDING: Final = 1e-9
 """What a sum of floats may be wrong by: who is just at a bound is no outlier, and 29 % of 100 are 29."""
