@@ -113,7 +113,7 @@ _LIST: Final = [
     Reason("upstream_invalid", 502, "upstream", "http_protocol_error",
            "the endpoint's answer breaks HTTP", "The detail names the rule; mend the origin."),
     Reason("upstream_refused_stream", 503, "upstream", "destination_unavailable",
-           "the endpoint said that it did not process the request: it refused the stream, or was ending the connection",
+           "the endpoint said that it did not process the request: it refused it, or wants another connection for it",
            "Nothing, if it was restarted; else it is overloaded: see `upstream_streams_max`."),
     Reason("upstream_status", 502, "upstream", "http_response_incomplete",
            "the endpoint answered with a status that is tried again elsewhere",
