@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -151,5 +153,31 @@ def test_http1_only_agrees_on_http1_with_clients_that_know_both(files: Files, op
             assert secured.selected_alpn_protocol() == "http/1.1"
             secured.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert secured.recv(1000).startswith(b"HTTP/1.1 502 ")
+    finally:
+        program.close()
+
+
+APP = """
+from coulee.core import Proxy, respond
+from coulee.lb import Cluster
+
+proxy = Proxy(Cluster("h2c://127.0.0.1:9"))
+
+
+@proxy.on("request_filter")
+def tell(exchange):
+    return respond(200, f"{exchange.proxy.config.http2.cleartext}")
+"""
+
+
+@pytest.mark.parametrize(("options", "cleartext"), [((), b"True"), (("--http1-only",), b"False")])
+def test_a_program_is_run_without_prior_knowledge_too(
+    tmp_path: Path, options: tuple[str, ...], cleartext: bytes
+) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    program = Program("run", "app.py", "--listen", AT, "--log", "none", *options, folder=tmp_path)
+    try:
+        with urlopen(f"http://127.0.0.1:{program.port()}/", timeout=15) as answer:
+            assert answer.read() == cleartext
     finally:
         program.close()
