@@ -135,8 +135,9 @@ class _Anybody:
         """There is nothing new."""
 
 
-_LISTENER = ListenerTls(_Anybody(), covered_only=False)
-_ORIGIN = ListenerTls(_Anybody())
+_SPOKEN = ("http/1.1",)  # by both ends of a test
+_LISTENER = ListenerTls(_Anybody(), alpn=_SPOKEN, covered_only=False)
+_ORIGIN = ListenerTls(_Anybody(), alpn=_SPOKEN)
 
 
 class Exchange:

@@ -91,7 +91,7 @@ def test_its_hello_is_one_that_can_be_read() -> None:
         (None, answers("b.test"), "is not for a.test"),
         (None, answers(expired=True), "expired"),
         (None, answers(chain=ANOTHER), "local issuer"),
-        (UpstreamTls("a.test", "a.test", ca=AUTHORITY, alpn=("h2",)), answers(), "no protocol in common"),
+        (UpstreamTls("a.test", "a.test", ca=AUTHORITY, alpn=("x",)), answers(), "no protocol in common"),
         (None, answers(asked=ClientCertificates(AUTHORITY)), "shown no certificate"),
         (
             UpstreamTls("a.test", "a.test", ca=AUTHORITY, certificate=certificate("me", chain=ANOTHER)),

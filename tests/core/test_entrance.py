@@ -574,7 +574,7 @@ def test_an_alert_that_nobody_takes_is_not_waited_for() -> None:
     world = over_tls()
     client = world.client()
     world.holds_closes = True
-    world.gives(Received(client, with_alpn(b"\x02h2")))
+    world.gives(Received(client, with_alpn(b"\x01x")))
     assert world.closing[client] is False
     with pytest.raises(AssertionError, match="a Close after the last word"):
         world.wait(31)  # which is how this world takes note of an abort behind a Close
@@ -584,7 +584,7 @@ def test_an_alert_behind_others_of_our_words_is_given_its_time() -> None:
     world = over_tls()
     client = world.client()
     world.gives(Blocked(client))
-    world.receives(client, with_alpn(b"\x02h2"))
+    world.receives(client, with_alpn(b"\x01x"))
     assert client not in world.closing, "the alert waits for its turn"
     world.wait(31)
     assert world.closing[client]

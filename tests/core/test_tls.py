@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from coulee.core.tls import (
+    HTTP1,
+    HTTP2_OR_1,
     Certificate,
     CertificatesFound,
     CertificateSource,
@@ -51,6 +53,11 @@ def test_a_key_is_in_no_text_and_in_no_recording() -> None:
 def test_a_certificate_knows_whom_it_covers() -> None:
     assert CERTIFICATE.covers("x.b.test")
     assert not CERTIFICATE.covers("b.test")
+
+
+def test_clients_are_offered_http2_and_origins_are_not() -> None:
+    assert ListenerTls(SOURCE).alpn == HTTP2_OR_1 == ("h2", "http/1.1")
+    assert UpstreamTls().alpn == HTTP1 == ("http/1.1",)
 
 
 def test_one_source_and_several_are_told_apart() -> None:

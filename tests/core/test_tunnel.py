@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 from coulee.core.codec import NEED_DATA
 from coulee.core.config import Config, Limits, Timeouts
+from coulee.core.listener import Listener
 from coulee.core.parts import Data
 from coulee.core.raw import RawCodec
 from coulee.core.seam import (
@@ -30,7 +32,9 @@ from coulee.core.seam import (
     Send,
     Sent,
 )
+from coulee.core.tls import ListenerTls
 from coulee.core.tunnel import Tunnel
+from tests.core.tunnelled import Source
 
 if TYPE_CHECKING:
     from tests.core.world import World
@@ -406,3 +410,25 @@ def test_the_raw_codec_writes_the_bytes_and_nothing_else() -> None:
     codec.consumed(1, 2)
     assert codec.write(1, Data(b"cd", True)) == b"cd"
     assert (codec.reusable, codec.idle, codec.expects_continue) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "offered"),
+    [
+        (None, ("http/1.1",)),
+        (("h2", "http/1.1"), ("http/1.1",)),
+        (("h2",), ("h2",)),
+        ((), ()),
+        (("http/1.1", "h2"), ("http/1.1", "h2")),
+    ],
+)
+def test_a_client_whose_tls_ends_here_is_not_offered_http2_unasked(
+    said: tuple[str, ...] | None, offered: tuple[str, ...]
+) -> None:
+    tls = ListenerTls(Source()) if said is None else ListenerTls(Source(), alpn=said)
+    plain, secured = Listener("127.0.0.1:1"), Listener("127.0.0.1:2", tls)
+    tunnel = Tunnel(ORIGIN, listen=[("127.0.0.1", 1), plain, secured])
+    wanted = [plain, plain, replace(secured, tls=replace(tls, alpn=offered))]
+    assert tunnel.listen_at == wanted
+    machine = tunnel.fresh(rng=Random(1), listen=[secured])
+    assert machine.listen_at == [*wanted, wanted[2]]

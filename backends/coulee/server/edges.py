@@ -21,15 +21,11 @@ from coulee.core.listener import ListenAt, Listener, ProxyProtocol
 from coulee.core.options import LISTEN_OPTIONS, ListenOptions
 from coulee.core.seam import Address, CertificateError, CertificateSource
 from coulee.core.server_names import is_ip
-from coulee.core.tls import ClientCertificates, ListenerTls, UpstreamTls
+from coulee.core.tls import HTTP1, HTTP2_OR_1, ClientCertificates, ListenerTls, UpstreamTls
 from coulee.core.transport import DIRECT, Transport
 
 if TYPE_CHECKING:
     from coulee.core import Proxy
-
-HTTP1: Final = ("http/1.1",)
-HTTP2_OR_1: Final = ("h2", "http/1.1")
-"""Names of RFC 7301, the preferred one first."""
 
 SELF_SIGNED: Final = "self-signed"
 ALWAYS_FOR: Final = ("localhost", "127.0.0.1", "::1")

@@ -29,6 +29,11 @@ CIPHERS: Final = (
 finite-field ones. TLS 1.3 has good ones only."""
 
 
+HTTP1: Final = ("http/1.1",)
+HTTP2_OR_1: Final = ("h2", "http/1.1")
+"""Protocols by their names of RFC 7301, the preferred one first."""
+
+
 # ------------------------------------------------------------------------------------------------- certificates
 
 
@@ -161,9 +166,10 @@ class ListenerTls:
     client_certificates: ClientCertificates | None = None
     """Ask clients for a certificate."""
 
-    alpn: tuple[str, ...] = ("http/1.1",)
-    """Protocols that are offered (RFC 7301), the preferred one first. A client that says nothing of it is let in; one
-    that offers others only is not."""
+    alpn: tuple[str, ...] = HTTP2_OR_1
+    """Protocols that are offered (RFC 7301), the preferred one first. A client that says nothing of it is let in, and
+    gets HTTP/1.1; one that offers others only is not. `("http/1.1",)` switches HTTP/2 off. At a `Tunnel`, which does
+    not know what its origins speak, the default stands for that too."""
 
     minimum_version: Version = "1.2"
     """Of TLS."""
@@ -222,8 +228,9 @@ class UpstreamTls:
     certificate: Certificate | None = None
     """What to show where the peer asks for a certificate of ours."""
 
-    alpn: tuple[str, ...] = ("http/1.1",)
-    """Protocols that are offered (RFC 7301), the preferred one first."""
+    alpn: tuple[str, ...] = HTTP1
+    """Protocols that are offered (RFC 7301), the preferred one first. `("h2", "http/1.1")` is HTTP/2 where the peer
+    takes it."""
 
     minimum_version: Version = "1.2"
     """Of TLS."""

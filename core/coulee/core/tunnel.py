@@ -9,12 +9,15 @@ checks, retries, and what filters may await are the same. Read on in `tunnel_exc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
 from coulee.core.errors import ExchangeError
+from coulee.core.listener import as_listener
 from coulee.core.proxy import Function, Proxy
 from coulee.core.seam import Report
+from coulee.core.tls import HTTP1, HTTP2_OR_1
 from coulee.core.tunnel_end import ClientEnd, End
 from coulee.core.tunnel_exchange import TunnelAccess, TunnelExchange
 from coulee.core.tunnel_filters import TUNNEL_PHASES, TunnelChains, TunnelFilter
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from coulee.core.config import Config
     from coulee.core.connection import Connection
     from coulee.core.entrance import Count, Guest
-    from coulee.core.listener import ListenAt
+    from coulee.core.listener import ListenAt, Listener
 
 
 class Tunnel(Proxy):
@@ -32,7 +35,8 @@ class Tunnel(Proxy):
 
     With `sni`, the name that a client asks for in TLS is read without decrypting anything, and the client is given
     `tls_handshake_timeout_s` to say it: this is not for protocols in which the server speaks first. Where a listener
-    has TLS, the client's ends here, the name is known anyway, and `sni` changes nothing. Raises `ValueError`.
+    has TLS, the client's ends here, the name is known anyway, and `sni` changes nothing; the client is offered HTTP/1.1
+    alone then, unless `alpn` says something else than by default. Raises `ValueError`.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class Tunnel(Proxy):
             config=config,
             rng=rng,
             wall_clock_offset_s=wall_clock_offset_s,
-            listen=listen,
+            listen=[_for_any_origin(as_listener(where)) for where in listen],
         )
         self.to = to
         self.routes = self.balancer.routes if isinstance(self.balancer, Together) else None
@@ -128,3 +132,10 @@ class Tunnel(Proxy):
         for connection in list(self.connections.values()):
             if isinstance(connection, End):
                 connection.close(abort=True)
+
+
+def _for_any_origin(listener: Listener) -> Listener:
+    """What is agreed with a client, its origin has to speak, and nobody tells it so: HTTP/2 is for who asks for it."""
+    if listener.tls is None or listener.tls.alpn != HTTP2_OR_1:
+        return listener
+    return replace(listener, tls=replace(listener.tls, alpn=HTTP1))
