@@ -158,6 +158,7 @@ def test_a_stream_that_has_failed_takes_nothing_more() -> None:
     proxy = world.machine
     assert isinstance(proxy, Proxy)
     connection = proxy.connections[origin]
+    assert isinstance(connection, Upstream)
     stream = SoleStream(connection, 1, inf)
     stream.expect_within(3.0)
     first = ExchangeError("upstream_reset", "the first")

@@ -13,6 +13,7 @@ from coulee.core.dial import Line, dial
 from coulee.core.kernel import Cancelled, DeadlineExceeded, Task
 from coulee.core.proxy import Proxy
 from coulee.core.seam import Blocked, Closed, Connected, Hold, Received, Send, Sent
+from coulee.core.sole_connection import SoleConnection
 from tests.core.ledger import Ledger
 from tests.core.world import World
 
@@ -307,8 +308,10 @@ def test_a_block_that_does_nothing_is_a_check_of_the_connection() -> None:
 def test_bytes_without_framing_cannot_be_wrong() -> None:
     dialled = Dialled(ask)
     conn = dialled.stands()
+    connection = dialled.proxy.connections[conn]
+    assert isinstance(connection, SoleConnection)
     with pytest.raises(AssertionError, match="finds no fault"):
-        dialled.proxy.connections[conn].fault(ProtocolError("nothing"))
+        connection.fault(ProtocolError("nothing"))
     dialled.world.resets(conn)
     dialled.is_over()
 

@@ -10,6 +10,7 @@ import pytest
 
 from coulee.core import Config, Exchange, Filter, Forwarding, Limits, Proxy, Response, Timeouts, respond, sleep
 from coulee.core.seam import Blocked, Sent
+from coulee.core.sole_connection import SoleConnection
 from coulee.core.stream import SoleStream
 from coulee.lb import Cluster
 from tests.core.ledger import on, proxy_of, status
@@ -203,7 +204,9 @@ def test_a_request_without_a_body_is_not_watched() -> None:
     world = make()
     client = world.client()
     world.receives(client, GET)
-    stream = proxy_of(world).connections[client].stream
+    connection = proxy_of(world).connections[client]
+    assert isinstance(connection, SoleConnection)
+    stream = connection.stream
     assert type(stream) is SoleStream
     world.connects()
     world.wait(59)

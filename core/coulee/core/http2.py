@@ -65,7 +65,7 @@ from coulee.core.http2_frames import (
     name_of,
     settings_frame,
 )
-from coulee.core.http2_priority import Waiting, parse_priority
+from coulee.core.http2_priority import Priority, Waiting, merged, parse_priority
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
 
@@ -129,7 +129,7 @@ class _State:
         self.interims = 0
         self.to_write: int | None = 0  # of the body that we announced
         self.written = False  # to its end, or it waits
-        self.priority = b""
+        self.priority: Priority | None = None  # what was said of it
 
 
 class Http2Codec:
@@ -365,7 +365,10 @@ class Http2Codec:
             return
         state.asked = request.method
         state.left = request.length if not ended else None
-        state.priority = _priority_field(request)
+        said = _priority_field(request)
+        if said:
+            state.priority = parse_priority(said)
+            self._waiting.default = Priority()  # a client that knows priorities means the default by saying nothing
         self._news.append((number, request))
 
     def _answer(self, number: int, fields: Iterable[tuple[bytes, bytes]], ended: bool) -> None:
@@ -480,7 +483,9 @@ class Http2Codec:
         number = int.from_bytes(payload[:4], "big") & ENDLESS
         if not number % 2:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY_UPDATE for no request (RFC 9218 section 7.1)")
-        self._waiting.set_priority(number, parse_priority(payload[4:]))
+        self._waiting.default = Priority()
+        if number > self._highest or number in self._states:
+            self._waiting.set_priority(number, parse_priority(payload[4:]))
 
     def _was_reset(self, event: StreamReset) -> None:
         """h2 says that a stream is over."""
@@ -535,7 +540,6 @@ class Http2Codec:
         fields = fields_of_request(part, secure=self.secure)
         state = _State(part.method, part.upgrade)
         state.to_write = part.length
-        state.priority = _priority_field(part)
         self._states[number] = state
         bare = part.ended and not part.data
         self._send_fields(number, fields, ended=bare)
@@ -546,9 +550,10 @@ class Http2Codec:
 
     def _write_answer(self, number: int, state: _State, part: Response) -> None:
         fields = fields_of_answer(part, asked=state.asked)
-        priority = _priority_field(part)
-        if priority:
-            state.priority += b"," + priority  # what it says counts for more (RFC 9218 section 8)
+        said = _priority_field(part)
+        if said:
+            asked = self._waiting.priority(number) or state.priority or self._waiting.default
+            self._waiting.set_priority(number, merged(asked, said))
         bodiless = part.status in _BODILESS or state.asked == "HEAD"
         bare = bodiless or (part.ended and not part.data)
         state.to_write = 0 if bodiless else part.length
@@ -577,8 +582,8 @@ class Http2Codec:
             or self._waits(number)
             or len(data) > min(h2.local_flow_control_window(number), h2.max_outbound_frame_size)
         ):
-            if not self._waits(number):
-                self._waiting.set_priority(number, parse_priority(state.priority))
+            if state.priority is not None and self._waiting.priority(number) is None:
+                self._waiting.set_priority(number, state.priority)
             self._waiting.put(number, data, ended)
             self._windows_opened = True
             return
@@ -618,8 +623,8 @@ class Http2Codec:
                 return False
             number, data, ended, trailers = piece
             size_max -= len(data) + HEAD_BYTES
-            if data or ended:
-                h2.send_data(number, bytes(data), end_stream=ended and trailers is None)
+            if data or trailers is None:
+                h2.send_data(number, data, end_stream=ended and trailers is None)
             if trailers is not None:
                 self._send_fields(number, cast("FieldList", trailers), ended=True)
             if ended:
