@@ -147,9 +147,9 @@ def test_an_error_of_ours_is_an_error_of_grpc(word: str) -> None:
     message = answer.headers["grpc-message"]
     assert list(answer.headers) == [
         ("content-type", "application/grpc"),
+        ("proxy-status", f'edge; error={REASONS[word].proxy_error}; details="{word}"'),
         ("grpc-status", str(STATUSES[word])),
         ("grpc-message", message),
-        ("proxy-status", f'edge; error={REASONS[word].proxy_error}; details="{word}"'),
     ]
     assert unquote(message) == f"{word}: {REASONS[word].meaning}"
 
@@ -286,7 +286,8 @@ def test_an_origin_that_is_down() -> None:
     world.receives(client, CALL % b"")
     world.refuses()
     sent = world.sent(client)
-    assert sent.startswith(b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: 14\r\n")
+    assert sent.startswith(b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n")
+    assert b"\r\ngrpc-status: 14\r\n" in sent
     assert b"\r\ngrpc-message: upstream_refused: nothing listens at the endpoint's address\r\n" in sent
     assert b"\r\nproxy-status: coulee; error=connection_refused; " in sent
     assert b"\r\nDate: " in sent
@@ -461,6 +462,18 @@ def test_a_client_that_goes_while_it_would_be_told() -> None:
     world.resets(client)
     assert ended(world)[1] == "client_gone"
     world.leaves_nothing()
+
+
+def test_a_stream_that_has_failed_when_it_would_be_told() -> None:
+    def fail(exchange: Exchange, trailers: Headers) -> None:
+        exchange.downstream.fail(ExchangeError("client_gone", "it has reset the stream"))
+
+    world = make(on("response_trailer_filter", fail))
+    _, origin = pending(world)
+    world.receives(origin, HEAD + MESSAGE)
+    world.resets(origin)
+    assert (world.access[0].reason, world.access[0].detail) == ("client_gone", "it has reset the stream")
+    assert world.events("filter_error") == []
 
 
 class _Counts(Filter):

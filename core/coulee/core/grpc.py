@@ -96,7 +96,7 @@ _STATUSES_OF_HTTP: Final = {
     401: UNAUTHENTICATED, 403: PERMISSION_DENIED, 404: UNIMPLEMENTED, 413: RESOURCE_EXHAUSTED, 429: RESOURCE_EXHAUSTED,
     431: RESOURCE_EXHAUSTED, 503: UNAVAILABLE,
 }  # fmt: skip
-"""... where an error has a status that is closer than its reason's. 429 is what it says, and not UNAVAILABLE: who sends
+"""... for an error with a status that is closer than its reason's. 429 is what it says, and not UNAVAILABLE: who sends
 too much should not be told to try again at once."""
 
 _AFTER_TYPE: Final = (b"", b"+", b";", b" ", b"\t")
@@ -155,12 +155,12 @@ class Call(Alarm):
 
     @property
     def can_be_told(self) -> bool:
-        """Whether the answer, whose head was sent, is one that ends in a status, and has not ended. An error page of an
-        origin does not; that is cut, as any other, and so is what has announced how long it is going to be."""
+        """Whether the answer, whose head was sent, is one that ends in a status. An error page of an origin does not;
+        that is cut, as any other, and so is what has announced how long it is going to be."""
         response = self.exchange.response
         assert response is not None
         kind = response.headers.marks.get(b"content-type", b"")
-        return not self.exchange.answered and response.length is None and kind.startswith(b"application/grpc")
+        return response.length is None and kind.startswith(b"application/grpc")
 
 
 # ------------------------------------------------------------------------------------------ what went wrong
@@ -168,9 +168,7 @@ class Call(Alarm):
 
 def status_of(error: ExchangeError) -> int:
     """The status of a call that failed with `error`."""
-    if error.status != REASONS[error.reason].status and error.status in _STATUSES_OF_HTTP:
-        return _STATUSES_OF_HTTP[error.status]
-    return STATUSES[error.reason]
+    return _STATUSES_OF_HTTP.get(error.status) or STATUSES[error.reason]
 
 
 def status_fields(error: ExchangeError) -> Headers:
@@ -182,7 +180,8 @@ def status_fields(error: ExchangeError) -> Headers:
 
 def failed_call(error: ExchangeError, proxy_status: str, kind: str = "application/grpc") -> Response:
     """The whole answer to a call that failed before there was any other ("Trailers-Only")."""
-    fields = Headers([("content-type", kind), *status_fields(error), ("proxy-status", proxy_status)])
+    fields = Headers([("content-type", kind), ("proxy-status", proxy_status)])
+    fields.block += status_fields(error).block
     return Response(200, fields, "OK")
 
 
