@@ -110,8 +110,8 @@ class Http2Client:
         self.frames_max = FRAME_BYTES
         self.their_settings: dict[int, int] = {}
         self.goaways: list[tuple[int, int, bytes]] = []
-        self.pongs = 0
-        self.closed = False
+        self.pongs = self.resets = 0
+        self.closed = self.acknowledged = False
         self.early = b""
         self.block = b""
         self.block_ends = False
@@ -197,7 +197,11 @@ class Http2Client:
         answer.held = False
         owed, answer.owed = answer.owed, 0
         if owed and not answer.over:
-            self.send(WindowUpdateFrame(number, window_increment=owed))
+            self.opened(number, owed)
+
+    def opened(self, number: int, size: int) -> None:
+        """There is room for so much more of an answer."""
+        self.send(WindowUpdateFrame(number, window_increment=size))
 
     # -- in
 
@@ -228,7 +232,9 @@ class Http2Client:
         answer = self.answers.get(frame.stream_id)
         match frame:
             case SettingsFrame():
-                if "ACK" not in frame.flags:
+                if "ACK" in frame.flags:
+                    self.acknowledged = True
+                else:
                     self._settings(frame.settings)
             case PingFrame():
                 if "ACK" in frame.flags:
@@ -243,19 +249,20 @@ class Http2Client:
                 elif answer is not None:
                     answer.room += frame.window_increment
             case RstStreamFrame():
-                assert answer is not None
-                answer.reset = frame.error_code
-                answer.ended_at = time.monotonic()
+                self.resets += 1
+                if answer is not None:  # else it was asked by hand
+                    answer.reset = frame.error_code
+                    answer.ended_at = time.monotonic()
             case HeadersFrame() | ContinuationFrame():
-                assert answer is not None
                 self.block += frame.data
                 if isinstance(frame, HeadersFrame):
                     self.block_ends = "END_STREAM" in frame.flags
                 if "END_HEADERS" in frame.flags:
                     block, self.block = self.block, b""
-                    self._headers(answer, self.decoder.decode(block))
-            case DataFrame():
-                assert answer is not None
+                    fields = self.decoder.decode(block)
+                    if answer is not None:
+                        self._headers(answer, fields)
+            case DataFrame() if answer is not None:
                 self._data(answer, frame)
             case _:
                 pass
@@ -322,6 +329,10 @@ class Http2Client:
                 if look():
                     return
                 raise Cut(f"{what}: {self.goaways}")
+
+    def settle(self) -> None:
+        """Until both know what SETTINGS the other has."""
+        self.until(lambda: self.acknowledged and self.their_settings, "SETTINGS come")
 
     def answer(self, number: int, within_s: float = WITHIN_S) -> Answer:
         """The whole one. Raises `Cut`."""

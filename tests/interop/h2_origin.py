@@ -35,6 +35,7 @@ Fields: TypeAlias = list[tuple[str, str]]
 
 HOST: Final = "127.0.0.1"
 BLOCK: Final = 16 * 1024
+CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 COUNTS: Final = Counter[str]()
 """Connections and requests, by version; and what has been asked for before, by key."""
 
@@ -173,14 +174,12 @@ class Http2(asyncio.Protocol):
         self.room = asyncio.Event()
         self.room.set()
         COUNTS["connections 2"] += 1
-        codes = h2.settings.SettingCodes
-        local: dict[h2.settings.SettingCodes | int, int] = {
-            codes.MAX_CONCURRENT_STREAMS: self.settings.get("streams_max", 100)
-        }
-        if "window" in self.settings:
-            local[codes.INITIAL_WINDOW_SIZE] = self.settings["window"]
-        self.h2.update_settings(local)
         self.h2.initiate_connection()
+        codes = h2.settings.SettingCodes
+        narrow = {"streams_max": codes.MAX_CONCURRENT_STREAMS, "window": codes.INITIAL_WINDOW_SIZE}
+        # In a frame of their own, for they hold from when the other side says so.
+        self.h2.update_settings({code: self.settings[name] for name, code in narrow.items() if name in self.settings})
+        self.h2.increment_flow_control_window(CONNECTION_WINDOW)  # one that is not read holds up no other
         self.flush()
 
     def flush(self) -> None:
@@ -386,7 +385,7 @@ async def answer(exchange: Exchange, body: bytes, query: dict[str, str]) -> None
     kind, status = query.get("answer", "length"), int(query.get("status", "200"))
     fields: Fields = [("x-origin", exchange.version), ("set-cookie", "a=1"), ("set-cookie", "b=2")]
     if kind == "none" or exchange.method == "HEAD" or status in (204, 304):
-        if kind == "length" and exchange.method == "HEAD":
+        if kind == "length" and status not in (204, 304):
             fields.append(("content-length", str(len(body))))
         await exchange.head(status, [*fields, ("x-said", hashlib.sha256(body).hexdigest())], ended=True)
         return
@@ -407,11 +406,13 @@ async def copy(exchange: Exchange) -> None:
 
 
 async def make(exchange: Exchange) -> None:
-    """`size` bytes, of which no two blocks are alike: see `made`."""
-    size = int(exchange.query["size"])
+    """`size` bytes, of which no two blocks are alike: see `made`. How many have gone out so far is counted by `key`."""
+    size, key = int(exchange.query["size"]), f"sent {exchange.query.get('key')}"
     await exchange.head(200, [("content-length", str(size))])
     for number in range(-(-size // BLOCK)):
-        await exchange.data(made(number)[: size - number * BLOCK])
+        piece = made(number)[: size - number * BLOCK]
+        await exchange.data(piece)
+        COUNTS[key] += len(piece)
     await exchange.end()
 
 
@@ -433,6 +434,15 @@ async def late(exchange: Exchange) -> None:
     """After `s` seconds."""
     await asyncio.sleep(float(exchange.query["s"]))
     await echo(exchange)
+
+
+async def sip(exchange: Exchange) -> None:
+    """Read a little, `every` so many seconds, and say in the end what it was."""
+    sha = hashlib.sha256()
+    while data := await exchange.read():
+        sha.update(data)
+        await asyncio.sleep(float(exchange.query["every"]))
+    await answer(exchange, sha.hexdigest().encode(), {})
 
 
 async def stuck(exchange: Exchange) -> None:
@@ -489,6 +499,7 @@ PATHS: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {
     "/make": make,
     "/drip": drip,
     "/late": late,
+    "/sip": sip,
     "/stuck": stuck,
     "/cut": cut,
     "/refused": refused,
