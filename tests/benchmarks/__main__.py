@@ -1,6 +1,7 @@
 """`make bench`: what coulee costs, in one run: its codec alone beside h11, its policies alone, and the whole proxy
 beside nginx, blind relays and other proxies, in CPU time per request and in memory per idle connection; then how each
-backend bears ten thousand connections and those who stop reading, and what a second worker brings.
+backend bears ten thousand connections and those who stop reading, what a second worker brings, and the same proxies
+with TLS and with HTTP/2.
 
 Rules: the proxies share one core, the load generator and the origin another; a figure is the proxy process's own user
 and system time in a window divided by what was answered in it; every peer is warmed up with every scenario first;
@@ -24,14 +25,15 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.benchmarks import choices, codecs, idle, many, rings, stopped, workers
+from tests.benchmarks import choices, codecs, http2_codecs, idle, many, rings, stopped, workers
 from tests.benchmarks.certificate import make_certificate
+from tests.benchmarks.http2_peers import HTTP2_PEERS, Http2Peers, shares
 from tests.benchmarks.load import Generator
 from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.peers import CROWDED, PEERS, RELAYS, Peer, Peers, check, need_workers
 from tests.benchmarks.processes import BenchError, child, cpu_ns, free_port, wait_ready
 from tests.benchmarks.report import Results
-from tests.benchmarks.scenarios import SCENARIOS, TLS_SCENARIOS, Column, Scenario
+from tests.benchmarks.scenarios import H2C_SCENARIOS, HTTP2_SCENARIOS, SCENARIOS, TLS_SCENARIOS, Column, Scenario
 
 WARM_UP = 1  # seconds
 CODEC, CHOICES = "codec", "choices"
@@ -39,8 +41,13 @@ ALONE = (CODEC, CHOICES)  # without a proxy
 IDLE = Column("idle", "KiB PSS/connection", 2)
 MANY, STOPPED, WORKERS = "many", "stopped", "workers"
 TLS, TLS_IDLE = "tls", Column("tls-idle", "KiB PSS/connection", 2)
+HTTP2 = "http2"
 TLS_PARTS = [*TLS_SCENARIOS, TLS_IDLE.name]
-PARTS = [*ALONE, *SCENARIOS, IDLE.name, MANY, STOPPED, WORKERS, *TLS_PARTS]
+HTTP2_PARTS = [*HTTP2_SCENARIOS, *H2C_SCENARIOS]
+PARTS = [*ALONE, *SCENARIOS, IDLE.name, MANY, STOPPED, WORKERS, *TLS_PARTS, *HTTP2_PARTS]
+TOGETHER = {TLS: TLS_PARTS, HTTP2: HTTP2_PARTS}
+"""Words for several parts."""
+ALL_PEERS = list(dict.fromkeys((*PEERS, *HTTP2_PEERS)))
 COULEE = list(RELAYS)
 
 
@@ -49,7 +56,7 @@ def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
     names = list(known)
 
     def parse(text: str) -> list[str]:
-        chosen = [name for word in text.split(",") for name in (TLS_PARTS if word.strip() == TLS else [word.strip()])]
+        chosen = [name for word in text.split(",") for name in TOGETHER.get(word.strip(), [word.strip()])]
         unknown = [word for word in chosen if word not in names]
         if unknown:
             raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)} (choose from {', '.join(names)})")
@@ -70,9 +77,15 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="rounds; the median counts (3)")
     parser.add_argument("--seconds", type=positive, default=1, metavar="N", help="length of a window (1)")
     parser.add_argument(
-        "--only", type=some_of(PARTS), default=PARTS, metavar="PART,...", help=f"{', '.join(PARTS)}; tls: all of TLS"
+        "--only",
+        type=some_of(PARTS),
+        default=PARTS,
+        metavar="PART,...",
+        help=f"{', '.join(PARTS)}; tls: all of TLS; http2: all of HTTP/2",
     )
-    parser.add_argument("--peers", type=some_of(PEERS), default=list(PEERS), metavar="PEER,...", help=", ".join(PEERS))
+    parser.add_argument(
+        "--peers", type=some_of(ALL_PEERS), default=ALL_PEERS, metavar="PEER,...", help=", ".join(ALL_PEERS)
+    )
     parser.add_argument("--idle", type=positive, default=idle.CONNECTIONS, metavar="N", help="idle connections (5000)")
     parser.add_argument("--many", type=positive, default=many.CONNECTIONS, metavar="N", help="open ones (10000)")
     parser.add_argument("--tls-idle", type=positive, default=2000, metavar="N", help="those with TLS (2000)")
@@ -92,7 +105,8 @@ def machine(nginx: Nginx, generator: Generator, proxy_core: int, load_core: int)
         uvloop = "no uvloop"
     python = f"{platform.python_implementation()} {platform.python_version()}"
     cores = f"{os.cpu_count()} cores (proxies on {proxy_core}, load and origin on {load_core})"
-    return f"{python}, {uvloop}, {nginx.version}, {generator.name}, {platform.system()} {platform.release()}, {cores}"
+    generators = f"{generator.name}, {generator.http2_name}"
+    return f"{python}, {uvloop}, {nginx.version}, {generators}, {platform.system()} {platform.release()}, {cores}"
 
 
 def bench_codecs() -> dict[str, object]:
@@ -101,7 +115,11 @@ def bench_codecs() -> dict[str, object]:
     times = codecs.measure()
     print(f"\nCodecs alone, one small exchange; median of {codecs.ROUNDS} rounds\n")
     print(codecs.table(times), end="\n\n", flush=True)
-    return codecs.as_json(times)
+    say("the libraries of HTTP/2 alone ...")
+    libraries = http2_codecs.measure()
+    print(f"\nLibraries of HTTP/2 alone, one small exchange; median of {http2_codecs.ROUNDS} rounds\n")
+    print(codecs.table(libraries), end="\n\n", flush=True)
+    return codecs.as_json(times) | {"http2": http2_codecs.as_json(libraries)}
 
 
 def bench_policies() -> dict[str, object]:
@@ -125,15 +143,15 @@ def bench(asked: argparse.Namespace) -> tuple[str, list[Results]]:
     if load_core == proxy_core:
         say("bench: only one core, so the peers share it with the load and the figures are rough")
     scenarios = [SCENARIOS[name] for name in asked.only if name in SCENARIOS]
-    results = Results(list(asked.peers), [each.column for each in scenarios])
+    results = Results([name for name in asked.peers if name in PEERS], [each.column for each in scenarios])
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coulee-bench-")))
         nginx, generator = Nginx(folder), Generator(load_core, folder)
-        origin = free_port()
+        origin, http2_origin = free_port(), free_port()
         # before the origin starts, which needs files too
         idling = IDLE.name in asked.only and may_open(IDLE.name, idle.files_needed(asked.idle))
         crowded = MANY in asked.only and may_open(MANY, asked.many + many.SPARE_FILES)
-        wait_ready(stack.enter_context(child("origin", nginx.origin(origin), load_core, folder)), origin)
+        wait_ready(stack.enter_context(child("origin", nginx.origin(origin, http2_origin), load_core, folder)), origin)
         for scenario in scenarios:
             check("origin", origin, scenario)
         peers = Peers(nginx, origin, proxy_core, folder)
@@ -145,6 +163,8 @@ def bench(asked: argparse.Namespace) -> tuple[str, list[Results]]:
         if any(name in TLS_PARTS for name in asked.only):
             tables.append(over_tls(asked, replace(peers, certificate=make_certificate(folder)), generator))
         ours = [name for name in asked.peers if name in COULEE]
+        if any(name in HTTP2_PARTS for name in asked.only):
+            tables += over_http2(asked, replace(peers, certificate=make_certificate(folder)), http2_origin, generator)
         if crowded:
             base = [name for name in asked.peers if name == "nginx"]
             tables.append(each_alone(MANY, [*base, *ours], many.COLUMNS, lambda name: crowd_of(peers, name, asked)))
@@ -200,13 +220,40 @@ def over_tls(asked: argparse.Namespace, peers: Peers, generator: Generator) -> R
     """The same proxies with TLS towards clients; relays are left out."""
     scenarios = [TLS_SCENARIOS[name] for name in asked.only if name in TLS_SCENARIOS]
     results = Results(
-        [name for name in asked.peers if name not in RELAYS.values()], [each.column for each in scenarios]
+        [name for name in asked.peers if name in PEERS and name not in RELAYS.values()],
+        [each.column for each in scenarios],
     )
     if scenarios:
         measure_cpu(asked, scenarios, peers, generator, results)
     if TLS_IDLE.name in asked.only and may_open(TLS_IDLE.name, idle.files_needed(asked.tls_idle)):
         measure_idle(asked.tls_idle, peers, results, TLS_IDLE)
     return results
+
+
+def over_http2(asked: argparse.Namespace, peers: Peers, http2_origin: int, generator: Generator) -> list[Results]:
+    """Those that speak HTTP/2 to clients, in front of an origin that does not, and of one that does."""
+    tables: list[Results] = []
+    for known, origin in ((HTTP2_SCENARIOS, peers.origin), (H2C_SCENARIOS, http2_origin)):
+        scenarios = [known[name] for name in asked.only if name in known]
+        if not scenarios:
+            continue
+        to_http2 = known is H2C_SCENARIOS
+        running = Http2Peers(peers.nginx, origin, peers.core, peers.folder, peers.certificate, to_http2)
+        results = Results([name for name in asked.peers if name in HTTP2_PEERS], [each.column for each in scenarios])
+        measure_cpu(asked, scenarios, running, generator, results)
+        tables.append(results)
+    return tables
+
+
+def say_shares(results: Results) -> None:
+    """Under a table of HTTP/2: what coulee costs of what the others do."""
+    for column in results.columns:
+        if column.name not in HTTP2_PARTS:
+            continue
+        costs = {name: results.median(name, column) for name in results.peers}
+        lines = shares({name: cost for name, cost in costs.items() if cost is not None})
+        if lines:
+            print("\n" + "\n".join(f"{column.name} {line}" for line in lines), flush=True)
 
 
 def measure_idle(connections: int, peers: Peers, results: Results, column: Column) -> None:
@@ -290,6 +337,7 @@ def main() -> int:
             for each in tables:
                 if each.columns:
                     print(f"\n{each.table()}", flush=True)
+                    say_shares(each)
             if not any(each.figures for each in tables):
                 return 1
         if asked.json is not None:

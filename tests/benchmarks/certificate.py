@@ -18,10 +18,11 @@ CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Two files in PEM."""
+    """Files in PEM."""
 
     chain: Path
     key: Path
+    together: Path  # both in one, as some want it
 
 
 def make_certificate(folder: Path) -> Certificate:
@@ -31,15 +32,29 @@ def make_certificate(folder: Path) -> Certificate:
     except ImportError:
         raise BenchError("trustme is not installed, which makes the certificate") from None
     made = trustme.CA(key_type=trustme.KeyType.ECDSA).issue_cert(HOST, "localhost", key_type=trustme.KeyType.ECDSA)
-    certificate = Certificate(folder / "certificate.pem", folder / "key.pem")
-    certificate.chain.write_bytes(b"".join(each.bytes() for each in made.cert_chain_pems))
-    certificate.key.write_bytes(made.private_key_pem.bytes())
+    certificate = Certificate(folder / "certificate.pem", folder / "key.pem", folder / "together.pem")
+    chain, key = b"".join(each.bytes() for each in made.cert_chain_pems), made.private_key_pem.bytes()
+    certificate.chain.write_bytes(chain)
+    certificate.key.write_bytes(key)
+    certificate.together.write_bytes(key + chain)
     return certificate
 
 
 @cache
 def client_context() -> ssl.SSLContext:
     """For a client that takes whatever it gets."""
+    return _trusting()
+
+
+@cache
+def http2_context() -> ssl.SSLContext:
+    """The same for one that speaks HTTP/2."""
+    context = _trusting()
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def _trusting() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,5 +1,5 @@
 """The load generator: wrk where it is installed, else `blast.py`, both on the core of the origin; for handshakes
-`handshakes.py`.
+`handshakes.py`, and for HTTP/2 h2load.
 
 Rules: one thread; the same ten request fields from both; the counts come from one JSON line, and a window in which
 nothing was answered is an error.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.benchmarks.h2load import H2load
 from tests.benchmarks.processes import HOST, BenchError, child
 from tests.benchmarks.scenarios import Load, Scenario
 
@@ -27,6 +28,7 @@ class Generator:
         self._core = core
         self._folder = folder
         self._wrk = shutil.which("wrk")
+        self._h2load = H2load(folder)
 
     @property
     def name(self) -> str:
@@ -34,6 +36,10 @@ class Generator:
             return "blast.py (no wrk)"
         first = subprocess.run([self._wrk, "-v"], capture_output=True, text=True, check=False).stdout.split()
         return " ".join(first[:2])
+
+    @property
+    def http2_name(self) -> str:
+        return self._h2load.name
 
     def run(self, scenario: Scenario, port: int, seconds: int) -> Load:
         """Load `port` for `seconds`; return what was counted."""
@@ -43,10 +49,14 @@ class Generator:
             except subprocess.TimeoutExpired:
                 raise BenchError(f"the load generator did not end within {seconds + _LATE:.0f} s") from None
             words = generator.last_words()
+            printed = generator.log.read_text(errors="replace")
         if code != 0:
             raise BenchError(f"the load generator ended with code {code}: {words}")
         try:
-            load = Load(**json.loads(words))
+            if scenario.streams:
+                load = self._h2load.counted(scenario, port, seconds, printed)
+            else:
+                load = Load(**json.loads(words))
         except (ValueError, TypeError):
             raise BenchError(f"the load generator printed no counts: {words}") from None
         if load.errors or not load.requests:
@@ -54,6 +64,8 @@ class Generator:
         return load
 
     def _command(self, scenario: Scenario, port: int, seconds: int) -> list[str]:
+        if scenario.streams:
+            return self._h2load.command(scenario, port, seconds)
         connections = str(scenario.connections)
         if scenario.handshakes:
             client = [sys.executable, str(_HERE / "handshakes.py"), str(port), connections, str(seconds)]

@@ -19,6 +19,8 @@ from tests.benchmarks.scenarios import ANSWER_FIELDS, ENDLESS_BYTES, FILES, SCEN
 _BESIDE_PATH = ("/usr/sbin", "/usr/local/sbin")  # where packages put it, outside an ordinary user's PATH
 _TEMP_MODULES = ("proxy", "fastcgi", "uwsgi", "scgi")
 _FOR_EVER = 1_000_000_000
+_KEPT = 64  # idle connections to the origin
+_KEPT_HTTP2 = 512  # more than there are streams at once, each of which has one
 _CONNECTIONS = 12_000  # the idle ones, each with one upstream where the peer is the blind relay
 
 _CONFIG = """\
@@ -58,17 +60,39 @@ _ORIGIN = """\
             proxy_pass_request_body off;
         }}
     }}
+{http2}
     server {{
         listen unix:{folder}/sink.sock;
         default_type text/plain;
-        return 200 "{small}";
+        location /bench.Echo/ {{
+            default_type application/grpc;
+            return 200 "{small}";
+        }}
+        location / {{ return 200 "{small}"; }}
+    }}
+"""
+
+_HTTP2_ORIGIN = """\
+    server {{
+        listen {host}:{port} http2;
+        location = /small {{
+            default_type text/plain;
+{fields}
+            return 200 "{small}";
+        }}
+        location = /bench.Echo/Unary {{  # read whole before it is answered
+            proxy_pass http://unix:{folder}/sink.sock;
+            proxy_set_header Content-Length "";
+            proxy_pass_request_body off;
+            add_trailer Grpc-Status 0;
+        }}
     }}
 """
 
 _PROXY = """\
     upstream origin {{
         server {host}:{origin};
-        keepalive 64;
+        keepalive {kept};
         keepalive_requests {for_ever};
         keepalive_timeout 600s;
     }}
@@ -80,11 +104,11 @@ _PROXY = """\
     proxy_max_temp_file_size 0;
     server {{
         listen {host}:{port}{tls};
-        location / {{ proxy_pass http://origin; }}
+        location / {{ {way} }}
     }}
 """
 
-_TLS = """ ssl;
+_TLS = """ ssl{http2};
         ssl_certificate {certificate.chain};
         ssl_certificate_key {certificate.key};
         ssl_protocols TLSv1.2 TLSv1.3;
@@ -104,28 +128,38 @@ class Nginx:
         self._build = subprocess.run([found, "-V"], capture_output=True, text=True, check=False).stderr
         self.version = self._build.partition("\n")[0].rpartition(": ")[2]
 
-    def origin(self, port: int) -> Sequence[str]:
-        """The command of an origin that serves every scenario on `port`."""
+    def origin(self, port: int, http2_port: int | None = None) -> Sequence[str]:
+        """The command of an origin that serves every scenario on `port`, and on the other one, where it is given, those
+        of HTTP/2 to origins, without TLS."""
         files = self._folder / "files"
         files.mkdir()
         for name in FILES:
             (files / name).write_bytes(b"0123456789abcdef" * (SCENARIOS[name].size // 16))
         with (files / "endless").open("wb") as endless:
             endless.truncate(ENDLESS_BYTES)
-        body = _ORIGIN.format(
-            host=HOST,
-            port=port,
-            folder=self._folder,
-            small="x" * SCENARIOS["small"].size,
-            fields="\n".join(f'            add_header {name} "{value}";' for name, value in ANSWER_FIELDS),
+        small = "x" * SCENARIOS["small"].size
+        fields = "\n".join(f'            add_header {name} "{value}";' for name, value in ANSWER_FIELDS)
+        http2 = ""
+        if http2_port is not None:
+            http2 = _HTTP2_ORIGIN.format(host=HOST, port=http2_port, folder=self._folder, small=small, fields=fields)
+        return self._command(
+            "origin",
+            _ORIGIN.format(host=HOST, port=port, folder=self._folder, small=small, fields=fields, http2=http2),
         )
-        return self._command("origin", body)
 
-    def proxy(self, port: int, origin: int, certificate: Certificate | None) -> Sequence[str]:
-        """The command of a proxy on `port` in front of `origin`; with a certificate it speaks TLS."""
-        tls = "" if certificate is None else _TLS.format(certificate=certificate, ciphers=CIPHERS)
-        name = "nginx" if certificate is None else "nginx-tls"
-        return self._command(name, _PROXY.format(host=HOST, port=port, origin=origin, for_ever=_FOR_EVER, tls=tls))
+    def proxy(
+        self, port: int, origin: int, certificate: Certificate | None, *, http2: bool = False, to_http2: bool = False
+    ) -> Sequence[str]:
+        """The command of a proxy on `port` in front of `origin`; with a certificate it speaks TLS, and by it HTTP/2
+        where that is asked for; to the origin it speaks HTTP/1.1, or HTTP/2 without TLS."""
+        tls, name = "", "nginx"
+        if certificate is not None:
+            tls = _TLS.format(certificate=certificate, ciphers=CIPHERS, http2=" http2" if http2 else "")
+            name = f"nginx-{'http2' if http2 else 'tls'}{'-h2c' if to_http2 else ''}"
+        way = "grpc_pass grpc://origin; grpc_buffer_size 64k;" if to_http2 else "proxy_pass http://origin;"
+        kept = _KEPT_HTTP2 if http2 else _KEPT
+        body = _PROXY.format(host=HOST, port=port, origin=origin, for_ever=_FOR_EVER, tls=tls, way=way, kept=kept)
+        return self._command(name, body)
 
     def _command(self, name: str, body: str) -> Sequence[str]:
         temp_paths = "\n".join(

