@@ -14,7 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coulee.core import Config, Exchange, ExchangeError, Filter, Forwarding, Headers, Proxy, Request, Response, Retry
+from coulee.core import (
+    Config,
+    Exchange,
+    ExchangeError,
+    Filter,
+    Forwarding,
+    Headers,
+    Proxy,
+    Request,
+    Response,
+    Retry,
+    Timeouts,
+)
 from coulee.core.answers import error_answer
 from coulee.core.codec import Codec, Role
 from coulee.core.errors import REASONS
@@ -24,6 +36,7 @@ from coulee.core.seam import Blocked, Sent
 from coulee.lb import Breaker, Cluster
 from tests.core.ledger import body, on
 from tests.core.world import LISTENER, World
+from tests.http2 import frames as h2
 
 V2 = (2, 0)
 
@@ -532,3 +545,57 @@ def test_a_filters_own_answer_to_a_call_is_plain_http() -> None:
     world.receives(client, CALL % b"")
     assert world.sent(client).startswith(b"HTTP/1.1 401 ")
     assert ended(world) == (401, "", None)
+
+
+# ----------------------------------------------------------------------------------------------------- over HTTP/2
+
+
+def call(path: str = "/a.B/C", *more: tuple[str, str]) -> bytes:
+    """The head of a call by HTTP/2."""
+    return h2.headers(1, h2.post(path, ("content-type", "application/grpc"), ("te", "trailers"), *more), end=False)
+
+
+def reaching(config: Config) -> tuple[World, int, int]:
+    """A call with its first message has reached an origin, which speaks HTTP/2 too and has answered with its head."""
+    proxy = Proxy(Cluster("h2c://10.0.0.1"), config=config)
+    world = World(proxy.fresh(rng=Random(1), wall_clock_offset_s=1e9, listen=[LISTENER]))
+    client = world.client()
+    world.receives(client, h2.PREFACE + h2.settings() + call() + h2.data(1, b"\0\0\0\0\1a"))
+    origin = world.connects()
+    heads = [frame for frame in h2.parse(world.sent(origin)[len(h2.PREFACE) :]) if frame.type == h2.HEADERS]
+    assert [("te", "trailers") in fields for _, fields, _ in h2.decoded(heads)] == [True]
+    world.receives(origin, h2.settings())
+    return world, client, origin
+
+
+def is_quiet(world: World, origin: int, seconds: float) -> None:
+    """Time passes, and all that the origin does is to say that it is there."""
+    until = world.now + seconds
+    while world.now < until:
+        world.wait(min(1.0, until - world.now))
+        asked = [frame for frame in h2.parse(world.sent(origin)) if frame.type == h2.PING]
+        for frame in asked:
+            world.receives(origin, h2.ping(frame.payload, ack=True))
+
+
+def test_a_call_may_be_quiet_for_long() -> None:
+    world, client, origin = reaching(Config())
+    is_quiet(world, origin, 1000)
+    assert not world.closing, "neither the head of its answer, nor its next message, has a limit of its own"
+    world.receives(origin, h2.headers(1, h2.fields([(":status", "200")]), end=False))
+    is_quiet(world, origin, 1000)
+    world.receives(client, h2.data(1, b"\0\0\0\0\1b", end=True))
+    world.receives(origin, h2.data(1, b"\0\0\0\0\1c") + h2.headers(1, h2.fields([("grpc-status", "0")]), end=True))
+    last = h2.parse(world.sent(client))[-1]
+    assert (last.type, last.ends) == (h2.HEADERS, True)
+    assert ended(world) == (200, "", 0)
+
+
+def test_a_call_that_is_quiet_for_too_long() -> None:
+    world, _, origin = reaching(Config(timeouts=Timeouts(grpc_idle_timeout_s=100)))
+    head = h2.fields([(":status", "200"), ("content-type", "application/grpc")])
+    world.receives(origin, h2.headers(1, head, end=False))
+    is_quiet(world, origin, 99)
+    assert not world.access
+    world.wait(2)
+    assert ended(world)[1:] in (("body_timeout", 4), ("upstream_timeout", 4))

@@ -161,6 +161,7 @@ def test_the_status_comes_in_the_last_frame() -> None:
     assert record.bytes_out == len(got.body)
     world.receives(client, ask(GRPC, MESSAGE))
     assert body(world.sent(origin)) == MESSAGE, "both connections are used again"
+    world.receives(origin, HEAD + last(b"Grpc-Status: 0\r\n"))
     world.leaves_nothing()
 
 

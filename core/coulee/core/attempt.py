@@ -141,7 +141,7 @@ async def pump_request(exchange: Exchange, upstream: Stream) -> None:
         except ExchangeError:
             return  # the origin takes no more; it may have answered already, and whoever reads that knows better
     if not exchange.status:  # else its head is here, and the time for an answer is over
-        upstream.expect_within(exchange.proxy.answer_limit_s)
+        upstream.expect_within(exchange.answer_limit_s)
 
 
 def _keep_for_replay(exchange: Exchange, data: bytes) -> None:

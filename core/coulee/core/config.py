@@ -176,6 +176,10 @@ class Timeouts:
     upgraded_idle_timeout_s: float = 3600.0
     """Without a byte in either direction of an upgraded connection. Far above the pings of those who send any."""
 
+    grpc_idle_timeout_s: float = 3600.0
+    """Without a message of a gRPC call, in either direction, in place of the limits of other bodies and answers: a
+    stream may be quiet for long, and the deadline of a call is the client's to say."""
+
     pool_wait_s: float = 5.0
     """In the queue for a connection to a busy peer."""
 

@@ -386,6 +386,10 @@ class RequestBody(SoleStream):
         self.pace.wait_ends(kernel.now, part)
         return part
 
+    def be_patient(self, idle_s: float) -> None:
+        """See `Stream`."""
+        self.pace.be_patient(idle_s)
+
     def overdue(self) -> None:
         """The present wait has been long, or all of them together."""
         verdict = self.pace.overdue(self.connection.machine.kernel.now)

@@ -202,6 +202,12 @@ class Exchange:
         """The only randomness that keeps an exchange reproducible."""
         return self.proxy.rng
 
+    @property
+    def answer_limit_s(self) -> float:
+        """How long the head of an answer may take, once the request has been sent."""
+        proxy = self.proxy
+        return proxy.answer_limit_s if self.call is None else proxy.call_limit_s
+
     async def body(self, limit: int = 1024 * 1024) -> bytes:
         """The whole request body, which still goes to the origin afterwards. Raises `ExchangeError` (413) past `limit`.
 
@@ -343,7 +349,7 @@ class Exchange:
         else:
             request = plain_request(self, peer)
         if self.body_ended:
-            upstream.patience_s = proxy.answer_limit_s
+            upstream.patience_s = self.answer_limit_s
             upstream.write(request)
             if self.trailers is not None:
                 await send_trailers(self, upstream, self.trailers)
@@ -390,7 +396,8 @@ class Exchange:
             assert isinstance(response, Interim)
             await self._relay_interim(response)
             response = await upstream.receive()
-        upstream.patience_s = proxy.config.timeouts.upstream_idle_timeout_s
+        timeouts = proxy.config.timeouts
+        upstream.patience_s = timeouts.upstream_idle_timeout_s if self.call is None else timeouts.grpc_idle_timeout_s
         self.status = response.status
         self.latency_s = proxy.kernel.now - self.began
         if proxy.balancer.hears_answers:

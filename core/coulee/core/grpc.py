@@ -135,6 +135,7 @@ class Call(Alarm):
     def __init__(self, exchange: Exchange) -> None:
         super().__init__()
         self.exchange = exchange
+        exchange.downstream.be_patient(exchange.proxy.config.timeouts.grpc_idle_timeout_s)
         self.limit_s = inf
         value = exchange.request.headers.get("grpc-timeout")
         if value is not None:

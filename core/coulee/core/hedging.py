@@ -167,7 +167,7 @@ class _Racer:
         stream = self.stream
         self._stand_for_the_exchange()
         self.upstream_request = request = await filtered_request(exchange, self.peer)
-        stream.patience_s = proxy.answer_limit_s
+        stream.patience_s = exchange.answer_limit_s
         stream.write(request)
         if exchange.trailers is not None:
             await send_trailers(exchange, stream, exchange.trailers)

@@ -76,6 +76,11 @@ class ClientStream(Http2Stream):
             pace.wait_ends(kernel.now, part)
         return part
 
+    def be_patient(self, idle_s: float) -> None:
+        """See `Stream`."""
+        if self.pace is not None:
+            self.pace.be_patient(idle_s)
+
     def overdue(self) -> None:
         assert self.pace is not None, "of a request without a body nothing is awaited"
         verdict = self.pace.overdue(self.connection.machine.kernel.now)

@@ -20,15 +20,21 @@ if TYPE_CHECKING:
 class Pace:
     """That of one body, told of each wait and of each part."""
 
-    __slots__ = ("bytes_max", "left_s", "reckoned", "since", "size", "timeouts")
+    __slots__ = ("bytes_max", "idle_s", "left_s", "reckoned", "since", "size", "timeouts")
 
     def __init__(self, config: Config, request: Request) -> None:
         self.timeouts = timeouts = config.timeouts
         self.bytes_max = config.limits.request_body_bytes_max or inf
+        self.idle_s = timeouts.body_idle_timeout_s
         self.size = len(request.data)  # so far
         self.reckoned = 0  # how much of it has been reckoned with
         self.left_s = timeouts.body_rate_grace_s + timeouts.body_rate_window_s  # of waits, until that is done again
         self.since = 0.0  # the beginning of the present wait
+
+    def be_patient(self, idle_s: float) -> None:
+        """It may stand still for so long, and has no speed."""
+        self.idle_s = idle_s
+        self.left_s = inf
 
     def too_large(self, announced: int = 0) -> bool:
         """Whether the body is over the limit, or will be."""
@@ -41,7 +47,7 @@ class Pace:
     def wait_begins(self, now: float) -> float:
         """Somebody waits for the next part: so long at most."""
         self.since = now
-        return min(self.timeouts.body_idle_timeout_s, self.left_s)
+        return min(self.idle_s, self.left_s)
 
     def wait_ends(self, now: float, part: Part) -> None:
         """It has come. Raises `ExchangeError` where the body is too large now."""
@@ -54,10 +60,10 @@ class Pace:
     def overdue(self, now: float) -> ExchangeError | float:
         """The present wait has been long, or all of them together: what is wrong, or how long it may go on."""
         timeouts = self.timeouts
-        idle_at = self.since + timeouts.body_idle_timeout_s
+        idle_at = self.since + self.idle_s
         wanted = timeouts.body_rate_min_bytes_per_s
         if now >= idle_at:
-            return ExchangeError("body_timeout", f"no byte of the body for {timeouts.body_idle_timeout_s:g} s")
+            return ExchangeError("body_timeout", f"no byte of the body for {self.idle_s:g} s")
         if self.size - self.reckoned < wanted * timeouts.body_rate_window_s:
             return ExchangeError("body_timeout", f"less than {wanted:g} bytes of the body a second")
         self.reckoned = self.size

@@ -82,6 +82,7 @@ class Proxy(KernelMachine):
         self.retry_statuses = frozenset(retry.statuses) if retry.retries_max else frozenset[int]()
         self.total_limit_s = retry.total_timeout_s
         self.answer_limit_s = min(timeouts.answer_timeout_s, retry.try_timeout_s or inf)
+        self.call_limit_s = min(timeouts.grpc_idle_timeout_s, retry.try_timeout_s or inf)  # that of a call of gRPC
         self.connect_limit_s = min(timeouts.connect_timeout_s, retry.try_timeout_s or inf)
         self.counters = Counters()
         self.listen_at = [as_listener(where) for where in listen]

@@ -83,6 +83,9 @@ class Stream:
         to be written."""
         raise NotImplementedError
 
+    def be_patient(self, idle_s: float) -> None:
+        """Of a request whose body may stand still for so long."""
+
     # -- what is the same
 
     async def send(self, part: Part) -> None:
