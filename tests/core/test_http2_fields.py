@@ -206,6 +206,7 @@ def test_no_two_rows_are_the_same() -> None:
 
 def test_what_is_wrong_is_told() -> None:
     for fields, words in (
+        ([METHOD, *GET], "more than one ':method'"),
         ([*GET, (b"a", b"b"), PATH], "':path' behind other fields"),
         ([*GET, (b"A" * 100, b"b")], f"'{'A' * 64}' is no name of a field in lower case"),
         ([*GET, (b"a\r\n", b"b")], r"'a\r\n' is no name of a field"),
@@ -546,7 +547,8 @@ def test_the_names_of_http1_in_lower_case_and_without_what_is_of_its_connection(
 
 def test_blanks_around_a_value_stay_behind() -> None:
     for block in (b"\r\nHost:a \r\nA: \t b \r\nC:\t\r\nD:e", b"\r\nHost: a\r\nA:b\t\r\nC:\r\nD: e ",
-                  b"\r\nhost: a\r\na: b\r\nc: \r\nd:e\t"):  # fmt: skip
+                  b"\r\nhost: a\r\na: b\r\nc: \r\nd:e\t", b"\r\nHost:a\r\nA:b\t\r\nC:\r\nD:e",
+                  b"\r\nHost:a\r\nA:b\r\nC:\r\nD:e "):  # fmt: skip
         request = Request("GET", "/", Headers.from_block(block))
         assert fields_of_request(request, secure=True) == [*WRITTEN, (b"a", b"b"), (b"c", b""), (b"d", b"e")]
 
@@ -562,6 +564,7 @@ def test_the_length_of_a_request() -> None:
     assert length(asking()) is None
     assert length(asking({"Content-Length": "7"})) is None
     assert length(asking(method="POST")) == b"0"
+    assert length(asking(ended=False)) == b"0", "the end is still to come, and nothing before it"
     assert length(asking(length=5, ended=False)) == b"5"
     assert length(asking({"Content-Length": "7"}, "POST", length=5, data=b"abcde")) == b"5"
     assert length(asking({"Transfer-Encoding": "chunked"}, "POST", length=None, ended=False)) is None
@@ -631,6 +634,7 @@ def test_the_length_of_an_answer() -> None:
     assert length(Response(200, said, length=None, ended=False)) == []
     assert length(Response(200, said)) == [b"0"]
     assert length(Response(200)) == [], "as in an answer of gRPC that is all trailers"
+    assert length(Response(200, ended=False)) == [b"0"]
     assert length(Response(204, said)) == []
     assert length(Response(304, said, length=5)) == [b"5"]
     assert length(Response(304, said, length=None)) == []

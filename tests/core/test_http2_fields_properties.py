@@ -295,6 +295,7 @@ def check_by_h11(raw: bytes, request: Request, body: bytes) -> None:
 @example([*STARTS[0], (b"a\nb\rc", b"d")], True, False, False, True)
 @example([*STARTS[0], (b"cookie", b""), (b"cookie", b"")], True, False, False, True)
 @example([*STARTS[0], (b"te", b"trailers")], True, False, False, True)
+@example([*STARTS[0], (b"content-length", b"00")], False, False, False, True)
 @example([*STARTS[4], (b"cookie", b"a"), (b"cookie", b"b\r")], False, False, False, True)
 def test_anything(fields: FieldList, ended: bool, forwards: bool, extended: bool, secure: bool) -> None:
     def read() -> Request:

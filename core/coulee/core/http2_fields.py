@@ -386,7 +386,7 @@ def fields_of_request(request: Request, *, secure: bool) -> FieldList:
     check_length(request.data, length, request.ended)
     fields = _start_of_request(request, authority, b"https" if secure else b"http")
     fields += _pairs(headers, marks, _NOT_AS_FIELD)
-    if length or (length == 0 and method in BODY_EXPECTED):
+    if length or (length == 0 and (method in BODY_EXPECTED or not request.ended)):
         fields.append((b"content-length", b"%d" % length))
     if marks.get(b"te") == b"trailers" or marks.get(b"content-type", b"").startswith(b"application/grpc"):
         fields.append((b"te", b"trailers"))
@@ -451,7 +451,7 @@ def fields_of_answer(response: Response, *, asked: str) -> FieldList:
     else:
         if status not in _BODILESS and asked != "HEAD":
             check_length(response.data, length, response.ended)
-        if length is not None and status != 204 and (length or b"content-length" in marks):
+        if length is not None and status != 204 and (length or b"content-length" in marks or not response.ended):
             digits = b"%d" % length
     fields: FieldList = [_status_field(status)]
     if digits is not None and marks.get(b"content-length") == digits:  # it says so already
