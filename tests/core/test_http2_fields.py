@@ -291,6 +291,9 @@ def test_sizes() -> None:
             read(fields, limits=small)
     read([*GET, (b"a", b"b" * 102)], limits=Limits(head_bytes_max=150, line_bytes_max=1000))
     with pytest.raises(ProtocolError) as caught:
+        read(at(b":protocol", b"a" * 9000, WEBSOCKET), ended=False, extended=True)
+    assert caught.value.status == 414
+    with pytest.raises(ProtocolError) as caught:
         read([*GET, (b"a", b"b" * 103)], limits=Limits(head_bytes_max=150, line_bytes_max=1000))
     assert (caught.value.status, caught.value.reason) == (431, "header_too_large")
 
@@ -431,6 +434,7 @@ def test_the_length_of_what_has_no_body_is_a_number_too(asked: str) -> None:
 def test_interim_answers() -> None:
     hints = [(b":status", b"103"), (b"link", b"</a>")]
     interim = read_answer(hints, ended=False, limits=LIMITS, asked="GET")
+    assert isinstance(interim, Interim)
     assert interim == Interim(103, Headers({"link": "</a>"}))
     assert fields_of_interim(interim) == hints
     for status, more, ended in ((b"103", [(b"content-length", b"0")], False), (b"100", [], True), (b"101", [], False)):
@@ -578,6 +582,8 @@ def test_te() -> None:
         return (b"te", b"trailers") in fields_of_request(asking(fields), secure=True)
 
     assert told({"TE": "trailers"})
+    old = Request("GET", "/", Headers.from_block(b"\r\nHost: a\r\nTE: Trailers \t\r\nA: b"))
+    assert (b"te", b"trailers") in fields_of_request(old, secure=True)
     assert told({"Content-Type": "Application/gRPC"})
     assert told({"content-type": "application/grpc+proto"})
     assert not told({"content-type": "application/json"})

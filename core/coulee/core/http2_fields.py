@@ -128,7 +128,8 @@ def read_request(
         rest = _host_first(rest)
     else:
         rest.insert(0, (b"host", authority))
-    headers, marks = _fields_of_request(rest, len(raw_method) + len(target) + len("  HTTP/1.1"), limits)
+    line = len(raw_method) + len(target) + len(upgrade) + len("  HTTP/1.1")
+    headers, marks = _fields_of_request(rest, line, limits)
     host = authority_of(marks[b"host"])
     if upgrade and b"content-length" in marks:
         raise ProtocolError("a CONNECT with a body (RFC 9110 section 9.3.6)")
@@ -388,7 +389,9 @@ def fields_of_request(request: Request, *, secure: bool) -> FieldList:
     fields += _pairs(headers, marks, _NOT_AS_FIELD)
     if length or (length == 0 and (method in BODY_EXPECTED or not request.ended)):
         fields.append((b"content-length", b"%d" % length))
-    if marks.get(b"te") == b"trailers" or marks.get(b"content-type", b"").startswith(b"application/grpc"):
+    if marks.get(b"te", b"").rstrip(b"\t ") == b"trailers" or marks.get(b"content-type", b"").startswith(
+        b"application/grpc"
+    ):
         fields.append((b"te", b"trailers"))
     lower = headers._lower or headers.lower
     if request.sensitive or b"authorization:" in lower or b"\r\ncookie:" in lower:
