@@ -140,8 +140,8 @@ def read_request(
         if method == "CONNECT":
             check_refused(method, marks[b"host"], marks, forwards)
         length, _ = framing_of(marks, old=False)
-        if length and ended:
-            raise ProtocolError(f"a body of 0 bytes was announced as {length} (RFC 9113 section 8.1.1)")
+        if ended:
+            check_length(b"", length, ended)  # RFC 9113 section 8.1.1
         check_ranges(marks, limits)
         if b"expect" in marks:
             check_expect(headers)
@@ -288,8 +288,7 @@ def read_answer(fields: FieldList, *, ended: bool, limits: Limits, asked: str, u
     if status in _BODILESS or asked == "HEAD":
         return Response(status, headers, "", _HTTP_2, 0 if status == 204 else length, b"", True, "", sensitive)
     if ended:
-        if length:
-            raise ProtocolError(f"a body of 0 bytes was announced as {length} (RFC 9113 section 8.1.1)")
+        check_length(b"", length, ended)
         length = 0
     return Response(status, headers, "", _HTTP_2, length, b"", ended, "", sensitive)
 
@@ -389,9 +388,8 @@ def fields_of_request(request: Request, *, secure: bool) -> FieldList:
     fields += _pairs(headers, marks, _NOT_AS_FIELD)
     if length or (length == 0 and (method in BODY_EXPECTED or not request.ended)):
         fields.append((b"content-length", b"%d" % length))
-    if marks.get(b"te", b"").rstrip(b"\t ") == b"trailers" or marks.get(b"content-type", b"").startswith(
-        b"application/grpc"
-    ):
+    grpc = marks.get(b"content-type", b"").startswith(b"application/grpc")
+    if grpc or marks.get(b"te", b"").rstrip(b"\t ") == b"trailers":
         fields.append((b"te", b"trailers"))
     lower = headers._lower or headers.lower
     if request.sensitive or b"authorization:" in lower or b"\r\ncookie:" in lower:
