@@ -54,6 +54,7 @@ from coulee.core.http2_frames import (
     END_STREAM,
     HEAD_BYTES,
     PADDED,
+    TINY_WINDOW_BYTES,
     Code,
     ConnectionFault,
     Frame,
@@ -588,6 +589,7 @@ class Http2Codec:
             self._windows_opened = True
             return
         h2.send_data(number, data, end_stream=ended)
+        self._frames.earn()
         if ended:
             self._forget(number, state)
 
@@ -608,6 +610,7 @@ class Http2Codec:
         self._forget(number, state)
 
     def _send_fields(self, number: int, fields: FieldList, *, ended: bool) -> None:
+        self._frames.earn()
         self._h2.send_headers(number, fields, end_stream=ended)
 
     def flush(self, size_max: int) -> bool:
@@ -623,6 +626,8 @@ class Http2Codec:
                 return False
             number, data, ended, trailers = piece
             size_max -= len(data) + HEAD_BYTES
+            if ended or len(data) >= TINY_WINDOW_BYTES:
+                self._frames.earn()  # and not by what no more than a tiny window let out
             if data or trailers is None:
                 h2.send_data(number, data, end_stream=ended and trailers is None)
             if trailers is not None:

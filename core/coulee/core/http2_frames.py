@@ -5,8 +5,8 @@ Rules:
 - A client begins with the preface, and either side with SETTINGS; else it does not speak HTTP/2.
 - What a frame's own head tells is judged here: its size, its stream, its place within a head. Each fault has the code,
   and ends the connection or a stream, as its section says.
-- Frames that cost the sender next to nothing are counted (`glitches`), and so are streams that were taken back
-  (`resets`). How many are too many is for whoever has a clock.
+- Frames that cost the sender next to nothing are counted (`glitches`), but for the few that come along with work; and
+  so are streams that were taken back (`resets`). How many are too many is for whoever has a clock.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ HEAD_BYTES: Final = 9
 
 TINY_WINDOW_BYTES: Final = 64
 """A window that is opened by less than this costs more to use than it carries."""
+
+EARNED: Final = 2
+"""Frames without a use that one with a use excuses: gRPC libraries send a PING and a small WINDOW_UPDATE beside nearly
+every message, to measure the line."""
+
+CREDIT_MAX: Final = 200
+"""... and how many of them may be left over for later."""
 
 END_STREAM: Final = 0x1
 ACK: Final = 0x1
@@ -128,7 +135,7 @@ def goaway_frame(last_stream: int, code: int, detail: str = "") -> bytes:
 class FrameReader:
     """The frames of one connection, one at a time. `role` is ours."""
 
-    __slots__ = ("_at", "_begun", "_continuations", "_data", "_frame_bytes_max", "_head_of", "_preface_left",
+    __slots__ = ("_at", "_begun", "_continuations", "_credit", "_data", "_frame_bytes_max", "_head_of", "_preface_left",
                  "_settings", "glitches", "resets")  # fmt: skip
 
     def __init__(self, role: Role, settings: Http2) -> None:
@@ -140,6 +147,7 @@ class FrameReader:
         self._begun = False  # the first SETTINGS have come
         self._head_of = 0  # the stream whose head is not complete
         self._continuations = 0
+        self._credit = 0
         self.glitches = 0
         self.resets = 0
 
@@ -152,6 +160,17 @@ class FrameReader:
     def within_head(self) -> bool:
         """Whether a head has begun that is not complete, or the connection has not begun as it must."""
         return self._head_of != 0 or not self._begun
+
+    def earn(self) -> None:
+        """A frame has come, or was sent, that carries something: with it, a few that carry nothing may come."""
+        self._credit = min(self._credit + EARNED, CREDIT_MAX)
+
+    def _glitch(self) -> None:
+        """A frame costs its sender next to nothing. It counts where nothing was done for it."""
+        if self._credit:
+            self._credit -= 1
+        else:
+            self.glitches += 1
 
     def feed(self, data: bytes) -> None:
         """Take in bytes from the peer."""
@@ -185,7 +204,7 @@ class FrameReader:
         if self._head_of or kind in _CHECKED:
             self._check(found, size)
         elif kind > Kind.CONTINUATION and kind != Kind.PRIORITY_UPDATE:
-            self.glitches += 1  # unknown: to be ignored (section 5.5), but not for ever
+            self._glitch()  # unknown: to be ignored (section 5.5), but not for ever
         return found
 
     def _preface_is_here(self) -> bool:
@@ -202,7 +221,7 @@ class FrameReader:
         if kind != Kind.SETTINGS or flags & ACK:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is not SETTINGS (section 3.4)")
         self._begun = True
-        self.glitches -= 1  # these are no glitch
+        self.earn()  # these are no glitch
 
     def _check(self, found: Frame, size: int) -> None:
         """What is wrong with a frame by itself, and what it costs."""
@@ -222,6 +241,7 @@ class FrameReader:
         check(self, found, size)
 
     def _check_headers(self, found: Frame, size: int) -> None:
+        self.earn()
         if not found.flags & END_HEADERS:
             self._head_of = found.stream
             self._continuations = 0
@@ -243,10 +263,12 @@ class FrameReader:
             if padding > size:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "padding that is longer than its frame (section 6.1)")
         if size == padding and not found.flags & END_STREAM:
-            self.glitches += 1  # nothing is in it
+            self._glitch()  # nothing is in it
+        elif size > padding:
+            self.earn()
 
     def _check_settings(self, found: Frame, size: int) -> None:
-        self.glitches += 1
+        self._glitch()
         if size % 6 or (size and found.flags & ACK):
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"SETTINGS of {size} bytes (section 6.5)")
         if size > 6 * SETTINGS_MAX:
@@ -260,19 +282,19 @@ class FrameReader:
                 raise StreamFault(found.stream, Code.PROTOCOL_ERROR, detail)
             raise ConnectionFault(Code.PROTOCOL_ERROR, detail)
         if increment < TINY_WINDOW_BYTES:
-            self.glitches += 1
+            self._glitch()
 
     def _check_goaway(self, found: Frame, size: int) -> None:
         if size < 8:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"GOAWAY of {size} bytes (section 6.8)")
 
     def _check_update(self, found: Frame, size: int) -> None:
-        self.glitches += 1
+        self._glitch()
         if size < 4:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"PRIORITY_UPDATE of {size} bytes (RFC 9218 section 7.1)")
 
     def _count_glitch(self, found: Frame, size: int) -> None:
-        self.glitches += 1
+        self._glitch()
 
     def _count_reset(self, found: Frame, size: int) -> None:
         self.resets += 1
