@@ -190,12 +190,13 @@ def test_pieces_are_cut_and_joined() -> None:
 def test_a_whole_piece_is_passed_on_as_it_is() -> None:
     data = bytes(1000)
     waiting = Waiting(100)
-    waiting.put(1, data, ended=False)
-    waiting.put(1, data, ended=False)
+    for piece in (b"abcd", b"efgh", data, data):
+        waiting.put(1, piece, ended=False)
+    assert waiting.take(8, open_windows) == (1, b"abcdefgh", False, None)
     for _ in range(2):
-        piece = waiting.take(1000, open_windows)
-        assert piece is not None
-        assert piece[1] is data
+        taken = waiting.take(1000, open_windows)
+        assert taken is not None
+        assert taken[1] is data
 
 
 def test_trailers_come_behind_the_last_byte() -> None:

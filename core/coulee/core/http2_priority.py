@@ -145,35 +145,44 @@ class _Body:
         self.trailers: object | None = None
 
     def cut(self, size: int) -> bytes:
-        """Take so many bytes off, each of them copied at most once."""
+        """Take so many bytes off. What goes whole is not copied."""
+        self.size -= size
+        pieces = self.pieces
+        first = pieces[0]
+        end = self.offset + size
+        if end < len(first):
+            data = first[self.offset : end]
+            self.offset = end
+            return data
+        if end == len(first):
+            data = first[self.offset :]
+            self.offset = 0
+            del pieces[0]
+            return data
+        return self._gather(size)
+
+    def _gather(self, size: int) -> bytes:
+        """So many bytes of several pieces."""
         pieces = self.pieces
         offset = self.offset
-        self.size -= size
-        first = pieces[0]
-        end = offset + size
-        if end < len(first):
-            self.offset = end
-            return first[offset:end]
         parts: list[bytes] = []
-        count = 0
         for piece in pieces:
             left = len(piece) - offset
             if left > size:
                 break
-            parts.append(piece[offset:] if offset else piece)
-            count += 1
+            parts.append(piece[offset:])
             size -= left
             offset = 0
+        del pieces[: len(parts)]
         if size:
-            parts.append(pieces[count][:size])
+            parts.append(pieces[0][:size])
         self.offset = size
-        del pieces[:count]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
 
 class Waiting:
-    """The bodies that wait, of all streams of a connection. `known_max`: the streams whose priority is remembered while
-    nothing of them waits; among them those that have not begun (section 7.1)."""
+    """The bodies that wait, of all streams of a connection. `known_max`: of how many streams the priority is
+    remembered, among them those that have not begun (section 7.1)."""
 
     __slots__ = ("_bodies", "_known", "_known_max", "_levels", "default", "total")
 
