@@ -258,6 +258,15 @@ def test_those_in_order_have_one_place_among_the_incremental() -> None:
     assert order(waiting_of(both, size=20)) == [1, 3, 7, 1, 3, 7, 5, 5]
 
 
+def test_their_place_goes_with_the_last_of_them() -> None:
+    waiting = waiting_of({1: DEFAULT, 3: UNSAID})
+    assert waiting.take(10, open_windows) == (1, bytes(10), False, None)
+    waiting.drop(1)
+    waiting.set_priority(5, DEFAULT)
+    waiting.put(5, bytes(30), ended=True)
+    assert order(waiting) == [3, 5, 3, 5, 3, 5]
+
+
 def test_a_shut_window_is_passed_over_and_keeps_its_place() -> None:
     waiting = waiting_of({1: DEFAULT, 3: DEFAULT, 5: UNSAID, 7: UNSAID}, size=20)
     assert order(waiting, windows=lambda stream: 0 if stream in (1, 5) else 99) == [3, 7, 3, 7]
