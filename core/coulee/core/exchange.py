@@ -44,6 +44,7 @@ from coulee.core.translate import (
     add_date,
     drop_on_arrival,
     hops_left,
+    interim_for_downstream,
     keep_allowed_trailers,
     response_for_downstream,
 )
@@ -444,6 +445,7 @@ class Exchange:
             return
         if interim.status == 100:
             self.continued = True
+        interim_for_downstream(interim)
         await self.downstream.send(interim)
 
     def _send_head(self, response: Response) -> None:

@@ -137,13 +137,14 @@ class Http2Codec:
     """One HTTP/2 connection. `role` is ours: a `"server"` reads requests. `forwards` lets CONNECT be one of these."""
 
     __slots__ = ("_broken", "_eof", "_fault", "_forwards", "_frames", "_h2", "_highest", "_limits", "_news", "_out",
-                 "_role", "_server", "_states", "_waiting", "_windows_opened", "corked", "resets_made",
+                 "_role", "_server", "_states", "_waiting", "_windows_opened", "believed", "corked", "resets_made",
                  "secure")  # fmt: skip
 
     expects_continue = False  # a stream knows
 
     def __init__(self, role: Role, config: Config) -> None:
         self.secure = False
+        self.believed = False  # whether the peer is, about TLS that it ended before us
         self.corked = False
         self.resets_made = 0  # streams that we had to reset, because of what the peer did
         self._role: Role = role
@@ -257,10 +258,14 @@ class Http2Codec:
         """Bytes of a body that wait for a window, or for their turn."""
         return self._waiting.size(stream)
 
+    def waits(self, stream: int) -> bool:
+        """Whether something of a stream waits, if only its end."""
+        return self._waiting.waits(stream)
+
     def is_written(self, stream: int) -> bool:
         """Whether all of a stream has gone out."""
         state = self._states.get(stream)
-        return state is None or (state.written and not self._waits(stream))
+        return state is None or (state.written and not self.waits(stream))
 
     def is_read(self, stream: int) -> bool:
         """Whether all of a stream has come in."""
@@ -357,7 +362,7 @@ class Http2Codec:
                 list(fields),
                 ended=ended,
                 limits=self._limits,
-                secure=self.secure,
+                secure=None if self.believed and not self.secure else self.secure,
                 forwards=self._forwards,
                 extended=False,
             )
@@ -365,12 +370,16 @@ class Http2Codec:
             self._news.append((number, Malformed(error, ended)))
             return
         state.asked = request.method
-        state.left = request.length if not ended else None
+        tunnel = request.method == "CONNECT" or request.upgrade != ""  # and what follows has no length
+        state.upgrade = request.upgrade
+        state.left = None if ended or tunnel else request.length
         said = _priority_field(request)
         if said:
             state.priority = parse_priority(said)
             self._waiting.default = Priority()  # a client that knows priorities means the default by saying nothing
         self._news.append((number, request))
+        if ended and tunnel:
+            self._news.append((number, Data(b"", True)))
 
     def _answer(self, number: int, fields: Iterable[tuple[bytes, bytes]], ended: bool) -> None:
         state = self._states.get(number)
@@ -390,12 +399,13 @@ class Http2Codec:
             state.head_read = True
             if answer.status in _BODILESS or state.asked == "HEAD":
                 state.left = 0
-                answer.ended = True
             else:
                 state.left = answer.length
             if ended:
                 self._is_read(number, state)
         self._news.append((number, answer))
+        if ended and isinstance(answer, Response) and not answer.ended:
+            self._news.append((number, Data(b"", True)))  # a tunnel that is over at once
 
     def _trailers(self, number: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
         state = self._states.get(number)
@@ -486,7 +496,11 @@ class Http2Codec:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY_UPDATE for no request (RFC 9218 section 7.1)")
         self._waiting.default = Priority()
         if number > self._highest or number in self._states:
-            self._waiting.set_priority(number, parse_priority(payload[4:]))
+            known = self._waiting.set_priority(number, parse_priority(payload[4:]))
+            if not known and number > self._highest:
+                raise ConnectionFault(
+                    Code.PROTOCOL_ERROR, "PRIORITY_UPDATE for too many requests to come (section 7.1)"
+                )
 
     def _was_reset(self, event: StreamReset) -> None:
         """h2 says that a stream is over."""
@@ -514,7 +528,7 @@ class Http2Codec:
 
     def _forget(self, number: int, state: _State) -> None:
         """Forget a stream that is over in both directions."""
-        if state.read and state.written and not self._waits(number):
+        if state.read and state.written and not self.waits(number):
             self._states.pop(number, None)
             self._waiting.drop(number)
 
@@ -580,7 +594,8 @@ class Http2Codec:
         h2 = self._h2
         if (
             self.corked
-            or self._waits(number)
+            or self.waits(number)
+            or (self._windows_opened and self._waiting)
             or len(data) > min(h2.local_flow_control_window(number), h2.max_outbound_frame_size)
         ):
             if state.priority is not None and self._waiting.priority(number) is None:
@@ -603,7 +618,7 @@ class Http2Codec:
             self._write_data(number, state, b"", True)
             return
         state.written = True
-        if self._waits(number):
+        if self.waits(number):
             self._waiting.close(number, fields)
             return
         self._send_fields(number, fields, ended=True)
@@ -669,10 +684,6 @@ class Http2Codec:
         """Tell the peer that the connection ends, and that no stream above `last_stream` is taken (section 6.8)."""
         self._out.append(self._h2.data_to_send())
         self._out.append(goaway_frame(last_stream, code, detail))
-
-    def _waits(self, number: int) -> bool:
-        """Whether something of a stream is waiting."""
-        return self._waiting.waits(number)
 
     def _h2_knows(self, number: int) -> bool:
         """Whether h2 has this stream open, so that it can be reset."""

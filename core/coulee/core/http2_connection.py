@@ -157,7 +157,7 @@ class Http2Stream(Stream):
             raise ExchangeError("filter_error", error.detail) from error
         if data:
             connection.push(data)
-        if connection.codec.unsent(self.number):
+        if connection.codec.waits(self.number):
             connection.watch_writing(self)
             if not connection.blocked:
                 connection.let_out()
@@ -288,6 +288,8 @@ class Http2Connection(Connection, Generic[AnyStream]):
         stream = self.streams.get(number)
         if isinstance(news, Reset):
             if stream is not None:
+                if self._fed.pop(number, None) is not None:
+                    stream.offer()  # what came before it counts: an answer may be whole (section 8.1)
                 self.discard(stream)
                 self.was_reset(stream, news)
         elif isinstance(news, Leaving):
@@ -358,7 +360,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
                 self.machine.kernel.arm(self, by)
         self.speak()
         for stream in list(self.streams.values()):
-            if stream.unsent:
+            if stream.write_by != inf or stream.over:
                 self._went_out(stream)
 
     def _went_out(self, stream: AnyStream) -> None:
@@ -367,11 +369,13 @@ class Http2Connection(Connection, Generic[AnyStream]):
         if stream.over and self.codec.is_written(stream.number):
             self.finished(stream)
             return
-        if unsent != stream.unsent:
-            stream.unsent = unsent
+        if not self.codec.waits(stream.number):
+            stream.unsent = 0
             stream.write_by = inf
-            if unsent:
-                self.watch_writing(stream)
+            stream.room()
+        elif unsent != stream.unsent:
+            stream.write_by = inf
+            self.watch_writing(stream)
             if unsent < self.limits.buffer_high_bytes:
                 stream.room()
 

@@ -136,7 +136,7 @@ class Http2Downstream(Http2Connection[ClientStream]):
         if guest.security is not None or told is not None:
             self.codec.secure = True
         self.covered = ""
-        self.trusted = proxy.trusts(guest.peer)
+        self.trusted = self.codec.believed = proxy.trusts(guest.peer)
         self.until = proxy.kernel.now + proxy.config.timeouts.connection_life_s
         self.state = State.OPEN
         self.requests = 0

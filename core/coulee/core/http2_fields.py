@@ -102,11 +102,11 @@ _LINE_OF_ANSWER: Final = len("HTTP/1.1 200")
 
 
 def read_request(
-    fields: FieldList, *, ended: bool, limits: Limits, secure: bool, forwards: bool, extended: bool
+    fields: FieldList, *, ended: bool, limits: Limits, secure: bool | None, forwards: bool, extended: bool
 ) -> Request:
-    """The head of a request. `ended` tells that nothing follows it on its stream, `secure` that it came by TLS,
-    `forwards` that CONNECT is for us, and `extended` that we have said to take the CONNECT of RFC 8441. Raises
-    `ProtocolError`."""
+    """The head of a request. `ended` tells that nothing follows it on its stream, `secure` whether it came by TLS (None
+    where its sender is believed about that), `forwards` that CONNECT is for us, and `extended` that we have said to
+    take the CONNECT of RFC 8441. Raises `ProtocolError`."""
     pseudo = _pseudo_fields(fields, _OF_EXTENDED if extended else _OF_REQUEST)
     raw_method = pseudo.get(b":method", b"")
     method = USUAL_METHODS.get(raw_method)
@@ -149,7 +149,8 @@ def read_request(
         length, ended = 0, True
     elif length is None and ended:
         length = 0
-    scheme = "https" if secure else "http"
+    tls = secure if secure is not None else pseudo.get(b":scheme", b"").lower() == b"https"
+    scheme = "https" if tls else "http"
     return Request(method, target, headers, _HTTP_2, scheme, host, length, b"", ended, upgrade, _sensitive_of(fields))
 
 
@@ -186,12 +187,12 @@ def _unusual_method(raw: bytes, pseudo: Marks, forwards: bool) -> tuple[str, str
     return method, ""
 
 
-def _check_unusual_target(pseudo: Marks, method: str, secure: bool) -> None:
+def _check_unusual_target(pseudo: Marks, method: str, secure: bool | None) -> None:
     """A target that is not a path in the scheme of the connection."""
     scheme = pseudo.get(b":scheme", b"").lower()
     if scheme not in (b"http", b"https"):
         raise ProtocolError("no :scheme, or neither http nor https (RFC 9113 section 8.3.1)")
-    if (scheme == b"https") is not secure:
+    if secure is not None and (scheme == b"https") is not secure:
         what = "an http target in TLS" if secure else "an https target without TLS"
         raise ProtocolError(f"{what} (RFC 9110 section 7.4)", 421, "misdirected")
     path = pseudo.get(b":path", b"")

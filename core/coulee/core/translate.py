@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from coulee.core.errors import ExchangeError
 from coulee.core.headers import UNDERSCORE, Headers, encode_field, field_pattern, fields_named
-from coulee.core.parts import Request, Response
+from coulee.core.parts import Interim, Request, Response
 from coulee.core.seam import Address
 
 if TYPE_CHECKING:
@@ -115,6 +115,14 @@ def response_for_downstream(response: Response, wall_clock: float, config: Confi
     if b"date" not in (headers._marks or headers.marks):
         add_date(headers, wall_clock)
     response.version = _VERSION
+
+
+def interim_for_downstream(interim: Interim) -> None:
+    """Make an origin's interim answer one that we give: in place."""
+    headers = interim.headers
+    if not _KEPT.issuperset(headers.marks):
+        drop_named(headers)
+        headers.known(*_without_hop(headers, _DROP_FROM_TRUSTED))
 
 
 def keep_allowed_trailers(trailers: Headers, config: Config) -> None:
