@@ -6,13 +6,14 @@ import pytest
 
 from coulee.core.config import Config, Forwarding
 from coulee.core.headers import Headers
-from coulee.core.parts import Request, Response
+from coulee.core.parts import Interim, Request, Response
 from coulee.core.seam import Address
 from coulee.core.translate import (
     add_date,
     drop_on_arrival,
     hops_left,
     host_of,
+    interim_for_downstream,
     keep_allowed_trailers,
     request_for_upstream,
     response_for_downstream,
@@ -280,6 +281,25 @@ def test_the_version_in_via_is_the_client_s() -> None:
     request = request_with([])
     request.version = (1, 0)
     assert request_for_upstream(request, CLIENT, False, VIA).headers["via"] == "1.0 edge"
+
+
+def test_http_2_has_no_minor_version() -> None:
+    request = Request("GET", "/", Headers({"Host": "a"}), (2, 0), authority="a")
+    assert request_for_upstream(request, CLIENT, False, VIA).headers["via"] == "2 edge"
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [
+        ([("Link", "</a>"), ("X-A", "1")], [("Link", "</a>"), ("X-A", "1")]),
+        ([("Link", "</a>"), ("Connection", "x-a"), ("X-A", "1"), ("Keep-Alive", "timeout=1")], [("Link", "</a>")]),
+        ([("Connection", "close"), ("Link", "</a>")], [("Link", "</a>")]),
+    ],
+)
+def test_interim_answers_lose_what_is_of_their_hop(fields: list[tuple[str, str]], left: list[tuple[str, str]]) -> None:
+    interim = Interim(103, Headers(fields))
+    interim_for_downstream(interim)
+    assert list(interim.headers) == left
 
 
 def test_an_empty_via_is_no_element() -> None:

@@ -219,7 +219,8 @@ def _element(host: str, scheme: str, authority: str) -> str:
 
 def _via_element(version: tuple[int, int], config: Config) -> str:
     """One element of Via (RFC 9110 section 7.6.3)."""
-    return f"{version[0]}.{version[1]} {config.forwarding.via}"
+    number = f"{version[0]}.{version[1]}" if version < (2, 0) else str(version[0])  # which has no minor one
+    return f"{number} {config.forwarding.via}"
 
 
 def _appended(before: str | None, element: str) -> str:
