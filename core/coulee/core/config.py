@@ -214,6 +214,10 @@ class Http2:
     """Requests of a client at once, each counted until nothing of it is going on any more, here or at an origin: a
     client that takes its requests back gains no room by it. What h2 and Varnish allow. Beyond: REFUSED_STREAM."""
 
+    head_bytes_max: int = 256 * 1024
+    """Of all heads of a client's requests under way, so that few bytes on the line (header compression makes references
+    of them) cannot hold many here (CVE-2016-6581). Beyond: REFUSED_STREAM, as above."""
+
     upstream_streams_max: int = 100
     """Requests at once on a connection to an origin, where that allows so many. With more of them another connection is
     opened."""

@@ -127,6 +127,10 @@ class Headers:
         self._lower = None
         self._marks = marks
 
+    def forget(self) -> None:
+        """Keep no more than the block: what else is known can be found again."""
+        self._lower = None
+
     def copy(self) -> Headers:
         """An independent copy."""
         return Headers.from_block(self._block, self._lower, self._marks)

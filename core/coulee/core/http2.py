@@ -76,6 +76,9 @@ ENDLESS: Final = 2**31 - 1
 RESETS_REMEMBERED_MAX: Final = 1000
 """Streams that we have reset, of which frames may still come in that were on their way."""
 
+JUDGED_EVERY: Final = 25
+"""Frames that only count are told of after so many."""
+
 _BODILESS: Final = frozenset({204, 304})
 
 
@@ -112,7 +115,12 @@ class Ponged:
     payload: bytes
 
 
-News: TypeAlias = Part | Malformed | Reset | Leaving | Ponged
+@dataclass(slots=True)
+class Counted:
+    """Some frames have come that only count: whoever has a clock may judge of them, before there are more."""
+
+
+News: TypeAlias = Part | Malformed | Reset | Leaving | Ponged | Counted
 """What comes of frames: parts, and what happens to a stream, or to the connection, which is stream 0."""
 
 
@@ -285,7 +293,10 @@ class Http2Codec:
     def next_part(self) -> tuple[int, News] | NeedData:
         """See `Codec`: the next part, or other news of a stream. Raises `ConnectionFault`."""
         news = self._news
+        counted = self.glitches + self.resets
         while not news:
+            if self.glitches + self.resets - counted >= JUDGED_EVERY:
+                return 0, _COUNTED
             if self._fault is not None:
                 raise self._fault
             try:
@@ -317,10 +328,7 @@ class Http2Codec:
     def _without_second_reset(self, found: Frame, out: bytes) -> bytes:
         """h2 answers each frame for a stream that is over with a reset. Where we have reset it, one was enough: the
         frame was on its way (section 5.1). Other ones count."""
-        if (
-            found.kind not in (Kind.DATA, Kind.HEADERS, Kind.CONTINUATION)
-            or out[-_RESET_BYTES + 3 : -_RESET_BYTES + 4] != b"\x03"
-        ):
+        if found.kind in (Kind.SETTINGS, Kind.RST_STREAM) or out[-_RESET_BYTES + 3 : -_RESET_BYTES + 4] != b"\x03":
             return out
         if found.stream in self._broken:
             return out[:-_RESET_BYTES]
@@ -692,6 +700,7 @@ class Http2Codec:
 
 
 _RESET_BYTES: Final = HEAD_BYTES + 4
+_COUNTED: Final = Counted()
 
 
 def _priority_field(part: Request | Response) -> bytes:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from coulee.core.codec import ProtocolError
 from coulee.core.connection import Connection
 from coulee.core.errors import ExchangeError
-from coulee.core.http2 import Http2Codec, Leaving, Malformed, News, Ponged, Reset
+from coulee.core.http2 import Counted, Http2Codec, Leaving, Malformed, News, Ponged, Reset
 from coulee.core.http2_budget import Budget
 from coulee.core.http2_frames import Code, ConnectionFault
 from coulee.core.kernel import PARKED, _Parked
@@ -214,7 +214,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
         raise NotImplementedError
 
     def was_reset(self, stream: AnyStream, reset: Reset) -> None:
-        """A stream is over before its end, and has left the table."""
+        """A stream is over before its end."""
         raise NotImplementedError
 
     def leaving(self, notice: Leaving) -> None:
@@ -268,6 +268,8 @@ class Http2Connection(Connection, Generic[AnyStream]):
         try:
             while isinstance(pulled := codec.next_part(), tuple):
                 self._sort(*pulled)
+                if codec.resets != self._resets_seen or codec.glitches != self._glitches_seen:
+                    self._watch_budgets()
                 if self.closing or self.broken:
                     break
         except ConnectionFault as fault:
@@ -280,17 +282,18 @@ class Http2Connection(Connection, Generic[AnyStream]):
             return
         self.speak()
         self.let_out()
-        self._watch_budgets()
         if not (self.closing or self.broken):
             self.settle()
 
     def _sort(self, number: int, news: News) -> None:
         stream = self.streams.get(number)
-        if isinstance(news, Reset):
+        if isinstance(news, Counted):
+            pass
+        elif isinstance(news, Reset):
             if stream is not None:
                 if self._fed.pop(number, None) is not None:
                     stream.offer()  # what came before it counts: an answer may be whole (section 8.1)
-                self.discard(stream)
+                self.let_go(stream)
                 self.was_reset(stream, news)
         elif isinstance(news, Leaving):
             self.leaving(news)
@@ -312,12 +315,17 @@ class Http2Connection(Connection, Generic[AnyStream]):
             for stream in fed.values():
                 stream.offer()
 
-    def discard(self, stream: AnyStream) -> None:
-        """A stream leaves the table. What came of it, and was not taken, still counts for the connection's window."""
-        if self.streams.pop(stream.number, None) is not None and stream.inbox_bytes and not self.closing:
+    def let_go(self, stream: AnyStream) -> None:
+        """Nothing more comes of a stream. What came, and was not taken, still counts for the connection's window."""
+        if stream.inbox_bytes and not self.closing:
             self.codec.consumed(stream.number, stream.inbox_bytes)
         stream.inbox_bytes = 0
         stream.read_by = stream.write_by = inf
+
+    def discard(self, stream: AnyStream) -> None:
+        """A stream leaves the table."""
+        self.streams.pop(stream.number, None)
+        self.let_go(stream)
 
     def _watch_budgets(self) -> None:
         """Look to what the peer has us do for nothing."""

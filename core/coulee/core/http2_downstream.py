@@ -50,13 +50,14 @@ class State(Enum):
 class ClientStream(Http2Stream):
     """One request and its answer."""
 
-    __slots__ = ("exchange", "expecting", "pace")
+    __slots__ = ("exchange", "expecting", "head_bytes", "pace")
 
     connection: Http2Downstream
 
     def __init__(self, connection: Http2Downstream, number: int, request: Request) -> None:
         super().__init__(connection, number, inf)
         self.exchange: Exchange | None = None
+        self.head_bytes = 0  # of its request
         self.pace: Pace | None = None
         self.expecting = False
         if not request.ended:
@@ -120,7 +121,8 @@ class _Notice(Alarm):
 class Http2Downstream(Http2Connection[ClientStream]):
     """One client."""
 
-    __slots__ = ("count", "covered", "fault_of_all", "guest", "half_closed", "head_begun", "notice", "obstacle",
+    __slots__ = ("count", "covered", "fault_of_all", "guest", "half_closed", "head_begun",
+                 "head_bytes", "notice", "obstacle",
                  "proxy", "requests", "state", "until")  # fmt: skip
 
     def __init__(self, proxy: Proxy, guest: Guest, count: Count, obstacle: ExchangeError | None = None) -> None:
@@ -141,6 +143,7 @@ class Http2Downstream(Http2Connection[ClientStream]):
         self.state = State.OPEN
         self.requests = 0
         self.head_begun = False
+        self.head_bytes = 0  # of all requests under way
         self.half_closed = False
         self.notice = _Notice(self)
         self.held = guest.held
@@ -194,7 +197,9 @@ class Http2Downstream(Http2Connection[ClientStream]):
     def _take(self, number: int, request: Request, obstacle: ExchangeError | None) -> None:
         """A stream has begun."""
         limits = self.machine.config.http2
-        if self.state is State.LAST or len(self.streams) >= limits.streams_max:
+        head_bytes = len(request.headers.block)
+        full = len(self.streams) >= limits.streams_max or self.head_bytes + head_bytes > limits.head_bytes_max
+        if self.state is State.LAST or full:
             if self.state is not State.LAST:
                 self.codec.resets_made += 1  # it was told how many there may be
             self.codec.reset(number, Code.REFUSED_STREAM)
@@ -204,8 +209,11 @@ class Http2Downstream(Http2Connection[ClientStream]):
             obstacle = stream.pace.too_large_error()
         self.streams[number] = stream
         self.requests += 1
+        stream.head_bytes = head_bytes
+        self.head_bytes += head_bytes
         stream.exchange = exchange = Exchange(self.proxy, stream, request)
         exchange.start(exchange.run() if obstacle is None else exchange.refuse(obstacle), stream.done)
+        request.headers.forget()
         proxy = self.proxy
         worn = self.requests >= proxy.config.limits.requests_per_connection_max or proxy.kernel.now >= self.until
         if self.state is State.OPEN and (worn or self.obstacle is not None):
@@ -237,6 +245,11 @@ class Http2Downstream(Http2Connection[ClientStream]):
             self.speak()
             self.settle()
 
+    def discard(self, stream: ClientStream) -> None:
+        super().discard(stream)
+        self.head_bytes -= stream.head_bytes
+        stream.head_bytes = 0
+
     def finished(self, stream: ClientStream) -> None:
         if not self.codec.is_read(stream.number):
             self.codec.reset(stream.number, Code.NO_ERROR)  # nobody wants the rest of its request (section 8.1)
@@ -255,15 +268,15 @@ class Http2Downstream(Http2Connection[ClientStream]):
     def _end(self, stream: ClientStream, error: ExchangeError) -> None:
         """Nobody waits for the answer any more. The stream counts until its exchange has ended."""
         stream.error = stream.error or error
-        exchange = stream.exchange
-        if exchange is not None:
-            self.streams[stream.number] = stream
-            exchange.cancel(error)
+        if stream.exchange is None:
+            self.discard(stream)
+        else:
+            stream.exchange.cancel(error)
 
     def stalled(self, stream: ClientStream) -> None:
         error = ExchangeError("send_timeout", f"nothing taken for {self.timeouts.send_stall_timeout_s:g} s")
         self.codec.reset(stream.number, Code.CANCEL)
-        self.discard(stream)
+        self.let_go(stream)
         self._end(stream, error)
         self.speak()
         self.settle()

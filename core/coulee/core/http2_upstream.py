@@ -155,6 +155,7 @@ class Http2Upstream(Http2Connection[OriginStream]):
             error = ExchangeError("upstream_refused_stream", "the endpoint wants HTTP/1.1 for this")
         else:
             error = ExchangeError("upstream_reset", f"the endpoint gave the request up ({reset.detail})")
+        self.discard(stream)
         self._lose(stream, error)
 
     def _lose(self, stream: OriginStream, error: ExchangeError) -> None:

@@ -173,27 +173,35 @@ class Pool:
         shared = None if fresh else self._share(desk)
         if shared is not None:
             return shared
-        if not fresh and desk.multiplexes and len(desk.hopeful) < self._hopes_for(desk):
-            given = await self._wait(desk, desk.hopeful)
+        if self._may_hope(desk, fresh):
+            given = await self._wait(desk, desk.hopeful, inf)
             if given is not None:
                 return given
-        elif desk.total < desk.connections_max:
-            desk.total += 1
-        elif desk.idle:
-            self.retire(desk.idle[0])  # a fresh one is wanted, and an idle one can make room
-            desk.total += 1
-            self.desks[peer.key] = desk
-        elif len(desk.waiters) >= desk.waiters_max:
-            raise ExchangeError("pool_full", f"{len(desk.waiters)} exchanges wait for {peer.name} already")
         else:
-            given = await self._wait(desk, desk.waiters)
-            if given is not None:
-                return given
+            if desk.total < desk.connections_max:
+                desk.total += 1
+            elif desk.idle:
+                self.retire(desk.idle[0])  # a fresh one is wanted, and an idle one can make room
+                desk.total += 1
+                self.desks[peer.key] = desk
+            elif len(desk.waiters) >= desk.waiters_max:
+                raise ExchangeError("pool_full", f"{len(desk.waiters)} exchanges wait for {peer.name} already")
+            else:
+                given = await self._wait(desk, desk.waiters, desk.wait_s)
+                if given is not None:
+                    return given
+            if desk.multiplexes and not fresh:
+                desk.opening += 1
+                self.proxy.kernel.start(self._open_for_all(desk))
+                given = await self._wait(desk, desk.hopeful, inf)
+                if given is not None:
+                    return given
         return await self._open(desk, fresh)
 
-    def _hopes_for(self, desk: Desk) -> int:
-        """How many can be served by the connections that are being opened, beside who opens them."""
-        return desk.opening * (self.proxy.config.http2.upstream_streams_max - 1)
+    def _may_hope(self, desk: Desk, fresh: bool) -> bool:
+        """Whether a connection is being opened that will have room for one more."""
+        room = desk.opening * self.proxy.config.http2.upstream_streams_max
+        return desk.multiplexes and not fresh and len(desk.hopeful) < room
 
     def _warn(self, peer: Peer) -> None:
         """Say once of a peer that it may be anybody."""
@@ -206,12 +214,15 @@ class Pool:
             proxy.report(Event("insecure", text, proxy.wall_clock, {"peer": peer.name}))
 
     @coroutine
-    def _wait(self, desk: Desk, queue: deque[_Waiter]) -> Generator[_Parked, Any, Stream | None]:
+    def _wait(self, desk: Desk, queue: deque[_Waiter], wait_s: float) -> Generator[_Parked, Any, Stream | None]:
+        """Wait for a stream, or for a place to open a connection (None). Those who hope wait as long as the opening
+        takes, which has limits of its own."""
         kernel = self.proxy.kernel
         assert kernel.running is not None
         waiter = _Waiter(kernel.running)
         queue.append(waiter)
-        kernel.arm(waiter, kernel.now + desk.wait_s)
+        if wait_s != inf:
+            kernel.arm(waiter, kernel.now + wait_s)
         try:
             yield PARKED
         except BaseException:
@@ -226,45 +237,67 @@ class Pool:
             kernel.disarm(waiter)
         return waiter.given
 
-    async def _open(self, desk: Desk, fresh: bool) -> Stream:
-        """Open a connection in the place held for it."""
+    async def _open_for_all(self, desk: Desk) -> None:
+        """Open a connection that many hope for. It belongs to none of them: who leaves does not end it."""
         connection = Upstream(self, desk)
         peer = self._as_it_wants(desk.peer)
-        desk.opening += 1
         try:
             await establish(connection, peer, self.proxy.connect_limit_s)
-        except BaseException as error:
+        except ExchangeError as error:
             desk.opening -= 1
             connection.close(abort=True)
-            self._free_place(desk, error)
-            raise
+            while desk.hopeful and not desk.opening:
+                desk.hopeful.popleft().disappoint(ExchangeError(error.reason, error.detail, error.status))
+            self._free_place(desk)
+            return
         desk.opening -= 1
         if speaks_http2(connection, peer):
-            return self._opened_http2(Http2Upstream(connection), fresh)
+            self._opened_http2(connection)
+        else:
+            desk.multiplexes = False
+            connection.receive()
+            if desk.hopeful:
+                desk.hopeful.popleft().call(connection.lend())
+            else:
+                self._put(connection)
+        if not (desk.opening and desk.multiplexes):
+            self._let_open(desk)
+
+    async def _open(self, desk: Desk, fresh: bool) -> Stream:
+        """Open a connection in the place held for it, for one who wants it."""
+        connection = Upstream(self, desk)
+        peer = self._as_it_wants(desk.peer)
+        try:
+            await establish(connection, peer, self.proxy.connect_limit_s)
+        except BaseException:
+            connection.close(abort=True)
+            self._free_place(desk)
+            raise
+        if speaks_http2(connection, peer):
+            shared = self._opened_http2(connection, for_one=True, fresh=fresh)
+            assert shared is not None
+            return shared
         desk.multiplexes = False
-        self._let_open(desk)
         stream = connection.lend()
         if fresh:
             connection.spend()
         connection.receive()
         return stream
 
-    def _opened_http2(self, connection: Http2Upstream, fresh: bool) -> Stream:
-        """A connection has turned out to have room for many."""
-        desk = connection.desk
-        stream = connection.lend()
+    def _opened_http2(self, before: Upstream, *, for_one: bool = False, fresh: bool = False) -> OriginStream | None:
+        """A connection has room for many: first for the `one` who has opened it, if it was one."""
+        connection = Http2Upstream(before)
+        connection.desk.multiplexes = True
+        stream = connection.lend() if for_one else None
         if fresh:
             connection.spend()
-        else:
-            desk.multiplexes = True
         connection.receive()
         self.review(connection)
-        if fresh and desk.hopeful and not desk.opening:
-            self._let_open(desk)
         return stream
 
     def _let_open(self, desk: Desk) -> None:
-        """Those who hoped to share a connection open their own, as far as there may be so many."""
+        """Those who hoped in vain to share a connection open their own, as far as there may be so many."""
+        kernel = self.proxy.kernel
         while desk.hopeful:
             waiter = desk.hopeful.popleft()
             if desk.total < desk.connections_max:
@@ -272,6 +305,7 @@ class Pool:
                 waiter.call(None)
             else:
                 desk.waiters.append(waiter)
+                kernel.arm(waiter, kernel.now + desk.wait_s)
 
     def _as_it_wants(self, peer: Peer) -> Peer:
         """A peer that has asked for HTTP/1.1 is not offered HTTP/2 for a while (RFC 9113 section 7)."""
@@ -340,12 +374,12 @@ class Pool:
     def review(self, connection: Http2Upstream) -> None:
         """How much a connection of HTTP/2 can lend may have changed: let those have it who wait, or find its place."""
         desk = connection.desk
-        if self.proxy.draining or desk.deserted:
-            connection.going = True
         queue = desk.hopeful or desk.waiters
         while queue and connection.room > 0:
             queue.popleft().call(connection.lend())
             queue = desk.hopeful or desk.waiters
+        if self.proxy.draining or desk.deserted:
+            connection.going = True
         offered = connection in desk.shared
         if connection.room > 0:
             if not offered:
@@ -418,15 +452,10 @@ class Pool:
         for connection in list(self.idle):
             self.retire(connection)
 
-    def _free_place(self, desk: Desk, error: BaseException | None = None) -> None:
-        """A connection is gone, or has not come about: who waits may open another. Those who hoped for this one share
-        its `error`; but where it was only given up, the next of them opens his own."""
-        if desk.hopeful and isinstance(error, ExchangeError) and not desk.opening:
-            while desk.hopeful:
-                desk.hopeful.popleft().disappoint(error)
-        queue = desk.waiters if desk.opening else desk.hopeful or desk.waiters
-        if queue and desk.total <= desk.connections_max:
-            queue.popleft().call(None)
+    def _free_place(self, desk: Desk) -> None:
+        """A connection is gone, or has not come about: who waits may open another."""
+        if desk.waiters and desk.total <= desk.connections_max:
+            desk.waiters.popleft().call(None)
             return
         desk.total -= 1
         if desk.total == 0:
