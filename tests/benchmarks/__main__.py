@@ -27,7 +27,7 @@ from pathlib import Path
 
 from tests.benchmarks import choices, codecs, http2_codecs, idle, many, rings, stopped, workers
 from tests.benchmarks.certificate import make_certificate
-from tests.benchmarks.http2_peers import HTTP2_PEERS, Http2Peers, shares
+from tests.benchmarks.http2_peers import BARRED, BARS, HTTP2_PEERS, Http2Peers, shares
 from tests.benchmarks.load import Generator
 from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.peers import CROWDED, PEERS, RELAYS, Peer, Peers, check, need_workers
@@ -251,7 +251,8 @@ def say_shares(results: Results) -> None:
         if column.name not in HTTP2_PARTS:
             continue
         costs = {name: results.median(name, column) for name in results.peers}
-        lines = shares({name: cost for name, cost in costs.items() if cost is not None})
+        bars = BARS if column.name == BARRED else {}
+        lines = shares({name: cost for name, cost in costs.items() if cost is not None}, bars)
         if lines:
             print("\n" + "\n".join(f"{column.name} {line}" for line in lines), flush=True)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -82,6 +84,5 @@ def _take(conn: H2Connection, answer: Answer, event: object) -> None:
         raise ConnectionError(f"it sent {event}")
 
 
-def _as_text(fields: object) -> dict[str, str]:
-    assert isinstance(fields, list)
-    return {str(name): str(value) for name, value in fields}
+def _as_text(fields: Iterable[tuple[Any, Any]] | None) -> dict[str, str]:
+    return {str(field[0]): str(field[1]) for field in fields or ()}

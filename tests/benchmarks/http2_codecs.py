@@ -28,7 +28,7 @@ ROUNDS = 40
 WARM_UP_ROUNDS = 3
 BODY_SIZE = 100
 WINDOW = 2**31 - 1
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _SESSION = "0123456789abcdef0123456789abcdef"
 _MARK = "6f1c2a52-9c1b-4a55-8a0e-0d5f0d9f7b11"
 
@@ -117,7 +117,7 @@ class OfHpack:
         return int.from_bytes(data[5:9], "big"), self.decoders[0].decode(data[9:], raw=True)
 
     def write_request(self, head: Any) -> bytes:
-        return _head_frame(head[0], self.encoders[0].encode(head[1]), end=True)
+        return head_frame(head[0], self.encoders[0].encode(head[1]), end=True)
 
     def read_answer(self, data: bytes) -> Any:
         end = 9 + int.from_bytes(data[:3], "big")
@@ -125,7 +125,7 @@ class OfHpack:
 
     def write_answer(self, head: Any) -> bytes:
         stream, fields, body = head
-        return _head_frame(stream, self.encoders[1].encode(fields)) + _data_frame(stream, body)
+        return head_frame(stream, self.encoders[1].encode(fields)) + data_frame(stream, body)
 
 
 LIBRARIES: dict[str, Callable[[], Pair]] = {
@@ -166,8 +166,8 @@ class Peer:
         self.encoder, self.decoder = Encoder(), Decoder()
 
     def say(self, stream: int, fields: Fields, body: bytes = b"") -> bytes:
-        head = _head_frame(stream, self.encoder.encode(fields), end=not body)
-        return head + _data_frame(stream, body) if body else head
+        head = head_frame(stream, self.encoder.encode(fields), end=not body)
+        return head + data_frame(stream, body) if body else head
 
     def read(self, data: bytes) -> tuple[Fields, bytes]:
         """The fields and the body of what was written, whatever the frames."""
@@ -191,11 +191,13 @@ class Line(NamedTuple):
     origin: Peer
 
 
-def _head_frame(stream: int, block: bytes, *, end: bool = False) -> bytes:
+def head_frame(stream: int, block: bytes, *, end: bool = False) -> bytes:
+    """HEADERS with a whole block (RFC 9113 section 6.2)."""
     return len(block).to_bytes(3, "big") + bytes((1, 5 if end else 4)) + stream.to_bytes(4, "big") + block
 
 
-def _data_frame(stream: int, body: bytes) -> bytes:
+def data_frame(stream: int, body: bytes) -> bytes:
+    """DATA that ends its stream (section 6.1)."""
     return len(body).to_bytes(3, "big") + b"\0\1" + stream.to_bytes(4, "big") + body
 
 
@@ -211,7 +213,7 @@ def line(make: Callable[[], Pair]) -> Line:
     """A pair that has shaken hands with its peers."""
     pair = make()
     if isinstance(pair, OfLibrary):
-        pair.server.receive_data(_PREFACE + hello())
+        pair.server.receive_data(PREFACE + hello())
         pair.client.receive_data(hello())
         for each in (pair.server, pair.client):
             each.data_to_send()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,9 @@ _OWN_PYTHON = _HERE.parents[1] / ".bench" / "peers" / "bin" / "python"  # where 
 HTTP2_PEERS = ("nginx", "haproxy", "caddy", "hypercorn", "mitmproxy", *RELAYS)
 NOT_TO_HTTP2 = ("hypercorn", "mitmproxy")
 """Who has no HTTP/2 without TLS to an origin."""
-SHARES_MOST = {"hypercorn": 0.5, "mitmproxy": 0.1}
-"""Of what it costs these, coulee may cost so much (the project's bar)."""
+BARRED = "h2"
+BARS = {"hypercorn": 0.5, "mitmproxy": 0.1}
+"""Of what it costs these, coulee may cost so much, for small answers (the project's bar)."""
 
 APP = """\
 # Written by the benchmark of HTTP/2, which asks for more on a connection than clients do: nothing else is changed.
@@ -88,7 +89,7 @@ class Http2Peers(Peers):
         return Command([*self._coulee(port, text), "--backend", backend, "--quiet", "--tls", *files])
 
 
-def shares(costs: dict[str, float]) -> list[str]:
+def shares(costs: dict[str, float], bars: Mapping[str, float]) -> list[str]:
     """What coulee costs of what others do, a line for each backend; with the bar where there is one, and whether it is
     missed."""
     lines: list[str] = []
@@ -97,7 +98,7 @@ def shares(costs: dict[str, float]) -> list[str]:
         for other, cost in costs.items():
             if other in RELAYS:
                 continue
-            share, most = costs[name] / cost, SHARES_MOST.get(other)
+            share, most = costs[name] / cost, bars.get(other)
             bar = "" if most is None else f" ({'bar' if share <= most else 'missed'}: {most:g})"
             said.append(f"{share:.2f} of {other}{bar}")
         lines.append(f"{name}: {', '.join(said)}")

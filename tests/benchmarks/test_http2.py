@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import http2_codecs
+from tests.benchmarks import http2_codecs, profile_http2
 from tests.benchmarks.__main__ import ALL_PEERS, HTTP2_PARTS, PARTS, options
 from tests.benchmarks.certificate import make_certificate
 from tests.benchmarks.codecs import HEADS
 from tests.benchmarks.h2load import LEAST_TURNS, H2load
 from tests.benchmarks.http2_client import ask, check
-from tests.benchmarks.http2_peers import HTTP2_PEERS, Http2Peers, shares
+from tests.benchmarks.http2_peers import BARS, HTTP2_PEERS, Http2Peers, shares
 from tests.benchmarks.load import Generator as LoadGenerator
 from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.processes import BenchError, child, free_port, wait_ready
@@ -105,7 +105,10 @@ def test_an_answer_that_is_not_as_it_should_be_is_told(all_peers: tuple[Http2Pee
 
 
 def test_after_the_first_window_requests_are_counted_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: f"/opt/{name}")
+    def found(name: str) -> str:
+        return f"/opt/{name}"
+
+    monkeypatch.setattr("shutil.which", found)
     h2load, scenario = H2load(tmp_path), HTTP2_SCENARIOS["h2"]
     assert h2load.command(scenario, 1, 2)[:5] == ["/opt/h2load", "-t1", "-c10", "-m32", "-D2"]
     printed = MEASURED.format(succeeded=3000, failed=0, errored=0)
@@ -120,18 +123,22 @@ def test_after_the_first_window_requests_are_counted_out(monkeypatch: pytest.Mon
 
 
 def test_without_h2load_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("shutil.which", lambda _: None)
+    def missing(_: str) -> None:
+        return None
+
+    monkeypatch.setattr("shutil.which", missing)
     with pytest.raises(BenchError, match="h2load is not installed"):
         H2load(tmp_path).command(HTTP2_SCENARIOS["h2"], 1, 1)
 
 
 def test_what_coulee_may_cost_of_what_others_do_is_said() -> None:
     costs = {"nginx": 10.0, "hypercorn": 300.0, "mitmproxy": 2000.0, "coulee-trio": 150.0, "coulee-curio": 210.0}
-    assert shares(costs) == [
+    assert shares(costs, BARS) == [
         "coulee-curio: 21.00 of nginx, 0.70 of hypercorn (missed: 0.5), 0.10 of mitmproxy (missed: 0.1)",
         "coulee-trio: 15.00 of nginx, 0.50 of hypercorn (bar: 0.5), 0.07 of mitmproxy (bar: 0.1)",
     ]
-    assert shares({"nginx": 10.0}) == []
+    assert shares({"nginx": 10.0, "coulee-trio": 15.0}, {}) == ["coulee-trio: 1.50 of nginx"]
+    assert shares({"nginx": 10.0}, BARS) == []
 
 
 def test_http2_is_all_of_its_parts() -> None:
@@ -144,3 +151,16 @@ def test_each_library_carries_exchanges_and_is_timed() -> None:
     times = http2_codecs.measure(rounds=1, pairs=3)
     assert set(times) >= {"h2", "h2, unvalidated", "hpack alone"}
     assert all(len(each) == len(HEADS) and min(each) > 0 for rounds in times.values() for each in rounds)
+
+
+@pytest.mark.parametrize("upstream", ["h1", "h2"])
+def test_the_machine_alone_answers_and_its_time_falls_to_modules(upstream: profile_http2.Upstream) -> None:
+    alone, profile = profile_http2.in_the_machine(upstream, 1, varied=True)
+    assert alone > 1
+    seconds = profile_http2.shares(profile)
+    assert {"h2", "hyperframe", "coulee: http2", "coulee: exchange"} < set(seconds)
+    assert sum(seconds.values()) == pytest.approx(vars(profile)["total_tt"])
+    assert profile_http2.table({"h2": 3.0, "hpack": 1.0, profile_http2.IGNORED: 5.0}, 100.0).splitlines()[1:] == [
+        "h2      75.0%   75.0",
+        "hpack   25.0%   25.0",
+    ]
