@@ -1,5 +1,5 @@
-"""What a library of HTTP/2 costs by itself: the four heads of one small exchange, through h2 and what is called as it
-is, and through header compression alone.
+"""What HTTP/2 costs by itself: the four heads of one small exchange, through our own codec, which is h2 with checks of
+ours around it, through h2 and what is called as it is, and through header compression alone.
 
 Rules: the fields and the body are those of `codecs.py`; a pair of connections lasts for all rounds, as those of one
 client do, so that the tables of header compression are warm, while path and marks of each exchange are new to them; a
@@ -15,11 +15,16 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from hpack import Decoder, Encoder
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 
+from coulee.core.codec import NEED_DATA
+from coulee.core.config import Config
+from coulee.core.http2 import Http2Codec
+from coulee.core.parts import Data, Response
+from coulee.core.seam import Bytes
 from tests.benchmarks.codecs import HEADS, PAIRS, Times, table
 from tests.benchmarks.processes import BenchError
 from tests.benchmarks.scenarios import ANSWER_FIELDS, REQUEST_FIELDS
@@ -45,6 +50,10 @@ class Exchange(NamedTuple):
 
 class Pair(Protocol):
     """The two connections that a proxy has, towards a client and towards an origin."""
+
+    def begin(self, client: bytes, origin: bytes) -> None:
+        """Both have said hello."""
+        ...
 
     def read_request(self, data: bytes) -> Any:
         """The head."""
@@ -83,6 +92,12 @@ class OfLibrary:
             each.initiate_connection()
             each.data_to_send()
 
+    def begin(self, client: bytes, origin: bytes) -> None:
+        self.server.receive_data(client)
+        self.client.receive_data(origin)
+        for each in (self.server, self.client):
+            each.data_to_send()
+
     def read_request(self, data: bytes) -> Any:
         requested, *_ = self.server.receive_data(data)
         return requested.stream_id, requested.headers
@@ -106,12 +121,52 @@ class OfLibrary:
         return bytes(server.data_to_send())
 
 
+class OfCodecs:
+    """A pair of ours."""
+
+    def __init__(self) -> None:
+        self.server, self.client = Http2Codec("server", Config()), Http2Codec("client", Config())
+
+    def begin(self, client: bytes, origin: bytes) -> None:
+        for each, hello in ((self.server, client), (self.client, origin)):
+            each.secure = True
+            each.feed(hello)
+            assert each.next_part() is NEED_DATA
+            each.output()
+
+    def read_request(self, data: bytes) -> Any:
+        self.server.feed(data)
+        return self.server.next_part()
+
+    def write_request(self, head: Any) -> bytes:
+        return _joined(self.client.write(*head))
+
+    def read_answer(self, data: bytes) -> Any:
+        client = self.client
+        client.feed(data)
+        stream, answer = cast("tuple[int, Response]", client.next_part())
+        _, data_part = cast("tuple[int, Data]", client.next_part())
+        client.consumed(stream, len(data_part.data))
+        return stream, answer, data_part
+
+    def write_answer(self, head: Any) -> bytes:
+        stream, answer, data = head
+        return _joined(self.server.write(stream, answer)) + _joined(self.server.write(stream, data))
+
+
+def _joined(data: Bytes) -> bytes:
+    return data if isinstance(data, bytes) else b"".join(data)
+
+
 class OfHpack:
     """Header compression and nothing else: frames are cut by fixed sizes."""
 
     def __init__(self, encoder: Callable[[], Any], decoder: Callable[[], Any]) -> None:
         self.decoders = decoder(), decoder()
         self.encoders = encoder(), encoder()
+
+    def begin(self, client: bytes, origin: bytes) -> None:
+        """There is nothing to say."""
 
     def read_request(self, data: bytes) -> Any:
         return int.from_bytes(data[5:9], "big"), self.decoders[0].decode(data[9:], raw=True)
@@ -129,6 +184,7 @@ class OfHpack:
 
 
 LIBRARIES: dict[str, Callable[[], Pair]] = {
+    "coulee's own": OfCodecs,
     "h2, unvalidated": lambda: OfLibrary("h2", validated=False),
     "h2": lambda: OfLibrary("h2", validated=True),
     "hpack alone": lambda: OfHpack(Encoder, Decoder),
@@ -212,11 +268,7 @@ def hello() -> bytes:
 def line(make: Callable[[], Pair]) -> Line:
     """A pair that has shaken hands with its peers."""
     pair = make()
-    if isinstance(pair, OfLibrary):
-        pair.server.receive_data(PREFACE + hello())
-        pair.client.receive_data(hello())
-        for each in (pair.server, pair.client):
-            each.data_to_send()
+    pair.begin(PREFACE + hello(), hello())
     return Line(pair, Peer(), Peer())
 
 
