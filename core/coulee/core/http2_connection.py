@@ -225,9 +225,6 @@ class Http2Connection(Connection, Generic[AnyStream]):
         """The peer sends no more."""
         raise NotImplementedError
 
-    def ponged(self) -> None:
-        """The peer has answered a PING."""
-
     def broke(self, fault: ConnectionFault) -> None:
         """The peer broke a rule of the whole connection."""
         raise NotImplementedError
@@ -298,7 +295,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
         elif isinstance(news, Leaving):
             self.leaving(news)
         elif isinstance(news, Ponged):
-            self.ponged()
+            pass  # whatever comes tells that the peer is there
         elif stream is None or isinstance(news, Malformed):
             self.take_in(number, news)
         elif stream.over:

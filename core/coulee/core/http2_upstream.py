@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from coulee.core.pool import Desk, Pool
     from coulee.core.upstream import Upstream
 
+STREAMS_MAX: Final = 2**30 - 1
+"""In all the life of a connection: then there are no more numbers for them."""
+
 _QUESTION: Final = b"are you?"
 """What a PING says; an origin gives it back."""
 
@@ -47,9 +50,13 @@ class OriginStream(Http2Stream):
         """See `Stream`: a request gives it its number."""
         if type(part) is Request and self.error is None:
             connection = self.connection
-            self.number = connection.codec.next_stream
-            connection.streams[self.number] = self
-            connection.expect_a_sign()
+            if connection.refuses:
+                gone = "the connection would take no more requests when this one was to be written"
+                self.error = ExchangeError("upstream_refused_stream", gone)
+            else:
+                self.number = connection.codec.next_stream
+                connection.streams[self.number] = self
+                connection.expect_a_sign()
         super().write(part)
 
     def tell_of_loss(self, tell: Callable[[ExchangeError], None]) -> None:
@@ -63,7 +70,8 @@ class OriginStream(Http2Stream):
 class Http2Upstream(Http2Connection[OriginStream]):
     """One connection to an origin, lent to several exchanges, or idle."""
 
-    __slots__ = ("_asked", "_heard", "desk", "going", "lent", "placed", "pool", "until", "uses", "uses_max")
+    __slots__ = ("_asked", "_heard", "desk", "going", "lent", "placed", "pool", "told_to_go", "until", "uses",
+                 "uses_max")  # fmt: skip
 
     def __init__(self, before: Upstream) -> None:
         pool = before.pool
@@ -81,9 +89,10 @@ class Http2Upstream(Http2Connection[OriginStream]):
             self.block()
         self.lent = 0  # streams that somebody has
         self.going = False  # nothing more is lent
+        self.told_to_go = False  # nor is anything more begun of what was
         self.placed = True  # it has a place in the count of its peer's connections
         self.uses = 0
-        self.uses_max = before.uses_max
+        self.uses_max = min(before.uses_max, STREAMS_MAX)
         self.until = before.until
         self._heard = pool.proxy.kernel.now  # when the origin last sent anything
         self._asked = False  # a PING is not answered yet
@@ -97,6 +106,12 @@ class Http2Upstream(Http2Connection[OriginStream]):
         if self.going or self.closing or self.broken or self.is_worn:
             return 0
         return min(self.machine.config.http2.upstream_streams_max, self.codec.streams_max) - self.lent
+
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing can be begun on it any more, or nothing now: also what was lent before that was so."""
+        dead = self.told_to_go or self.closing or self.broken
+        return dead or len(self.streams) >= self.codec.streams_max
 
     @property
     def busy(self) -> bool:
@@ -119,9 +134,10 @@ class Http2Upstream(Http2Connection[OriginStream]):
 
     def lend(self) -> OriginStream:
         """A stream for one exchange."""
+        if not self.lent:
+            self.read_by = inf  # it may have lain idle
         self.uses += 1
         self.lent += 1
-        self.read_by = inf  # it may have lain idle
         return OriginStream(self)
 
     def take_back(self, stream: OriginStream) -> None:
@@ -183,13 +199,11 @@ class Http2Upstream(Http2Connection[OriginStream]):
 
     def received(self, data: bytes) -> None:
         self._heard = self.machine.kernel.now
+        self._asked = False  # any byte is a sign
         super().received(data)
 
-    def ponged(self) -> None:
-        self._asked = False
-
     def leaving(self, notice: Leaving) -> None:
-        self.going = True
+        self.going = self.told_to_go = True
         if notice.code == Code.HTTP_1_1_REQUIRED:
             self.pool.require_http1(self)
         error = ExchangeError(
@@ -237,9 +251,11 @@ class Http2Upstream(Http2Connection[OriginStream]):
             self._lose_all(ExchangeError("upstream_timeout", waited))
             self.close(abort=True)
             self.pool.review(self)
-        elif not self.streams:
+        elif not self.lent:
             self.going = True  # it has lain idle for long enough
             self.pool.review(self)
+        elif not self.streams:
+            pass  # what is lent has asked for nothing yet, and will expect a sign when it has
         elif self._asked:
             silent = f"no answer to a PING within {settings.ping_timeout_s:g} s"
             self._give_up(ExchangeError("upstream_timeout", silent))
