@@ -115,8 +115,9 @@ class End:
         self.world.receives(self.conn, b"".join(sent))
 
     def leaves(self) -> None:
-        """Close this side."""
-        self.world.receives(self.conn, b"")
+        """Close this side, where that was not done for it."""
+        if not self.closed:
+            self.world.receives(self.conn, b"")
 
     def frames(self) -> list[Frame]:
         """All that has come since the last call."""

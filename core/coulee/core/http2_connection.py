@@ -3,8 +3,9 @@
 Rules:
 
 - It is read all the time. A body that nobody takes waits in its stream, and closes that stream's window: so it can be
-  no longer than the window, and stops nobody else. Only while the peer does not take what we answer to its PING and
-  the like, nothing more is read.
+  no longer than the window, and stops nobody else. Only while the peer does not take what no window holds back (heads,
+  answers to its PING, and the like), nothing more is read.
+- Of what has come, no more is read in a turn than makes us say `TURN_BYTES_MAX`; the rest is for the next one.
 - What came in a turn is given out when all of it was read: many frames of one body are one part.
 - A body that is sent waits in the codec while the transport, or a window, has no room for it, up to the high mark, and
   is let out in the order of priorities.
@@ -190,16 +191,20 @@ class Http2Connection(Connection, Generic[AnyStream]):
         "_glitches_seen",
         "_resets",
         "_resets_seen",
+        "_unread",
         "broken",
         "codec",
         "streams",
+        "waiting",
     )
 
     def __init__(self, machine: KernelMachine, number: int, codec: Http2Codec, config: Config) -> None:
         super().__init__(machine, number, config)
         self.codec = codec
         self.streams: dict[int, AnyStream] = {}
+        self.waiting: dict[int, Http2Stream] = {}  # those of them of which something waits to be let out
         self.broken = False  # what comes is not read any more
+        self._unread = False  # the codec may have more than was read in this turn
         self._fed: dict[int, AnyStream] = {}  # streams to which something has come in this turn
         self._flush_by = inf
         self._glitches: Budget | None = None
@@ -233,7 +238,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
         """The peer has used so much of a budget: at least `WARNED_AT`."""
         raise NotImplementedError
 
-    def finished(self, stream: AnyStream) -> None:
+    def finished(self, stream: Any) -> None:
         """The last byte of a stream that nobody has any more is out."""
         raise NotImplementedError
 
@@ -262,12 +267,16 @@ class Http2Connection(Connection, Generic[AnyStream]):
     def read(self) -> None:
         """Read what was fed, and hand it out."""
         codec = self.codec
+        self._unread = False
         try:
             while isinstance(pulled := codec.next_part(), tuple):
                 self._sort(*pulled)
                 if codec.resets != self._resets_seen or codec.glitches != self._glitches_seen:
                     self._watch_budgets()
                 if self.closing or self.broken:
+                    break
+                if self._said_enough():
+                    self._unread = True
                     break
         except ConnectionFault as fault:
             self._hand_out()
@@ -277,10 +286,40 @@ class Http2Connection(Connection, Generic[AnyStream]):
         self._hand_out()
         if self.closing or self.broken:
             return
-        self.speak()
         self.let_out()
-        if not (self.closing or self.broken):
-            self.settle()
+        if self.closing or self.broken:
+            return
+        if self._unread:
+            if not self.blocked:
+                self._go_on_later()
+            if codec.buffered > self.limits.buffer_high_bytes:
+                self.hold()
+        elif self.held:
+            self._read_on()
+        self.settle()
+
+    def _said_enough(self) -> bool:
+        """Whether what was read has made us say so much that some of it has to be taken before more is read."""
+        if self.blocked:
+            return self.out_bytes > self.machine.config.http2.unsent_control_bytes_max
+        return self.sending >= TURN_BYTES_MAX and self.number in self.machine.sends
+
+    def _read_on(self) -> None:
+        """We hold: read again, where there is no reason for it any more."""
+        if not self._unread and self.out_bytes <= self.limits.buffer_low_bytes:
+            self.receive()
+
+    def _go_on(self) -> None:
+        """Read, and let out, what an earlier turn has left."""
+        if self._unread:
+            self.read()
+        else:
+            self.let_out()
+
+    def _go_on_later(self) -> None:
+        self._flush_by = by = self.machine.kernel.now + NEXT_TURN_S
+        if by < self.armed:
+            self.machine.kernel.arm(self, by)
 
     def _sort(self, number: int, news: News) -> None:
         stream = self.streams.get(number)
@@ -318,6 +357,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
             self.codec.consumed(stream.number, stream.inbox_bytes)
         stream.inbox_bytes = 0
         stream.read_by = stream.write_by = inf
+        self.waiting.pop(stream.number, None)
 
     def discard(self, stream: AnyStream) -> None:
         """A stream leaves the table."""
@@ -352,29 +392,29 @@ class Http2Connection(Connection, Generic[AnyStream]):
         data = self.codec.output()
         if data:
             self.push(data)
-            if self.out_bytes > self.machine.config.http2.unsent_control_bytes_max:
-                self.hold()
+        if self.out_bytes > self.machine.config.http2.unsent_control_bytes_max:
+            self.hold()
 
     def let_out(self) -> None:
         """Let out what waits of bodies, as far as there is room; not more of it than a turn may have."""
-        codec = self.codec
         self._flush_by = inf
-        if codec.flush(TURN_BYTES_MAX) and not self.blocked:
-            self._flush_by = by = self.machine.kernel.now + NEXT_TURN_S
-            if by < self.armed:
-                self.machine.kernel.arm(self, by)
+        if self.waiting and not self.blocked:
+            room = TURN_BYTES_MAX - (self.sending if self.number in self.machine.sends else 0)
+            if room <= 0 or self.codec.flush(room):
+                self._go_on_later()
         self.speak()
-        for stream in list(self.streams.values()):
-            if stream.write_by != inf or stream.over:
+        if self.waiting:
+            for stream in list(self.waiting.values()):
                 self._went_out(stream)
 
-    def _went_out(self, stream: AnyStream) -> None:
+    def _went_out(self, stream: Http2Stream) -> None:
         """See how much of a stream has gone out since it was last looked at."""
         unsent = self.codec.unsent(stream.number)
         if stream.over and self.codec.is_written(stream.number):
             self.finished(stream)
             return
         if not self.codec.waits(stream.number):
+            del self.waiting[stream.number]
             stream.unsent = 0
             stream.write_by = inf
             stream.room()
@@ -386,6 +426,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
 
     def watch_writing(self, stream: Http2Stream) -> None:
         """Something of a stream waits: for so long at most, without any of it being taken."""
+        self.waiting[stream.number] = stream
         stream.unsent = self.codec.unsent(stream.number)
         if stream.write_by == inf:
             stream.write_by = by = self.machine.kernel.now + self.timeouts.send_stall_timeout_s
@@ -402,9 +443,9 @@ class Http2Connection(Connection, Generic[AnyStream]):
         if self.closing or self.broken:
             return
         if not self.blocked:
-            self.let_out()
-        if self.held and self.out_bytes <= self.limits.buffer_low_bytes:
-            self.receive()
+            self._go_on()
+        if self.held:
+            self._read_on()
 
     # -- time limits
 
@@ -413,7 +454,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
         if self.closing:
             return
         if self._flush_by <= now:
-            self.let_out()
+            self._go_on()
         due = self._flush_by
         for stream in list(self.streams.values()):
             if stream.read_by <= now:

@@ -196,6 +196,8 @@ class Http2Downstream(Http2Connection[ClientStream]):
 
     def _take(self, number: int, request: Request, obstacle: ExchangeError | None) -> None:
         """A stream has begun."""
+        self.head_begun = False  # the next head has a time of its own
+        self.read_by = inf
         limits = self.machine.config.http2
         head_bytes = len(request.headers.block)
         full = len(self.streams) >= limits.streams_max or self.head_bytes + head_bytes > limits.head_bytes_max
@@ -240,6 +242,7 @@ class Http2Downstream(Http2Connection[ClientStream]):
             self.codec.consumed(stream.number, stream.inbox_bytes)
             stream.inbox_bytes = 0
             stream.inbox.clear()
+            self.speak()
             return
         if not (self.closing or self.broken):
             self.speak()
@@ -267,7 +270,7 @@ class Http2Downstream(Http2Connection[ClientStream]):
 
     def _end(self, stream: ClientStream, error: ExchangeError) -> None:
         """Nobody waits for the answer any more. The stream counts until its exchange has ended."""
-        stream.error = stream.error or error
+        stream.fail(error)
         if stream.exchange is None:
             self.discard(stream)
         else:
@@ -302,12 +305,13 @@ class Http2Downstream(Http2Connection[ClientStream]):
         self.settle()
 
     def leaving(self, notice: Leaving) -> None:
+        if self.state is State.LAST:
+            return
         if notice.code != Code.NO_ERROR:
             detail = f"the client gave the connection up: {notice.detail}"
             self.machine.report(Event("http2_goaway", detail, self.machine.wall_clock, {"peer": self.peer}))
-        if self.state is State.OPEN:
-            self.state = State.LEAVING  # it opens none anyway, and ends it
-            self.name_last()
+        self.state = State.LEAVING  # it opens none anyway, and ends it
+        self.name_last()
 
     def broke(self, fault: ConnectionFault) -> None:
         word = "http2_flood" if fault.code == Code.ENHANCE_YOUR_CALM else "http2_error"
@@ -347,20 +351,19 @@ class Http2Downstream(Http2Connection[ClientStream]):
         asks nothing."""
         if self.state is State.LINGERING:
             return
-        if self.codec.within_head:
+        if not self.streams and (self.state is State.LAST or self.half_closed):
+            self.linger()
+            return
+        if not self.half_closed and (self.codec.within_head or (self.codec.buffered and not self.streams)):
             if not self.head_begun:
                 self.head_begun = True
                 self.limit_read(self.timeouts.head_timeout_s)
-            return
-        if self.head_begun:
+        elif self.streams or self.head_begun:
             self.head_begun = False
             self.read_by = inf
-        if self.streams:
-            self.read_by = inf
-        elif self.state is State.LAST or self.half_closed:
-            self.linger()
-        else:
-            self.limit_read(self.timeouts.keep_alive_idle_s)
+        if not self.streams and self.read_by == inf:  # a PING is no request: it does not begin anew for one
+            unwelcome = self.obstacle is not None
+            self.limit_read(self.timeouts.head_timeout_s if unwelcome else self.timeouts.keep_alive_idle_s)
 
     def ended_by_peer(self) -> None:
         """It sends no more. What it has asked for in whole is still answered."""
@@ -372,8 +375,7 @@ class Http2Downstream(Http2Connection[ClientStream]):
                 self._end(
                     stream, ExchangeError("client_gone", "the client closed its side while it was being answered")
                 )
-        if not self.streams:
-            self.linger()
+        self.settle()
 
     def drain(self) -> None:
         """The proxy is shutting down: end as soon as nothing is cut by it."""
