@@ -1,0 +1,71 @@
+"""A case: what a client does, and what RFC 9113 or RFC 7541 wants to become of it, with the section that decides.
+
+Steps are bytes, or functions that are given the talk: `wait(1)` until stream 1 is over, `go` for the origin to answer
+what it holds. Where the RFC leaves a choice, each way of it is in `expected`, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.http2.outcomes import Expected
+from tests.http2.talk import Talk
+
+Step = bytes | Callable[[Talk], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of them."""
+
+    section: str
+    name: str
+    steps: tuple[Step, ...]
+    expected: Expected
+    ours: dict[int, int] = field(default_factory=dict)
+    """The client's SETTINGS."""
+
+    begins: bool = True
+    """With a preface and SETTINGS; else the first step has them."""
+
+    origin: bool = True
+    """There is one; else nobody answers its address."""
+
+    live: bool = True
+    """It can be tried where it is not known when the origin answers."""
+
+    slow: bool = False
+    """It waits for a time limit of seconds."""
+
+    check: Callable[[Talk], None] = lambda talk: None
+    """What else must be so."""
+
+    def __str__(self) -> str:
+        return f"{self.section} {self.name}"
+
+
+def wait(*streams: int) -> Callable[[Talk], None]:
+    """Until streams are over: they have been answered, or refused."""
+
+    def waits(talk: Talk) -> None:
+        done = talk.until(lambda: all(map(talk.ended, streams)))
+        assert done, f"stream {streams} is not over"
+
+    return waits
+
+
+def go(talk: Talk) -> None:
+    """The origin answers what it was held to answer."""
+    talk.wire.go()
+
+
+def play(case: Case, talk: Talk) -> None:
+    """All steps."""
+    if case.begins:
+        talk.begin(case.ours)
+    for step in case.steps:
+        if isinstance(step, bytes):
+            talk.send(step)
+        else:
+            step(talk)
