@@ -33,7 +33,7 @@ class Case:
     """There is one; else nobody answers its address."""
 
     live: bool = True
-    """It can be tried where it is not known when the origin answers."""
+    """Otherwise it is for machines only."""
 
     slow: bool = False
     """It waits for a time limit of seconds."""
@@ -41,16 +41,22 @@ class Case:
     check: Callable[[Talk], None] = lambda talk: None
     """What else must be so."""
 
+    @property
+    def for_sockets(self) -> bool:
+        """It needs no say in when the origin answers."""
+        return self.live and go not in self.steps
+
     def __str__(self) -> str:
         return f"{self.section} {self.name}"
 
 
 def wait(*streams: int) -> Callable[[Talk], None]:
-    """Until streams are over: they have been answered, or refused."""
+    """Until streams are over: they have been answered, or refused, or their connection has ended."""
 
     def waits(talk: Talk) -> None:
-        done = talk.until(lambda: all(map(talk.ended, streams)))
-        assert done, f"stream {streams} is not over"
+        talk.until(lambda: talk.wire.closed or all(map(talk.ended, streams)))
+        left = [stream for stream in streams if not talk.ended(stream)]
+        assert not left or talk.goaways, f"stream {left} is not over; came {'; '.join(map(str, talk.frames))}"
 
     return waits
 

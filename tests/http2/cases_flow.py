@@ -146,13 +146,6 @@ def beyond_the_connection(talk: Talk) -> None:
             return
 
 
-def padded_beyond_the_stream(talk: Talk) -> None:
-    """Padding counts (section 6.1): with a byte in each frame it uses the window up."""
-    talk.send(OPEN)
-    for _ in range(talk.theirs[INITIAL_WINDOW_SIZE] // 257 + 1):
-        talk.send(data(1, b"x", padding=255))
-
-
 def upload(size: int, *, length: bool = True) -> Callable[[Talk], None]:
     """A body, as the windows allow it."""
 
@@ -179,8 +172,6 @@ BODIES = [
          EndsStream(1, Code.FLOW_CONTROL_ERROR) | FLOW_CONTROL_ERROR, origin=False, live=False),
     Case("6.9.1", "bodies larger than the connection's window", (beyond_the_connection,), FLOW_CONTROL_ERROR,
          origin=False, live=False),
-    Case("6.9.1", "padding larger than its stream's window", (padded_beyond_the_stream,),
-         EndsStream(1, Code.FLOW_CONTROL_ERROR) | FLOW_CONTROL_ERROR, origin=False, live=False),
     Case("6.9", "windows open again", (window_update(0, 2**20), upload(2**20), wait(1)), Answered(1, 200, bytes(2**20)),
          ours={INITIAL_WINDOW_SIZE: 2**20}),
     Case("6.9", "windows open again for a body of unknown length",

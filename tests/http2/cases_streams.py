@@ -112,7 +112,7 @@ def flood_refused(talk: Talk) -> None:
             assert talk.credits[0] >= f.FRAME_MAX, f"the connection's window is lost by stream {stream}"
             talk.send(data(stream, bytes(f.FRAME_MAX)))
         talk.send(f.rst(stream))
-    talk.send(headers(101, post("/echo"), end=False))
+    talk.send(headers(101, post("/"), end=False))
     assert talk.upload(101, 300_000), "the window of the connection is lost"
     wait(101)(talk)
 
@@ -125,7 +125,7 @@ BY_US = [
     Case("5.1", "RST_STREAM on a stream that we have refused", refused(f.rst(1)), over(1) | Malformed(1)),
     Case("5.1", "WINDOW_UPDATE on a stream that we have refused", refused(f.window_update(1, 1)),
          over(1) | Malformed(1)),
-    Case("5.1", "the windows of streams that we have refused", (flood_refused,), Answered(101, 200, bytes(300_000)),
+    Case("5.1", "the windows of streams that we have refused", (flood_refused,), Answered(101),
          live=False),
     Case("4.3", "a field block on a stream that was taken back is read for what it indexes",
          (headers(1, indexed("x-a")[0], end=False) + f.rst(1) + headers(1, indexed("x-a", "x-b")[1])

@@ -52,7 +52,7 @@ class MachineWire:
         self.conn = self.world.client()
         self.asked: list[Asked] = []
         self._delivery = delivery
-        self._answers = origin
+        self.answers = origin  # or the addresses of origins are silent
         self._origins: dict[int, Origin] = {}
         self._unread: dict[int, bytes] = {}  # of what origins have said
         self._waiting = b""  # while the machine does not read
@@ -80,13 +80,13 @@ class MachineWire:
 
     def end(self) -> None:
         """Nothing may be left, though the client stays for as long as it may."""
-        self._answers = False
+        self.answers = False
         self.world.leaves_nothing()
 
     def _settle(self) -> None:
         """Until nobody has anything to say."""
         while True:
-            if self._deliver() or (self._answers and self._origins_step()):
+            if self._deliver() or (self.answers and self._origins_step()):
                 continue
             return
 
@@ -109,7 +109,8 @@ class MachineWire:
             self._origins[conn], self._unread[conn] = Origin(self.asked), b""
             acted = True
         for conn, origin in self._origins.items():
-            self._unread[conn] += origin.feed(self.world.sent(conn))
+            if raw := self.world.sent(conn):
+                self._unread[conn] += origin.feed(raw)
             if conn not in self.world.closed and self.world.reading[conn] and self._unread[conn]:
                 raw, self._unread[conn] = self._unread[conn][:READ_BYTES], self._unread[conn][READ_BYTES:]
                 self.world.receives(conn, raw)

@@ -20,7 +20,7 @@ class Asked:
     method: str
     target: str
     fields: list[tuple[str, str]]
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     whole: bool = False
     trailers: list[tuple[str, str]] = field(default_factory=list)
 

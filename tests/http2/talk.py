@@ -31,8 +31,10 @@ CONNECTION_SPECIFIC = {"connection", "proxy-connection", "keep-alive", "transfer
 class Wire(Protocol):
     """What carries bytes."""
 
-    closed: bool
-    """The other side has closed."""
+    @property
+    def closed(self) -> bool:
+        """The other side has closed."""
+        ...
 
     def send(self, raw: bytes) -> None:
         """Bytes go to the other side. Where it has closed, they are lost, and nobody minds."""
@@ -53,7 +55,7 @@ class Answer:
 
     interims: list[Pairs] = field(default_factory=list)
     head: Pairs | None = None
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     trailers: Pairs | None = None
     ended: bool = False
 

@@ -20,6 +20,7 @@ def outcome(case: Case, delivery: Delivery) -> object:
     wire = MachineWire(delivery, origin=case.origin)
     talk = Talk(wire)
     play(case, talk)
+    wire.answers = True
     finish(talk, case.expected)
     missing = case.expected.missing(talk)
     assert not missing, f"{case}: {missing}; expected {case.expected}; came {'; '.join(map(str, talk.frames))}"
