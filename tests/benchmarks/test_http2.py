@@ -99,8 +99,9 @@ def test_an_answer_that_is_not_as_it_should_be_is_told(all_peers: tuple[Http2Pee
             check("peer", peer.port, replace(scenario, size=1))
         with pytest.raises(BenchError, match=r"answers /small with the trailers \{\}"):
             check("peer", peer.port, replace(grpc, path="/small"))
+        missing = replace(scenario, path="/none")
         with pytest.raises(BenchError, match="answers /none with 404"):
-            check("peer", peer.port, replace(scenario, path="/none"))
+            check("peer", peer.port, replace(missing, size=len(ask(peer.port, missing).body)))
         assert len(ask(peer.port, scenario).fields) == 10  # the ten of HTTP/1, with :status for Connection
 
 
