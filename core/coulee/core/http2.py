@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -66,9 +66,13 @@ from coulee.core.http2_frames import (
     name_of,
     settings_frame,
 )
+from coulee.core.http2_hpack import Decoder, Encoder
 from coulee.core.http2_priority import Priority, Waiting, merged, parse_priority
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
+
+if TYPE_CHECKING:
+    import hpack
 
 ENDLESS: Final = 2**31 - 1
 """The highest number of a stream, and the largest window."""
@@ -196,7 +200,9 @@ class Http2Codec:
         h2.update_settings(settings)  # which counts from the peer's acknowledgement on
         h2.data_to_send()  # what h2 makes of it is not all that we say
         # Twice the limit: a head that is somewhat too large is answered, and only what is far too large ends it all.
-        h2.decoder.max_header_list_size = 2 * self._limits.head_bytes_max
+        h2.decoder = cast("hpack.Decoder", Decoder(2 * self._limits.head_bytes_max))
+        # It may let us keep more than we want to, but that would be our memory.
+        h2.encoder = cast("hpack.Encoder", Encoder(http2.table_bytes_max))
         said = {int(number): value for number, value in settings.items()}
         said[SettingCodes.MAX_HEADER_LIST_SIZE] = self._limits.head_bytes_max
         if self._server:
@@ -471,10 +477,6 @@ class Http2Codec:
         for event in self._give(found):
             if isinstance(event, RemoteSettingsChanged):
                 self._windows_opened = True
-                table = self._h2.encoder.header_table_size
-                ours = self._h2.local_settings.header_table_size
-                if table > ours:
-                    self._h2.encoder.header_table_size = ours  # it may let us keep more, but that would be our memory
 
     def _on_window(self, found: Frame) -> None:
         self._windows_opened = True
