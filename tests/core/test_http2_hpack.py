@@ -159,7 +159,7 @@ def test_the_oldest_goes_first_and_takes_no_newer_one_along() -> None:
         (b"\x41\x7f\xff\xff\xff\xff\xff\x01", "integer that is too long"),
         (b"\x82\x20", "behind a field"),
         (b"\x3f\xe2\x1f", "larger table"),
-        (b"\x41\x82\xf1\xff", "does not end well"),  # eight ones are left over
+        (b"\x41\x82\xf8\xff", "does not end well"),  # eight ones are left over
         (b"\x41\x81\x18", "does not end well"),  # a zero is
         (b"\x41\x84\xff\xff\xff\xff", "says where it ends"),
     ],
@@ -184,6 +184,18 @@ def test_a_head_is_counted_while_it_is_read() -> None:
         with pytest.raises(ConnectionFault, match="more bytes") as caught:
             decoder(3 * size).decode(block)
         assert caught.value.code == Code.ENHANCE_YOUR_CALM
+
+
+def test_an_entry_counts_for_32_bytes_more_than_it_has() -> None:  # section 4.1
+    three = [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
+    for size, kept in ((3 * (32 + 2), 3), (3 * (32 + 2) - 1, 2)):
+        writes, reads = Encoder(size), decoder()
+        assert reads.decode(writes.encode(three)) == three
+        assert len(writes._entries) == len(reads._entries) == kept
+    writes = Encoder()
+    writes.encode(three)
+    writes.header_table_size = 3 * (32 + 2)
+    assert len(writes._entries) == 3
 
 
 def test_what_is_larger_than_the_table_empties_it() -> None:  # section 4.4
