@@ -10,6 +10,7 @@ it and behind it, refuses more, costs less, and ends a stream where h2 would end
 - GOAWAY is ours alone, both ways: h2 takes nothing more behind one, but the streams that stand go on (section 6.8).
 - A head that is malformed is told as such, so that it can be answered; any other fault of a stream ends that stream.
 - DATA is counted against Content-Length before any of it is given out (section 8.1.1).
+- A fault of the whole connection is the end: nothing is read or written behind it, but a GOAWAY.
 - A window opens again when whoever reads has taken the bytes, and says so by `consumed`.
 - What is written goes out at once as far as the windows let it, and the rest by `flush`, in the order of its priority
   (RFC 9218). While `corked`, all of a body waits.
@@ -18,7 +19,7 @@ it and behind it, refuses more, costs less, and ends a stream where h2 would end
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
@@ -54,6 +55,7 @@ from coulee.core.http2_frames import (
     END_STREAM,
     HEAD_BYTES,
     PADDED,
+    PRIORITISED,
     TINY_WINDOW_BYTES,
     Code,
     ConnectionFault,
@@ -66,7 +68,7 @@ from coulee.core.http2_frames import (
     name_of,
     settings_frame,
 )
-from coulee.core.http2_hpack import Decoder, Encoder
+from coulee.core.http2_hpack import Decoder, Encoder, Field
 from coulee.core.http2_priority import Priority, Waiting, merged, parse_priority
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
 from coulee.core.seam import Bytes
@@ -145,10 +147,37 @@ class _State:
         self.priority: Priority | None = None  # what was said of it
 
 
+class _HeadsRead(Decoder):
+    """Header compression as h2 sees it: of a head it gets the first field alone, which tells it a 1xx from an answer.
+    Of the rest it would read lengths, and end the connection for what breaks no more than one message."""
+
+    __slots__ = ("fields",)
+
+    fields: FieldList
+
+    def decode(self, block: bytes, raw: bool = True) -> FieldList:
+        """See `Decoder`; all of it is in `fields`."""
+        self.fields = fields = super().decode(block)
+        return fields[:1] if fields and fields[0][0] == b":status" else []
+
+
+class _HeadsWritten(Encoder):
+    """... and what it writes is what was put in `fields`."""
+
+    __slots__ = ("fields",)
+
+    fields: FieldList
+
+    def encode(self, fields: Sequence[Field]) -> bytes:
+        """See `Encoder`."""
+        return super().encode(self.fields)
+
+
 class Http2Codec:
     """One HTTP/2 connection. `role` is ours: a `"server"` reads requests. `forwards` lets CONNECT be one of these."""
 
-    __slots__ = ("_broken", "_eof", "_fault", "_forwards", "_frames", "_h2", "_highest", "_limits", "_news", "_out",
+    __slots__ = ("_broken", "_eof", "_fault", "_forwards", "_frames", "_h2", "_heads_read",
+                 "_heads_written", "_highest", "_limits", "_news", "_out",
                  "_role", "_server", "_states", "_waiting", "_windows_opened", "believed", "corked", "resets_made",
                  "secure")  # fmt: skip
 
@@ -173,6 +202,10 @@ class Http2Codec:
         self._highest = 0  # the last stream that the peer has begun
         self._broken: dict[int, None] = {}  # streams that we have reset, the oldest first
         self._windows_opened = False
+        # Twice the limit: a head that is somewhat too large is answered, and only what is far too large ends it all.
+        self._heads_read = _HeadsRead(2 * self._limits.head_bytes_max)
+        # The peer may let us keep more than we want to, but that would be our memory.
+        self._heads_written = _HeadsWritten(config.http2.table_bytes_max)
         self._h2 = self._begin(config)
 
     def _begin(self, config: Config) -> H2Connection:
@@ -199,10 +232,8 @@ class Http2Codec:
         }
         h2.update_settings(settings)  # which counts from the peer's acknowledgement on
         h2.data_to_send()  # what h2 makes of it is not all that we say
-        # Twice the limit: a head that is somewhat too large is answered, and only what is far too large ends it all.
-        h2.decoder = cast("hpack.Decoder", Decoder(2 * self._limits.head_bytes_max))
-        # It may let us keep more than we want to, but that would be our memory.
-        h2.encoder = cast("hpack.Encoder", Encoder(http2.table_bytes_max))
+        h2.decoder = cast("hpack.Decoder", self._heads_read)
+        h2.encoder = cast("hpack.Encoder", self._heads_written)
         said = {int(number): value for number, value in settings.items()}
         said[SettingCodes.MAX_HEADER_LIST_SIZE] = self._limits.head_bytes_max
         if self._server:
@@ -323,6 +354,9 @@ class Http2Codec:
         h2 = self._h2
         try:
             events = h2.receive_data(found.whole)
+        except ConnectionFault:
+            h2.clear_outbound_data_buffer()
+            raise
         except H2Error as error:
             h2.clear_outbound_data_buffer()  # a GOAWAY, which is ours to say
             raise ConnectionFault(int(getattr(error, "error_code", Code.PROTOCOL_ERROR)), str(error)) from error
@@ -342,11 +376,12 @@ class Http2Codec:
         return out
 
     def _on_headers(self, found: Frame) -> None:
+        if found.flags & (PADDED | PRIORITISED):
+            found = found.without_extras()
         state = self._states.get(found.stream)
         if state is not None and state.head_read and not state.read and not found.flags & END_STREAM:
             # h2 would end the connection for it; the compressed fields have to be read all the same.
-            ended = found.whole[:4] + bytes([found.flags | END_STREAM]) + found.whole[5:]
-            self._give(Frame(found.kind, found.flags | END_STREAM, found.stream, ended))
+            self._give(found.with_flags(found.flags | END_STREAM))
             raise StreamFault(
                 found.stream, Code.PROTOCOL_ERROR, "a second head that does not end its stream (section 8.1)"
             )
@@ -356,24 +391,24 @@ class Http2Codec:
         """HEADERS, or the CONTINUATION that completes them."""
         for event in self._give(found):
             if isinstance(event, RequestReceived):
-                self._request(event.stream_id, event.headers, event.stream_ended is not None)
+                self._request(event.stream_id, self._heads_read.fields, event.stream_ended is not None)
             elif isinstance(event, ResponseReceived):
-                self._answer(event.stream_id, event.headers, event.stream_ended is not None)
+                self._answer(event.stream_id, self._heads_read.fields, event.stream_ended is not None)
             elif isinstance(event, InformationalResponseReceived):
-                self._answer(event.stream_id, event.headers, False)
+                self._answer(event.stream_id, self._heads_read.fields, False)
             elif isinstance(event, TrailersReceived):
-                self._trailers(event.stream_id, event.headers)
+                self._trailers(event.stream_id, self._heads_read.fields)
             elif isinstance(event, StreamReset):
                 self._was_reset(event)
 
-    def _request(self, number: int, fields: Iterable[tuple[bytes, bytes]], ended: bool) -> None:
+    def _request(self, number: int, fields: FieldList, ended: bool) -> None:
         self._highest = number
         self._states[number] = state = _State()
         state.head_read = True
         state.read = ended
         try:
             request = read_request(
-                list(fields),
+                fields,
                 ended=ended,
                 limits=self._limits,
                 secure=None if self.believed and not self.secure else self.secure,
@@ -395,14 +430,12 @@ class Http2Codec:
         if ended and tunnel:
             self._news.append((number, Data(b"", True)))
 
-    def _answer(self, number: int, fields: Iterable[tuple[bytes, bytes]], ended: bool) -> None:
+    def _answer(self, number: int, fields: FieldList, ended: bool) -> None:
         state = self._states.get(number)
         if state is None:
             return  # it was reset, and this was on its way
         try:
-            answer = read_answer(
-                list(fields), ended=ended, limits=self._limits, asked=state.asked, upgrade=state.upgrade
-            )
+            answer = read_answer(fields, ended=ended, limits=self._limits, asked=state.asked, upgrade=state.upgrade)
             if isinstance(answer, Interim):
                 state.interims += 1
                 if state.interims > self._limits.interims_max:
@@ -421,14 +454,14 @@ class Http2Codec:
         if ended and isinstance(answer, Response) and not answer.ended:
             self._news.append((number, Data(b"", True)))  # a tunnel that is over at once
 
-    def _trailers(self, number: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def _trailers(self, number: int, fields: FieldList) -> None:
         state = self._states.get(number)
         if state is None:
             return
         if state.left:
             raise StreamFault(number, Code.PROTOCOL_ERROR, f"{state.left} bytes less than announced (section 8.1.1)")
         try:
-            trailers = read_trailers(list(fields), self._limits)
+            trailers = read_trailers(fields, self._limits)
         except ProtocolError as error:
             raise StreamFault(number, Code.PROTOCOL_ERROR, error.detail) from error
         self._news.append((number, trailers))
@@ -474,12 +507,17 @@ class Http2Codec:
                 self._was_reset(event)
 
     def _on_settings(self, found: Frame) -> None:
+        for number, value in found.settings():
+            if number == SettingCodes.HEADER_TABLE_SIZE:  # h2 knows the last of several (RFC 7541 section 4.2)
+                self._heads_written.header_table_size = value
         for event in self._give(found):
             if isinstance(event, RemoteSettingsChanged):
                 self._windows_opened = True
 
     def _on_window(self, found: Frame) -> None:
         self._windows_opened = True
+        if found.whole[HEAD_BYTES] & 0x80:  # a bit that is to be ignored (section 6.9), and h2 does not
+            found = found.with_payload(bytes([found.whole[HEAD_BYTES] & 0x7F]) + found.payload[1:])
         for event in self._give(found):
             if isinstance(event, StreamReset):
                 self._was_reset(event)
@@ -546,6 +584,8 @@ class Http2Codec:
 
     def write(self, stream: int, part: Part) -> Bytes:
         """See `Codec`; what has no room yet waits, for `flush`."""
+        if self._fault is not None:
+            raise ProtocolError("the connection is over")
         state = self._states.get(stream)
         if isinstance(part, Request):
             self._write_request(stream, part)
@@ -636,11 +676,12 @@ class Http2Codec:
 
     def _send_fields(self, number: int, fields: FieldList, *, ended: bool) -> None:
         self._frames.earn()
-        self._h2.send_headers(number, fields, end_stream=ended)
+        self._heads_written.fields = fields
+        self._h2.send_headers(number, fields[:1], end_stream=ended)
 
     def flush(self, size_max: int) -> bool:
         """Let out what waits, as far as the windows and `size_max` bytes let it. True where there may be more of it."""
-        if self.corked or not self._windows_opened:
+        if self.corked or not self._windows_opened or self._fault is not None:
             return False
         h2 = self._h2
         frame_max = h2.max_outbound_frame_size
@@ -672,14 +713,14 @@ class Http2Codec:
 
     def consumed(self, stream: int, count: int) -> None:
         """See `Codec`."""
-        if count:
+        if count and self._fault is None:
             self._h2.acknowledge_received_data(count, stream)
 
     def reset(self, stream: int, code: int) -> None:
         """End a stream that is not over (section 5.4.2)."""
         self._states.pop(stream, None)
         self._waiting.drop(stream)
-        if not self._h2_knows(stream):
+        if self._fault is not None or not self._h2_knows(stream):
             return
         self._h2.reset_stream(stream, code)
         self._broken[stream] = None

@@ -330,8 +330,8 @@ class Http2Downstream(Http2Connection[ClientStream]):
         self.codec.leave(self.codec.last_stream, code, error.detail)
         self.speak()
         self.broken = True
-        for exchange in self.exchanges:
-            exchange.cancel(error)
+        for stream in list(self.streams.values()):
+            self._end(stream, error)
         self.linger()
 
     def linger(self) -> None:

@@ -114,6 +114,29 @@ class Frame:
         """What is behind its head."""
         return self.whole[HEAD_BYTES:]
 
+    def settings(self) -> list[tuple[int, int]]:
+        """Of SETTINGS, the pairs in their order (section 6.5.1)."""
+        payload = self.payload
+        return [
+            (int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big"))
+            for at in range(0, len(payload), 6)
+        ]
+
+    def with_payload(self, payload: bytes) -> Frame:
+        """The same with another one."""
+        return Frame(self.kind, self.flags, self.stream, frame(self.kind, self.flags, self.stream, payload))
+
+    def with_flags(self, flags: int) -> Frame:
+        """The same with others."""
+        return Frame(self.kind, flags, self.stream, self.whole[:4] + bytes([flags]) + self.whole[5:])
+
+    def without_extras(self) -> Frame:
+        """Of HEADERS: without padding, and without the priority of RFC 7540, which nobody heeds (section 5.3.2)."""
+        payload = self.payload
+        end = len(payload) - payload[0] if self.flags & PADDED else len(payload)
+        start = (1 if self.flags & PADDED else 0) + (5 if self.flags & PRIORITISED else 0)
+        return self.with_flags(self.flags & ~(PADDED | PRIORITISED)).with_payload(payload[start:end])
+
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """A frame as it is sent."""
@@ -136,9 +159,10 @@ class FrameReader:
     """The frames of one connection, one at a time. `role` is ours."""
 
     __slots__ = ("_at", "_begun", "_continuations", "_credit", "_data", "_frame_bytes_max", "_head_of", "_preface_left",
-                 "_settings", "glitches", "resets")  # fmt: skip
+                 "_role", "_settings", "glitches", "resets")  # fmt: skip
 
     def __init__(self, role: Role, settings: Http2) -> None:
+        self._role = role
         self._settings = settings
         self._frame_bytes_max = settings.frame_bytes_max
         self._data = b""
@@ -242,6 +266,11 @@ class FrameReader:
 
     def _check_headers(self, found: Frame, size: int) -> None:
         self.earn()
+        needed = 5 if found.flags & PRIORITISED else 0
+        if found.flags & PADDED:
+            needed += 1 + (found.whole[HEAD_BYTES] if size else 0)
+        if needed > size:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "padding that is longer than its frame (section 6.2)")
         if not found.flags & END_HEADERS:
             self._head_of = found.stream
             self._continuations = 0
@@ -273,6 +302,12 @@ class FrameReader:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"SETTINGS of {size} bytes (section 6.5)")
         if size > 6 * SETTINGS_MAX:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"more than {SETTINGS_MAX} settings at once")
+        for number, value in found.settings():
+            least, most, code = _SETTINGS.get(number, (0, value, Code.NO_ERROR))
+            if not least <= value <= most:
+                raise ConnectionFault(code, f"the setting {number} is {value} (section 6.5.2)")
+            if number == ENABLE_PUSH and value and self._role == "client":
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "an origin that asks to be pushed to (section 6.5.2)")
 
     def _check_window(self, found: Frame, size: int) -> None:
         increment = int.from_bytes(found.whole[HEAD_BYTES:], "big") & 0x7FFFFFFF
@@ -305,6 +340,16 @@ class FrameReader:
     def _refuse_continuation(self, found: Frame, size: int) -> None:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION without a head (section 6.10)")
 
+
+ENABLE_PUSH: Final = 0x2
+
+_SETTINGS: Final = {
+    ENABLE_PUSH: (0, 1, Code.PROTOCOL_ERROR),
+    0x4: (0, 2**31 - 1, Code.FLOW_CONTROL_ERROR),  # INITIAL_WINDOW_SIZE
+    0x5: (2**14, 2**24 - 1, Code.PROTOCOL_ERROR),  # MAX_FRAME_SIZE
+    0x8: (0, 1, Code.PROTOCOL_ERROR),  # ENABLE_CONNECT_PROTOCOL (RFC 8441 section 3)
+}
+"""What a setting may be, and the code where it is not. The peer sends them in their order, and each counts."""
 
 SETTINGS_MAX: Final = 64
 """Settings in one frame; there are ten that anybody knows."""
