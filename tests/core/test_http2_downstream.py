@@ -88,7 +88,7 @@ def test_a_client_that_takes_no_answers_is_not_read_for_ever() -> None:
         stream += 2
         assert stream < 1000, "it is read, whatever we have to say to it"
     asked = stream // 2
-    assert 100 <= asked < 110, "64 KiB of heads, which are compressed"
+    assert 60 <= asked < 70, "64 KiB of heads"
     world.gives(Sent(client.conn))
     assert world.reading[client.conn]
     assert len(client.told()) == asked
@@ -155,9 +155,9 @@ def test_what_is_left_of_a_read_waits_for_the_transport_too() -> None:
     client = Client(world)
     world.gives(Blocked(client.conn))
     client.asks(*range(1, 1001, 2))
-    assert 50 < len(world.access) < 60
+    assert 30 < len(world.access) < 40
     world.wait(1)
-    assert len(world.access) < 60
+    assert len(world.access) < 40
     world.gives(Sent(client.conn))
     while len(world.access) < 500:
         assert len(world.outbox[client.conn]) < TURN_BYTES_MAX + 100_000
