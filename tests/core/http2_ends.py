@@ -13,9 +13,10 @@ No end opens a window by itself, and `told` leaves SETTINGS and WINDOW_UPDATE ou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from hpack import Decoder
 
@@ -29,6 +30,7 @@ from tests.http2.frames import Frame, Pairs, cut, fields, headers, settings
 
 PLAIN = Config(forwarding=Forwarding(x_forwarded=False, forwarded=False))
 H2 = Security("TLSv1.3", "TLS_AES_256_GCM_SHA384", "h2")
+DEFAULTS: Final[Mapping[int, int]] = {}
 H2C = Transport(prior_knowledge=True)
 OK = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -175,9 +177,11 @@ class Client(End):
 
 
 class Origin(End):
-    """The origin of the oldest `Connect`, which comes through."""
+    """The origin of the oldest `Connect`, which comes through. It begins with its SETTINGS, unless `values` is None."""
 
-    def __init__(self, world: World, values: dict[int, int] | None = None, *, security: Security | None = None) -> None:
+    def __init__(
+        self, world: World, values: Mapping[int, int] | None = DEFAULTS, *, security: Security | None = None
+    ) -> None:
         super().__init__(world, world.connects())
         if security is not None:
             world.secures(security)
@@ -185,4 +189,4 @@ class Origin(End):
         assert sent.startswith(h2.PREFACE), sent
         self.unread = sent[len(h2.PREFACE) :]
         if values is not None:
-            self.says(settings(values))
+            self.says(settings(values.items()))

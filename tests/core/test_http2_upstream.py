@@ -41,7 +41,7 @@ def lent_before_written(retry: Retry | None = None) -> tuple[World, Client, Orig
     world = single(PLAIN, SLOW, retry=retry or Retry())
     client = Client(world)
     client.asks(1)
-    origin = Origin(world, {})
+    origin = Origin(world)
     assert origin.told() == []
     return world, client, origin
 
@@ -73,7 +73,7 @@ def test_a_stream_that_is_not_written_yet_is_not_begun_behind_a_goaway() -> None
     origin.says(goaway(2**31 - 1))
     world.wait(6)
     assert origin.told() == []
-    again = Origin(world, {})
+    again = Origin(world)
     world.wait(6)
     assert again.told() == ["1 GET /a end"]
     again.says(answer(1, 204, end=True))
@@ -86,7 +86,7 @@ def test_an_origin_that_allows_fewer_streams_while_one_is_about_to_begin() -> No
     world, client, origin = lent_before_written()
     origin.says(settings({h2.MAX_CONCURRENT_STREAMS: 0}))
     world.wait(6)
-    again = Origin(world, {})
+    again = Origin(world)
     world.wait(6)
     assert again.told() == ["1 GET /a end"]
     again.says(answer(1, 204, end=True))
@@ -104,7 +104,7 @@ def test_an_answer_that_is_whole_is_kept_though_its_stream_is_reset_behind_it() 
         world = single(retry=NO_RETRY)
         client = Client(world)
         client.says(headers(1, h2.post(), end=False), data(1, b"abc"))
-        origin = Origin(world, {})
+        origin = Origin(world)
         assert origin.told() == ["1 POST /", "1 DATA 'abc'"]
         origin.says(answer(1, 413), data(1, b"too", end=False), data(1, b" large", end=True), rst(1, code))
         assert client.told() == ["1 413", "1 DATA 'too large' end", "1 RST NO_ERROR"]
@@ -120,7 +120,7 @@ def test_an_origin_that_is_silent_is_asked_though_requests_go_on_coming() -> Non
     world = single(timeouts=Timeouts(answer_timeout_s=1000), retry=NO_RETRY)
     client = Client(world)
     client.asks(1)
-    origin = Origin(world, {})
+    origin = Origin(world)
     for turn in range(1, 5):
         world.wait(6)
         client.asks(1 + 2 * turn)
@@ -136,7 +136,7 @@ def test_any_byte_is_a_sign() -> None:
     world = single(timeouts=Timeouts(answer_timeout_s=1000))
     client = Client(world)
     client.asks(1)
-    origin = Origin(world, {})
+    origin = Origin(world)
     world.wait(21)
     assert origin.told() == ["1 GET /a end", "PING"]
     origin.says(window_update(0, 1000))

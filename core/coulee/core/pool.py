@@ -101,7 +101,7 @@ class Desk:
         self.shared: list[Http2Upstream] = []  # those that have room for another stream, also idle ones
         self.opening = 0  # connections that are being opened
         self.hopeful: deque[_Waiter] = deque()  # who waits for one of these
-        self.multiplexes = speaks_http2_first(peer)  # whether the next one is expected to speak HTTP/2
+        self.multiplexes = False  # whether the next one is expected to speak HTTP/2
         self.total = 0  # connections, and places held for those that are about to be opened
         self.waiters: deque[_Waiter] = deque()
         self.deserted = False  # nobody will come here again: what comes back is closed
@@ -118,6 +118,11 @@ class Desk:
         self.wait_s = own.wait_s or config.timeouts.pool_wait_s
         self.uses_max = own.requests_per_connection_max or inf
         self.life_s = own.connection_life_s or inf
+
+    @property
+    def all_idle(self) -> list[Upstream | Http2Upstream]:
+        """Its connections that nobody uses."""
+        return [*self.idle, *(connection for connection in self.shared if not connection.lent)]
 
 
 class Pool:
@@ -159,11 +164,12 @@ class Pool:
         return None
 
     async def acquire(self, peer: Peer, *, fresh: bool = False) -> Stream:
-        """A stream on a new connection; at the peer's cap, on whatever becomes free first. A `fresh` one shares its
-        connection with no other, ever. Raises `ExchangeError`."""
+        """A stream on a new connection; at the peer's cap, on whatever is free, or becomes so first. Below it, a
+        `fresh` one shares its connection with no other, ever. Raises `ExchangeError`."""
         desk = self.desks.get(peer.key)
         if desk is None:
             desk = self.desks[peer.key] = Desk(peer, self.proxy.config)
+            desk.multiplexes = speaks_http2_first(self._as_it_wants(peer))
             tls = peer.transport.tls
             if tls is not None and not tls.verify:
                 self._warn(peer)
@@ -180,10 +186,10 @@ class Pool:
         else:
             if desk.total < desk.connections_max:
                 desk.total += 1
-            elif desk.idle:
-                self.retire(desk.idle[0])  # a fresh one is wanted, and an idle one can make room
-                desk.total += 1
-                self.desks[peer.key] = desk
+            elif desk.idle or (fresh and desk.shared):
+                shared = self._make_room(desk)
+                if shared is not None:
+                    return shared
             elif len(desk.waiters) >= desk.waiters_max:
                 raise ExchangeError("pool_full", f"{len(desk.waiters)} exchanges wait for {peer.name} already")
             else:
@@ -197,6 +203,17 @@ class Pool:
                 if given is not None:
                     return given
         return await self._open(desk, fresh)
+
+    def _make_room(self, desk: Desk) -> Stream | None:
+        """A fresh one is wanted at the peer's cap: an idle one makes room for it. Where there is none, it has to share,
+        for nobody knows when it would be its turn."""
+        idle = desk.all_idle
+        if not idle:
+            return self._share(desk)
+        self.retire(idle[0])
+        desk.total += 1
+        self.desks[desk.peer.key] = desk
+        return None
 
     def _may_hope(self, desk: Desk, fresh: bool) -> bool:
         """Whether a connection is being opened that will have room for one more."""
@@ -376,6 +393,7 @@ class Pool:
         desk = connection.desk
         queue = desk.hopeful or desk.waiters
         while queue and connection.room > 0:
+            self.idle.pop(connection, None)
             queue.popleft().call(connection.lend())
             queue = desk.hopeful or desk.waiters
         if self.proxy.draining or desk.deserted:
@@ -438,8 +456,8 @@ class Pool:
         while desk.waiters and desk.total < desk.connections_max:
             desk.total += 1
             desk.waiters.popleft().call(None)
-        while desk.idle and desk.total > desk.connections_max:
-            self.retire(desk.idle[0])
+        for idle in desk.all_idle[: max(0, desk.total - desk.connections_max)]:
+            self.retire(idle)
         surplus = desk.total - desk.connections_max
         if surplus > 0:
             ours = (each for each in self.proxy.connections.values() if isinstance(each, Upstream | Http2Upstream))
