@@ -114,6 +114,10 @@ class Talk:
         """What may be sent on a stream, whatever the connection allows."""
         return self.credits.get(stream, 0) + self.theirs[f.INITIAL_WINDOW_SIZE]
 
+    def room(self, stream: int) -> int:
+        """What the other side may still send on a stream; below 0 where SETTINGS have taken some of it back."""
+        return min(self._opened[0], self._opened.get(stream, 0) + self._ours[f.INITIAL_WINDOW_SIZE])
+
     # -- what becomes of it
 
     def until(self, happened: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
