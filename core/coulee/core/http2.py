@@ -66,6 +66,7 @@ from coulee.core.http2_frames import (
     frame,
     goaway_frame,
     name_of,
+    reset_frame,
     settings_frame,
 )
 from coulee.core.http2_hpack import Decoder, Encoder, Field
@@ -151,14 +152,15 @@ class _HeadsRead(Decoder):
     """Header compression as h2 sees it: of a head it gets the first field alone, which tells it a 1xx from an answer.
     Of the rest it would read lengths, and end the connection for what breaks no more than one message."""
 
-    __slots__ = ("fields",)
+    __slots__ = ("fields", "last")
 
     fields: FieldList
+    last: bool  # nothing follows it on its stream: so it is no 1xx, or it is malformed
 
     def decode(self, block: bytes, raw: bool = True) -> FieldList:
         """See `Decoder`; all of it is in `fields`."""
         self.fields = fields = super().decode(block)
-        return fields[:1] if fields and fields[0][0] == b":status" else []
+        return fields[:1] if fields and fields[0][0] == b":status" and not self.last else []
 
 
 class _HeadsWritten(Encoder):
@@ -378,13 +380,20 @@ class Http2Codec:
     def _on_headers(self, found: Frame) -> None:
         if found.flags & (PADDED | PRIORITISED):
             found = found.without_extras()
-        state = self._states.get(found.stream)
+        number = found.stream
+        if not self._server and (number > self._h2.highest_outbound_stream_id or not number % 2):
+            raise ConnectionFault(
+                Code.PROTOCOL_ERROR, f"HEADERS on stream {number}, which was not begun (section 5.1.1)"
+            )
+        state = self._states.get(number)
+        self._heads_read.last = bool(found.flags & END_STREAM)
         if state is not None and state.head_read and not state.read and not found.flags & END_STREAM:
+            self._heads_read.last = True
             # h2 would end the connection for it; the compressed fields have to be read all the same.
             self._give(found.with_flags(found.flags | END_STREAM))
-            raise StreamFault(
-                found.stream, Code.PROTOCOL_ERROR, "a second head that does not end its stream (section 8.1)"
-            )
+            if not self._h2_knows(number):
+                self._out.append(reset_frame(number, Code.PROTOCOL_ERROR))  # it takes the stream for over
+            raise StreamFault(number, Code.PROTOCOL_ERROR, "a second head that does not end its stream (section 8.1)")
         self._heads(found)
 
     def _heads(self, found: Frame) -> None:
@@ -561,9 +570,9 @@ class Http2Codec:
 
     def _break_stream(self, number: int, code: int, detail: str) -> None:
         """The peer broke a rule of a stream."""
-        if self._h2_knows(number):
+        known = number in self._states  # for h2 it may be over
+        if known or self._h2_knows(number):
             self.resets_made += 1
-            known = number in self._states
             self.reset(number, code)
             if known:
                 self._news.append((number, Reset(code, detail, ours=True)))

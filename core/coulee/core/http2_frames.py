@@ -149,6 +149,11 @@ def settings_frame(settings: dict[int, int]) -> bytes:
     return frame(Kind.SETTINGS, 0, 0, b"".join(pairs))
 
 
+def reset_frame(stream: int, code: int) -> bytes:
+    """RST_STREAM (section 6.4)."""
+    return frame(Kind.RST_STREAM, 0, stream, code.to_bytes(4, "big"))
+
+
 def goaway_frame(last_stream: int, code: int, detail: str = "") -> bytes:
     """GOAWAY (section 6.8); `detail` is for whoever debugs the peer."""
     text = detail.encode("ascii", "replace")
