@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help demo test lint types unit coverage sweep reloads failover properties fuzz bench versions docs clean system
+.PHONY: help demo test lint types unit coverage sweep reloads failover grpc properties fuzz bench versions docs clean system
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ reloads: $(STAMP)  ## twenty reloads and five killed workers under the load of w
 
 failover: $(STAMP)  ## twenty rounds of origins that die, hang, are slow and come back, on every backend, under the load of wrk
 	FAILOVERS=$(or $(FAILOVERS),20) $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_failover.py
+
+grpc: $(STAMP)  ## HTTP/2 and gRPC with real programs at full length, on every backend: many calls, large bodies, floods
+	HTTP2_LONG=1 $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_grpc.py tests/interop/test_http2_*.py
 
 properties: $(STAMP)  ## the properties with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/lb tests/differential

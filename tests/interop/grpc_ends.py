@@ -87,12 +87,15 @@ def fails_late(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]
 
 def waits(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
     """Say so, and then nothing until it is over; it is counted by its name."""
-    name = request.decode()
     over = threading.Event()
-    context.add_callback(over.set)
+
+    def ended() -> None:
+        count(f"over {request.decode()}")
+        over.set()
+
+    context.add_callback(ended)
     yield b"begun"
     over.wait(60)
-    count(f"over {name}")
 
 
 def squeezed(request: bytes, context: grpc.ServicerContext) -> bytes:

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import ssl
 import sys
 from collections import Counter
@@ -337,7 +338,7 @@ class Http1(Exchange):
         await self._send(h11.EndOfMessage(headers=trailers or []))
 
     def cut(self, code: ErrorCodes = ErrorCodes.INTERNAL_ERROR) -> None:
-        self.writer.transport.abort()
+        self.writer.close()  # what was said before arrives
         raise Gone
 
 
@@ -455,9 +456,8 @@ async def stuck(exchange: Exchange) -> None:
                     raise Gone
                 exchange.news.clear()
                 await exchange.news.wait()
-            else:
-                await exchange.read()
-                await asyncio.sleep(0.01)
+            elif isinstance(exchange, Http1) and not await exchange.reader.read(BLOCK):
+                raise Gone
     finally:
         COUNTS[f"ended {exchange.query.get('key')}"] += 1
 
@@ -552,8 +552,7 @@ async def main(settings: dict[str, Any]) -> None:
             servers[name] = await loop.create_server(lambda: Either(settings), HOST, 0, ssl=context)
     print(json.dumps({name: server.sockets[0].getsockname()[1] for name, server in servers.items()}), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
-    for server in servers.values():
-        server.close()
+    os._exit(0)  # what is under way is nobody's any more
 
 
 if __name__ == "__main__":

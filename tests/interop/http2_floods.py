@@ -35,7 +35,7 @@ from tests.interop.h2_client import Http2Client, dialled
 FRAMES_MAX: Final = 6000
 AT_ONCE: Final = 25  # frames
 BREATH_S: Final = 0.002  # between the frames of a flood, so that what is said to it is not lost behind its end
-PAUSE_S: Final = 0.03  # between two connections of the program
+PAUSE_S: Final = 0.5  # between two connections of the program: each costs what 200 requests cost
 LINGERS_S: Final = 5.0  # for the other side to close
 
 Flood = Callable[[Http2Client], Iterator[bytes]]

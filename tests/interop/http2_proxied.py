@@ -26,10 +26,10 @@ LONG = bool(os.environ.get("HTTP2_LONG"))
 class Doors:
     """coulee; `ports` has those of its listeners, "plain" and "tls"."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path, certificates: Certificates) -> None:
+    def __init__(self, backend: str, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.backend = backend
         self.process = process
         self.folder = folder
-        self.certificates = certificates
         self.ports: dict[str, int] = {}
         self._read = 0
         self._told: list[dict[str, Any]] = []
@@ -95,7 +95,7 @@ def doors(
             process = subprocess.Popen(
                 [sys.executable, program, json.dumps(settings)], stdin=subprocess.DEVNULL, stdout=out, stderr=errors
             )
-        coulee = Doors(process, folder, certificates)
+        coulee = Doors(backend, process, folder)
         try:
             coulee.wait_ready()
             yield coulee
