@@ -168,7 +168,7 @@ class Client(End):
 
     def __init__(self, world: World, values: dict[int, int] | None = None, *, address: Address = CLIENT) -> None:
         super().__init__(world, world.client(address))
-        self.says(h2.PREFACE, settings(values or {}))
+        self.says(h2.PREFACE, settings(values or {}), settings(ack=True))
         self.first = self.frames()
 
     def asks(self, *streams: int, path: str = "/a") -> None:
@@ -189,4 +189,4 @@ class Origin(End):
         assert sent.startswith(h2.PREFACE), sent
         self.unread = sent[len(h2.PREFACE) :]
         if values is not None:
-            self.says(settings(values.items()))
+            self.says(settings(values.items()), settings(ack=True))

@@ -444,7 +444,7 @@ def test_an_origin_that_wants_http1_gets_it() -> None:
     origin.says(rst(1, Code.HTTP_1_1_REQUIRED))
     assert not origin.closed, "what runs goes on"
     again = world.connects()
-    assert world.secures(TLS).tls.alpn == ("http/1.1",)
+    assert world.secures(TLS).tls.alpn == ("http/1.1",)  # type: ignore[union-attr]
     assert world.sent(again).startswith(b"POST / HTTP/1.1\r\n")
     world.receives(again, OK)
     origin.says(answer(3, 204, end=True))

@@ -306,7 +306,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
 
     def _read_on(self) -> None:
         """We hold: read again, where there is no reason for it any more."""
-        if not self._unread and self.out_bytes <= self.limits.buffer_low_bytes:
+        if not self._unread and self.out_bytes <= self.machine.config.http2.unsent_control_bytes_max:
             self.receive()
 
     def _go_on(self) -> None:
@@ -353,7 +353,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
 
     def let_go(self, stream: AnyStream) -> None:
         """Nothing more comes of a stream. What came, and was not taken, still counts for the connection's window."""
-        if stream.inbox_bytes and not self.closing:
+        if stream.inbox_bytes and not (self.closing or self.broken):
             self.codec.consumed(stream.number, stream.inbox_bytes)
         stream.inbox_bytes = 0
         stream.read_by = stream.write_by = inf
@@ -451,7 +451,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
 
     def ring(self, now: float) -> None:
         super().ring(now)
-        if self.closing:
+        if self.closing or self.broken:
             return
         if self._flush_by <= now:
             self._go_on()

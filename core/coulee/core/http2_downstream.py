@@ -229,7 +229,7 @@ class Http2Downstream(Http2Connection[ClientStream]):
         if task.error is not None:
             self.proxy.stray_error(task)
             exchange.abandoned(task.error)
-        if self.closing or self.streams.get(stream.number) is not stream:
+        if self.closing or self.broken or self.streams.get(stream.number) is not stream:
             self.discard(stream)
         elif not exchange.answered:
             self.codec.reset(stream.number, code_of(exchange.error))
