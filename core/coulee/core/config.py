@@ -261,6 +261,10 @@ class Http2:
     ping_timeout_s: float = 10.0
     """... and has so long to say so; then its connection is closed, and its requests have failed."""
 
+    ping_again_s: float = 310.0
+    """Between two such PINGs at least: gRPC servers end a connection that asks more often than each five minutes while
+    they have nothing to say."""
+
     drain_notice_s: float = 0.5
     """When we want to end a client's connection: how long requests that are on their way are still taken after it was
     told to send no more (section 6.8)."""

@@ -7,7 +7,8 @@ Rules:
   known when its request is written, for numbers go up in the order of heads (RFC 9113 section 5.1.1).
 - What the origin says that it has not looked at (REFUSED_STREAM, a stream above the last of a GOAWAY) may be asked
   again, whatever the method (section 8.7). After a GOAWAY nothing more is lent, and what runs goes on.
-- An origin that owes us an answer, and has sent nothing for a while, is asked by a PING whether it is there.
+- An origin that owes us an answer, and has sent nothing for a while, is asked by a PING whether it is there; not often,
+  for gRPC servers mind.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class OriginStream(Http2Stream):
 class Http2Upstream(Http2Connection[OriginStream]):
     """One connection to an origin, lent to several exchanges, or idle."""
 
-    __slots__ = ("_asked", "_heard", "desk", "going", "lent", "placed", "pool", "told_to_go", "until", "uses",
-                 "uses_max")  # fmt: skip
+    __slots__ = ("_asked", "_asked_at", "_heard", "desk", "going", "lent", "placed", "pool", "told_to_go", "until",
+                 "uses", "uses_max")  # fmt: skip
 
     def __init__(self, before: Upstream) -> None:
         pool = before.pool
@@ -96,6 +97,7 @@ class Http2Upstream(Http2Connection[OriginStream]):
         self.until = before.until
         self._heard = pool.proxy.kernel.now  # when the origin last sent anything
         self._asked = False  # a PING is not answered yet
+        self._asked_at = -inf
         self.speak()
 
     # -- lending
@@ -260,11 +262,13 @@ class Http2Upstream(Http2Connection[OriginStream]):
             silent = f"no answer to a PING within {settings.ping_timeout_s:g} s"
             self._give_up(ExchangeError("upstream_timeout", silent))
         else:
-            quiet_s = self.machine.kernel.now - self._heard
-            if quiet_s < settings.ping_after_s:
-                self.limit_read(settings.ping_after_s - quiet_s)
+            now = self.machine.kernel.now
+            ask_at = max(self._heard + settings.ping_after_s, self._asked_at + settings.ping_again_s)
+            if now < ask_at:
+                self.limit_read(ask_at - now)
             else:
                 self._asked = True
+                self._asked_at = now
                 self.codec.ping(_QUESTION)
                 self.speak()
                 self.limit_read(settings.ping_timeout_s)
