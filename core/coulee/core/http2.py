@@ -83,6 +83,9 @@ ENDLESS: Final = 2**31 - 1
 RESETS_REMEMBERED_MAX: Final = 1000
 """Streams that we have reset, of which frames may still come in that were on their way."""
 
+FRAME_BYTES: Final = 2**14
+"""A frame's payload, until the peer has said that it takes more (section 4.2)."""
+
 JUDGED_EVERY: Final = 25
 """Frames that only count are told of after so many."""
 
@@ -134,16 +137,19 @@ News: TypeAlias = Part | Malformed | Reset | Leaving | Ponged | Counted
 class _State:
     """What is known of one stream: how far each direction is."""
 
-    __slots__ = ("asked", "head_read", "interims", "left", "priority", "read", "to_write", "upgrade", "written")
+    __slots__ = ("asked", "head_read", "head_written", "interims", "left", "priority", "read", "to_write", "told",
+                 "upgrade", "written")  # fmt: skip
 
     def __init__(self, asked: str = "", upgrade: str = "") -> None:
         self.asked = asked  # the method of the request
         self.upgrade = upgrade  # what it asks to switch to
         self.head_read = False  # the request's, or that of the final answer
         self.left: int | None = None  # of the body that was announced
+        self.told = False  # of its end, which may still have to come
         self.read = False  # to its end
         self.interims = 0
-        self.to_write: int | None = 0  # of the body that we announced
+        self.head_written = False
+        self.to_write: int | None = None  # of the body that we announced
         self.written = False  # to its end, or it waits
         self.priority: Priority | None = None  # what was said of it
 
@@ -178,9 +184,9 @@ class _HeadsWritten(Encoder):
 class Http2Codec:
     """One HTTP/2 connection. `role` is ours: a `"server"` reads requests. `forwards` lets CONNECT be one of these."""
 
-    __slots__ = ("_broken", "_eof", "_fault", "_forwards", "_frames", "_h2", "_heads_read",
-                 "_heads_written", "_highest", "_limits", "_news", "_out",
-                 "_role", "_server", "_states", "_waiting", "_windows_opened", "believed", "corked", "resets_made",
+    __slots__ = ("_broken", "_eof", "_fault", "_forwards", "_frame_bytes_max", "_frame_bytes_wanted", "_frames", "_h2",
+                 "_heads_read", "_heads_written", "_highest", "_limits", "_news", "_out", "_role", "_server",
+                 "_states", "_waiting", "_windows_opened", "believed", "corked", "resets_made",
                  "secure")  # fmt: skip
 
     expects_continue = False  # a stream knows
@@ -195,6 +201,8 @@ class Http2Codec:
         self._limits = config.limits
         self._forwards = config.forward is not None
         self._frames = FrameReader(role, config.http2)
+        self._frame_bytes_wanted = config.http2.frame_bytes_max
+        self._frame_bytes_max = FRAME_BYTES  # of a body, as it is written
         self._states: dict[int, _State] = {}
         self._waiting: Waiting = Waiting(config.http2.streams_max)
         self._news: deque[tuple[int, News]] = deque()
@@ -323,7 +331,8 @@ class Http2Codec:
 
     def feed(self, data: bytes) -> None:
         """See `Codec`."""
-        self._frames.feed(data)
+        if self._fault is None:
+            self._frames.feed(data)
 
     def feed_eof(self) -> None:
         """See `Codec`."""
@@ -348,12 +357,20 @@ class Http2Codec:
             except StreamFault as fault:
                 self._break_stream(fault.stream, fault.code, fault.detail)
             except ConnectionFault as fault:
-                self._fault = fault
+                self._break(fault)
         return news.popleft()
+
+    def _break(self, fault: ConnectionFault) -> None:
+        """It is all over."""
+        self._fault = fault
+        self._frames.clear()
 
     def _give(self, found: Frame) -> list[Event]:
         """Give h2 a frame. Raises `ConnectionFault`."""
         h2 = self._h2
+        written = h2.data_to_send()  # what stands before is no answer to this frame
+        if written:
+            self._out.append(written)
         try:
             events = h2.receive_data(found.whole)
         except ConnectionFault:
@@ -370,7 +387,7 @@ class Http2Codec:
     def _without_second_reset(self, found: Frame, out: bytes) -> bytes:
         """h2 answers each frame for a stream that is over with a reset. Where we have reset it, one was enough: the
         frame was on its way (section 5.1). Other ones count."""
-        if found.kind in (Kind.SETTINGS, Kind.RST_STREAM) or out[-_RESET_BYTES + 3 : -_RESET_BYTES + 4] != b"\x03":
+        if out[-_RESET_BYTES:-4] != reset_frame(found.stream, 0)[:-4]:
             return out
         if found.stream in self._broken:
             return out[:-_RESET_BYTES]
@@ -381,10 +398,8 @@ class Http2Codec:
         if found.flags & (PADDED | PRIORITISED):
             found = found.without_extras()
         number = found.stream
-        if not self._server and (number > self._h2.highest_outbound_stream_id or not number % 2):
-            raise ConnectionFault(
-                Code.PROTOCOL_ERROR, f"HEADERS on stream {number}, which was not begun (section 5.1.1)"
-            )
+        if not self._server:
+            self._check_begun(found)
         state = self._states.get(number)
         self._heads_read.last = bool(found.flags & END_STREAM)
         if state is not None and state.head_read and not state.read and not found.flags & END_STREAM:
@@ -453,6 +468,7 @@ class Http2Codec:
             raise StreamFault(number, Code.PROTOCOL_ERROR, error.detail) from error
         if isinstance(answer, Response):
             state.head_read = True
+            state.told = answer.ended
             if answer.status in _BODILESS or state.asked == "HEAD":
                 state.left = 0
             else:
@@ -473,12 +489,15 @@ class Http2Codec:
             trailers = read_trailers(fields, self._limits)
         except ProtocolError as error:
             raise StreamFault(number, Code.PROTOCOL_ERROR, error.detail) from error
-        self._news.append((number, trailers))
+        if not state.told:
+            self._news.append((number, trailers))
         self._is_read(number, state)
 
     def _on_data(self, found: Frame) -> None:
         number = found.stream
         state = self._states.get(number)
+        if state is None:
+            self._check_begun(found)
         ended = bool(found.flags & END_STREAM)
         if state is not None and state.head_read and state.left is not None and not state.read:
             size = len(found.whole) - HEAD_BYTES
@@ -503,28 +522,34 @@ class Http2Codec:
                     self.consumed(number, size - len(data))  # padding is taken by nobody else
                 if ended:
                     self._is_read(number, state)
-                if data or ended:
+                if data or (ended and not state.told):
                     self._news.append((number, Data(data, ended)))
             elif isinstance(event, StreamReset):
                 self._was_reset(event)
 
     def _on_reset(self, found: Frame) -> None:
-        if found.stream > max(self._highest, self._h2.highest_outbound_stream_id):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on a stream that was not begun (section 6.4)")
+        self._check_begun(found)
         for event in self._give(found):
             if isinstance(event, StreamReset):
                 self._was_reset(event)
 
     def _on_settings(self, found: Frame) -> None:
-        for number, value in found.settings():
+        settings = found.settings()
+        for number, value in settings:
             if number == SettingCodes.HEADER_TABLE_SIZE:  # h2 knows the last of several (RFC 7541 section 4.2)
                 self._heads_written.header_table_size = value
+        heeded = [pair for pair in settings if pair[0] in _HEEDED]
+        if len(heeded) != len(settings):  # h2 would keep the others too, for good
+            found = found.with_settings(heeded)
         for event in self._give(found):
             if isinstance(event, RemoteSettingsChanged):
                 self._windows_opened = True
+                self._frame_bytes_max = min(self._h2.max_outbound_frame_size, self._frame_bytes_wanted)
 
     def _on_window(self, found: Frame) -> None:
         self._windows_opened = True
+        if found.stream:
+            self._check_begun(found)
         if found.whole[HEAD_BYTES] & 0x80:  # a bit that is to be ignored (section 6.9), and h2 does not
             found = found.with_payload(bytes([found.whole[HEAD_BYTES] & 0x7F]) + found.payload[1:])
         for event in self._give(found):
@@ -559,6 +584,16 @@ class Http2Codec:
                     Code.PROTOCOL_ERROR, "PRIORITY_UPDATE for too many requests to come (section 7.1)"
                 )
 
+    def _check_begun(self, found: Frame) -> None:
+        """Raises `ConnectionFault` for a frame on a stream that nobody has begun (section 5.1)."""
+        if self._is_idle(found.stream):
+            detail = f"{Kind(found.kind).name} on stream {found.stream}, which was not begun (section 5.1)"
+            raise ConnectionFault(Code.PROTOCOL_ERROR, detail)
+
+    def _is_idle(self, number: int) -> bool:
+        """Whether nobody has begun a stream yet. A server begins none (section 8.4)."""
+        return not number % 2 or number > (self._highest if self._server else self._h2.highest_outbound_stream_id)
+
     def _was_reset(self, event: StreamReset) -> None:
         """h2 says that a stream is over."""
         number = event.stream_id
@@ -576,8 +611,8 @@ class Http2Codec:
             self.reset(number, code)
             if known:
                 self._news.append((number, Reset(code, detail, ours=True)))
-        elif number > max(self._highest, self._h2.highest_outbound_stream_id):
-            self._fault = ConnectionFault(code, detail)  # of a stream that was not begun
+        elif self._is_idle(number):
+            self._break(ConnectionFault(code, detail))
 
     def _is_read(self, number: int, state: _State) -> None:
         state.read = True
@@ -607,14 +642,23 @@ class Http2Codec:
         elif isinstance(part, Trailers):
             self._write_trailers(stream, state, part)
         else:
-            self._send_fields(stream, fields_of_interim(part), ended=False)
+            self._write_interim(stream, state, part)
         return self.output()
+
+    def _write_interim(self, number: int, state: _State, part: Interim) -> None:
+        if state.head_written:
+            raise ProtocolError("an interim answer behind the final one")
+        self._send_fields(number, fields_of_interim(part), ended=False)
 
     def _write_request(self, number: int, part: Request) -> None:
         fields = fields_of_request(part, secure=self.secure)
         state = _State(part.method, part.upgrade)
-        state.to_write = part.length
+        state.head_written = True
         self._states[number] = state
+        if part.method == "CONNECT" or part.upgrade:
+            self._send_fields(number, fields, ended=False)  # what follows has no length
+            return
+        state.to_write = part.length
         bare = part.ended and not part.data
         self._send_fields(number, fields, ended=bare)
         if bare:
@@ -623,14 +667,18 @@ class Http2Codec:
             self._write_data(number, state, part.data, part.ended)
 
     def _write_answer(self, number: int, state: _State, part: Response) -> None:
+        if state.head_written:
+            raise ProtocolError("a second answer")
         fields = fields_of_answer(part, asked=state.asked)
+        state.head_written = True
         said = _priority_field(part)
         if said:
             asked = self._waiting.priority(number) or state.priority or self._waiting.default
             self._waiting.set_priority(number, merged(asked, said))
         bodiless = part.status in _BODILESS or state.asked == "HEAD"
         bare = bodiless or (part.ended and not part.data)
-        state.to_write = 0 if bodiless else part.length
+        tunnel = part.status == 101 or (state.asked == "CONNECT" and part.status < 300)
+        state.to_write = 0 if bodiless else None if tunnel else part.length
         self._send_fields(number, fields, ended=bare)
         if bare:
             state.written = True
@@ -639,9 +687,11 @@ class Http2Codec:
             self._write_data(number, state, part.data, part.ended)
 
     def _write_data(self, number: int, state: _State, data: bytes, ended: bool) -> None:
+        if not state.head_written:
+            raise ProtocolError("a body without a head")
         if state.written:
             if data:
-                raise ProtocolError("a body without a head, or behind its end")
+                raise ProtocolError("more of a body behind its end")
             return
         if state.to_write is not None:
             state.to_write -= len(data)
@@ -655,7 +705,7 @@ class Http2Codec:
             self.corked
             or self.waits(number)
             or (self._windows_opened and self._waiting)
-            or len(data) > min(h2.local_flow_control_window(number), h2.max_outbound_frame_size)
+            or len(data) > min(h2.local_flow_control_window(number), self._frame_bytes_max)
         ):
             if state.priority is not None and self._waiting.priority(number) is None:
                 self._waiting.set_priority(number, state.priority)
@@ -668,6 +718,8 @@ class Http2Codec:
             self._forget(number, state)
 
     def _write_trailers(self, number: int, state: _State, part: Trailers) -> None:
+        if not state.head_written:
+            raise ProtocolError("trailers without a head")
         if state.written:
             return
         if state.to_write:
@@ -693,9 +745,8 @@ class Http2Codec:
         if self.corked or not self._windows_opened or self._fault is not None:
             return False
         h2 = self._h2
-        frame_max = h2.max_outbound_frame_size
         while size_max > 0:
-            piece = self._waiting.take(frame_max, h2.local_flow_control_window)
+            piece = self._waiting.take(self._frame_bytes_max, h2.local_flow_control_window)
             if piece is None:
                 self._windows_opened = False
                 return False
@@ -751,6 +802,7 @@ class Http2Codec:
         return stream is not None and not stream.closed
 
 
+_HEEDED: Final = frozenset(SettingCodes)
 _RESET_BYTES: Final = HEAD_BYTES + 4
 _COUNTED: Final = Counted()
 

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeAlias
@@ -122,6 +122,10 @@ class Frame:
             for at in range(0, len(payload), 6)
         ]
 
+    def with_settings(self, settings: list[tuple[int, int]]) -> Frame:
+        """The same with others."""
+        return self.with_payload(_pairs(settings))
+
     def with_payload(self, payload: bytes) -> Frame:
         """The same with another one."""
         return Frame(self.kind, self.flags, self.stream, frame(self.kind, self.flags, self.stream, payload))
@@ -145,8 +149,11 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 def settings_frame(settings: dict[int, int]) -> bytes:
     """SETTINGS (section 6.5)."""
-    pairs = [number.to_bytes(2, "big") + value.to_bytes(4, "big") for number, value in settings.items()]
-    return frame(Kind.SETTINGS, 0, 0, b"".join(pairs))
+    return frame(Kind.SETTINGS, 0, 0, _pairs(settings.items()))
+
+
+def _pairs(settings: Iterable[tuple[int, int]]) -> bytes:
+    return b"".join([number.to_bytes(2, "big") + value.to_bytes(4, "big") for number, value in settings])
 
 
 def reset_frame(stream: int, code: int) -> bytes:
@@ -207,6 +214,11 @@ class FrameReader:
             self._data = data
         else:
             self._data = self._data[self._at :] + data
+        self._at = 0
+
+    def clear(self) -> None:
+        """Nothing more will be read."""
+        self._data = b""
         self._at = 0
 
     def next_frame(self) -> Frame | None:
@@ -353,6 +365,7 @@ _SETTINGS: Final = {
     0x4: (0, 2**31 - 1, Code.FLOW_CONTROL_ERROR),  # INITIAL_WINDOW_SIZE
     0x5: (2**14, 2**24 - 1, Code.PROTOCOL_ERROR),  # MAX_FRAME_SIZE
     0x8: (0, 1, Code.PROTOCOL_ERROR),  # ENABLE_CONNECT_PROTOCOL (RFC 8441 section 3)
+    0x9: (0, 1, Code.PROTOCOL_ERROR),  # NO_RFC7540_PRIORITIES (RFC 9218 section 2.1)
 }
 """What a setting may be, and the code where it is not. The peer sends them in their order, and each counts."""
 
