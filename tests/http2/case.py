@@ -44,10 +44,30 @@ class Case:
     @property
     def for_sockets(self) -> bool:
         """It needs no say in when the origin answers."""
-        return self.live and go not in self.steps
+        return self.live and not any(step is go or isinstance(step, Standstill) for step in self.steps)
+
+    @property
+    def of_literals(self) -> bool:
+        """Its fields are written so that they can be found in its bytes."""
+        return not self.section.startswith(("7541", "4.3"))
 
     def __str__(self) -> str:
         return f"{self.section} {self.name}"
+
+
+@dataclass(frozen=True)
+class Standstill:
+    """A step: so much of the body on stream 1 has come, and no more does. It takes time, and is for where that is
+    virtual."""
+
+    count: int
+
+    def __call__(self, talk: Talk) -> None:
+        talk.until(lambda: 1 in talk.answers and len(talk.answers[1].body) > self.count, 1.0)
+        answer = talk.answers[1]
+        assert answer.head is not None, "a head needs no window"
+        assert len(answer.body) == self.count
+        assert not answer.ended
 
 
 def wait(*streams: int) -> Callable[[Talk], None]:

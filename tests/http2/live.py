@@ -7,23 +7,28 @@ import select
 import socket
 import ssl
 import threading
-import time
 
+from tests.http2.frames import CONTINUATION, HEADERS, PREFACE, cut, frame, string
 from tests.http2.origin import Asked, Origin
 
 HOST = "127.0.0.1"
 READ_BYTES = 65536
+WITHIN_S = 15.0  # for anything that should happen at once, on a machine that may be busy
+AS_SECURE = [
+    (string(name) + string(plain), string(name) + string(secure))
+    for name, plain, secure in [
+        (":scheme", "http", "https"), (":authority", "a", "localhost"), ("host", "a", "localhost"),
+    ]
+]  # fmt: skip
+"""What cases say of their connection, in literals, and what it is by TLS."""
 
 
 class SocketWire:
     """From a client to whoever listens at a port."""
 
-    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
-        self.sock = socket.create_connection((HOST, port), timeout=10)
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection((HOST, port), timeout=WITHIN_S)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if context is not None:
-            self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
-            assert self.sock.selected_alpn_protocol() == "h2"
         self._closed = False
 
     @property
@@ -32,7 +37,7 @@ class SocketWire:
 
     def send(self, raw: bytes) -> None:
         try:
-            self.sock.settimeout(10)
+            self.sock.settimeout(WITHIN_S)
             self.sock.sendall(raw)
         except OSError:
             pass  # what it has said before it closed is still to be read
@@ -40,23 +45,42 @@ class SocketWire:
     def receive(self, patience_s: float) -> bytes:
         if self._closed:
             return b""
-        until = time.monotonic() + patience_s
-        while True:
-            self.sock.settimeout(max(until - time.monotonic(), 0.0001))
-            try:
-                raw = self.sock.recv(READ_BYTES)
-            except (TimeoutError, ssl.SSLWantReadError):
-                return b""
-            except OSError:
-                raw = b""
-            self._closed = not raw
-            return raw
+        self.sock.settimeout(min(max(patience_s, 0.001), WITHIN_S))
+        try:
+            raw = self.sock.recv(READ_BYTES)
+        except TimeoutError:
+            return b""
+        except OSError:
+            raw = b""
+        self._closed = not raw
+        return raw
 
     def go(self) -> None:
         raise NotImplementedError("nobody can tell when a real origin has got a request")
 
     def close(self) -> None:
         self.sock.close()
+
+
+class SecureWire(SocketWire):
+    """... by TLS. What a case says of its connection is made to be so."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(port)
+        self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
+        assert self.sock.selected_alpn_protocol() == "h2"
+
+    def send(self, raw: bytes) -> None:
+        start = len(PREFACE) if raw.startswith(PREFACE) else 0
+        whole, rest = cut(raw[start:], strict=False)
+        out = raw[:start]
+        for each in whole:
+            payload = each.payload
+            if each.type in (HEADERS, CONTINUATION):
+                for plain, secure in AS_SECURE:
+                    payload = payload.replace(plain, secure)
+            out += frame(each.type, each.flags, each.stream, payload)
+        super().send(out + rest)
 
 
 class ServedOrigin:

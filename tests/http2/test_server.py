@@ -38,5 +38,17 @@ def test_a_case(case: Case) -> None:
     assert outcome(case, split) == as_whole
 
 
+@pytest.mark.parametrize("delivery", [whole, bytewise, split])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PRI", "PRIVATE"])
+def test_http_1_is_spoken_at_the_same_address(method: str, delivery: Delivery) -> None:
+    wire = MachineWire(delivery)
+    asking = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    wire.send(f"{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n{asking}\r\n".encode())
+    assert wire.receive(0).startswith(b"HTTP/1.1 200 "), "who asks for HTTP/2 in it is not heard (RFC 9113 section 3.1)"
+    assert wire.asked[0].method == method
+    assert wire.asked[0].get("http2-settings") == []
+    wire.end()
+
+
 def test_each_case_has_a_name_of_its_own() -> None:
     assert len({str(case) for case in CASES}) == len(CASES)
