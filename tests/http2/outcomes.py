@@ -73,6 +73,8 @@ class EndsConnection(Expected):
             return f"{talk.goaways[-1]}"
         if talk.goaways[-1].last >= PROBE:
             return f"GOAWAY takes on stream {talk.goaways[-1].last}, of which nobody has spoken"
+        if any(stream > talk.goaways[-1].last and answer.head for stream, answer in talk.answers.items()):
+            return f"GOAWAY says that above stream {talk.goaways[-1].last} nothing was done"
         return "" if talk.wire.closed else "GOAWAY, but the connection is open"
 
     def __repr__(self) -> str:

@@ -27,8 +27,12 @@ def outcome(case: Case, delivery: Delivery) -> object:
     case.check(talk)
     assert not wire.world.events("internal_error")
     wire.end()
+    heads = [stream for stream, answer in talk.answers.items() if answer.head is not None]
+    records = sorted((record.status, record.reason) for record in wire.world.access)
+    assert len(records) >= len(heads), "each answer has its record"
+    assert not wire.asked or not talk.goaways or talk.goaways[-1].last, "an origin was asked, and GOAWAY says not"
     answers = {stream: (answer.head, answer.body, answer.trailers) for stream, answer in talk.answers.items()}
-    return answers, talk.resets, [(each.last, each.code) for each in talk.goaways]
+    return answers, talk.resets, [(each.last, each.code) for each in talk.goaways], records
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
