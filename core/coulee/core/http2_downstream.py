@@ -121,7 +121,7 @@ class _Notice(Alarm):
 class Http2Downstream(Http2Connection[ClientStream]):
     """One client."""
 
-    __slots__ = ("count", "covered", "fault_of_all", "guest", "half_closed", "head_begun",
+    __slots__ = ("count", "covered", "guest", "half_closed", "head_begun",
                  "head_bytes", "notice", "obstacle",
                  "proxy", "requests", "state", "until")  # fmt: skip
 
