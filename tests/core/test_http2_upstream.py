@@ -298,7 +298,7 @@ def test_a_goaway_leaves_what_is_below_it_and_sends_the_rest_elsewhere() -> None
     ends(world)
 
 
-# ------------------------------------------------------------------------------------------- answers that are no answers
+# --------------------------------------------------------------------------------------- answers that are no answers
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,8 @@ class Http2Upstream(Http2Connection[OriginStream]):
         self._lose(stream, error)
 
     def _lose(self, stream: OriginStream, error: ExchangeError) -> None:
-        """A stream is of no more use."""
+        """A stream is of no more use, once what came of it in this turn is handed out."""
+        stream.offer()
         stream.fail(error)
         if stream.on_loss is not None:
             stream.on_loss(error)
