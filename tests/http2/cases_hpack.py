@@ -57,6 +57,7 @@ BROKEN = [
     broken("6.1", "an index of 0", get() + index(0)),
     broken("6.3", "a table that is larger than may be", size(TABLE + 1) + get()),
     broken("6.3", "a table of 2^31", size(2**31) + get()),
+    broken("6.3", "a table that is larger than may be, and then smaller", size(TABLE + 1) + size(100) + get()),
     broken("4.2", "a size of the table at the end", get() + size(100)),
     broken("4.2", "a size of the table between fields", fields(request()[:1]) + size(100) + fields(request()[1:])),
     broken("5.1", "an integer without end", get() + b"\xff" + b"\xff" * 20),
@@ -189,6 +190,16 @@ def smaller_and_larger(talk: Talk) -> None:
     begins_with_size(talk, 1, 0)
 
 
+def smaller_and_larger_at_once(talk: Talk) -> None:
+    """The same where one SETTINGS has both (RFC 9113 section 6.5.3)."""
+    talk.send(headers(1, get()))
+    wait(1)(talk)
+    talk.send(settings([(f.HEADER_TABLE_SIZE, 0), (f.HEADER_TABLE_SIZE, TABLE)]))
+    talk.send(headers(3, get()))
+    wait(3)(talk)
+    begins_with_size(talk, 1, 0)
+
+
 def table_larger(talk: Talk) -> None:
     """A larger table may be used, and need not be; whoever uses it says so."""
     talk.send(settings({f.HEADER_TABLE_SIZE: 65536}))
@@ -200,6 +211,7 @@ def table_larger(talk: Talk) -> None:
 OURS = [
     Case("7541 4.2", "a table of nothing, told later", (table_of_nothing,), Nothing()),
     Case("7541 4.2", "a smaller table and then the old one", (smaller_and_larger,), Nothing()),
+    Case("7541 4.2", "a smaller table and then the old one in one SETTINGS", (smaller_and_larger_at_once,), Nothing()),
     Case("7541 4.2", "a larger table", (table_larger,), Nothing()),
     fine("4.2", "a table of nothing from the beginning", get(), get(), ours={f.HEADER_TABLE_SIZE: 0}),
     fine("4.2", "a table of 100 bytes", get(), get(), get(), ours={f.HEADER_TABLE_SIZE: 100}),

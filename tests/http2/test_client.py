@@ -275,6 +275,27 @@ def test_an_early_answer_ends_what_is_still_to_be_sent() -> None:
     stage.world.leaves_nothing()
 
 
+@pytest.mark.parametrize("wrong", ["an answer that is too long", "a client that leaves"])
+def test_the_window_of_a_connection_survives_what_nobody_reads(wrong: str) -> None:
+    stage = Stage()
+    served = None
+    for turn in range(80):
+        client = stage.asks()
+        served = served or stage.serves()
+        stream = 1 + 2 * turn
+        assert served.until(lambda: served.ended(stream)), f"it has its connection no more, in turn {turn}"  # noqa: B023
+        length = ("content-length", "1" if wrong == "an answer that is too long" else "1000000")
+        served.send(headers(stream, answer("200", length), end=False))
+        if wrong == "a client that leaves":
+            stage.world.resets(stage.clients[client])
+        for _ in range(3):
+            assert served.credits[0] >= f.FRAME_MAX, f"the window is lost in turn {turn}"
+            served.send(data(stream, bytes(f.FRAME_MAX)))
+    assert served is not None
+    assert not served.goaways
+    stage.world.leaves_nothing()
+
+
 def test_an_origin_cannot_send_more_than_our_windows() -> None:
     stage = Stage()
     client = stage.asks()
