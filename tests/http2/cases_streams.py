@@ -187,4 +187,31 @@ def _answered_at_last(talk: Talk) -> None:
     assert talk.answers[1].ended
 
 
-STREAMS: list[Case] = [*IDLE, *HALF_CLOSED_REMOTE, *CLOSED_STREAM, *BY_US, *NUMBERS, *ENDS]
+PRIORITY_UPDATE = 0x10
+
+
+def update(of: int, value: bytes = b"u=1, i", *, stream: int = 0) -> bytes:
+    """PRIORITY_UPDATE (RFC 9218 section 7.1)."""
+    return frame(PRIORITY_UPDATE, 0, stream, of.to_bytes(4) + value)
+
+
+PRIORITIES = [
+    Case("9218 7.1", "PRIORITY_UPDATE of an idle stream", (update(7) + headers(7, get()), wait(7)), Answered(7)),
+    Case("9218 7.1", "PRIORITY_UPDATE of an open stream", (HALF_CLOSED, update(1), go, wait(1)), Answered()),
+    Case("9218 7.1", "PRIORITY_UPDATE of a stream that is over", (DONE, wait(1), update(1)), Nothing()),
+    Case("9218 7.1", "PRIORITY_UPDATE on a stream", (OPEN, update(1, stream=1)), PROTOCOL_ERROR),
+    Case("9218 7.1", "PRIORITY_UPDATE of the connection", (update(0),), PROTOCOL_ERROR),
+    Case("9218 7.1", "PRIORITY_UPDATE of a push that nobody has promised", (update(2),), PROTOCOL_ERROR),
+    Case("9218 7.1", "PRIORITY_UPDATE that is too short", (frame(PRIORITY_UPDATE, 0, 0, bytes(3)),),
+         EndsConnection(Code.FRAME_SIZE_ERROR)),
+    Case("9218 7.1", "PRIORITY_UPDATE that says nothing", (update(1, b"") + headers(1, get()), wait(1)), Answered()),
+    Case("9218 7.1", "PRIORITY_UPDATE that makes no sense", (update(1, b"\xff(=,") + headers(1, get()), wait(1)),
+         Answered() | PROTOCOL_ERROR),
+    Case("9218 5", "a priority that makes no sense", (headers(1, get("/", ("priority", "u=9, =(i"))), wait(1)),
+         Answered()),
+    Case("9218 2.1", "NO_RFC7540_PRIORITIES of 1", (headers(1, get()), wait(1)), Answered(),
+         {f.NO_RFC7540_PRIORITIES: 1}),
+    Case("9218 2.1", "NO_RFC7540_PRIORITIES of 2", (f.settings({f.NO_RFC7540_PRIORITIES: 2}),), PROTOCOL_ERROR),
+]  # fmt: skip
+
+STREAMS: list[Case] = [*IDLE, *HALF_CLOSED_REMOTE, *CLOSED_STREAM, *BY_US, *NUMBERS, *ENDS, *PRIORITIES]
