@@ -188,12 +188,6 @@ class TestH2load:
         """h2load keeps within what SETTINGS say, as everybody must."""
         h2load(300, "-c", "1", "-m", "200", "-H", "x-to: nginx", f"{coulee.url('plain')}/sink")
 
-    def test_more_than_one_connection_may_carry(self, coulee: Doors, h2load: Callable[..., str]) -> None:
-        """It is told to go and comes again."""
-        if not LONG:
-            pytest.skip("HTTP2_LONG=1 runs it")
-        h2load(3000, "-c", "1", "-m", "10", "-H", "x-to: nginx", f"{coulee.url('plain')}/sink")
-
     def test_http_1_at_the_same_ports(self, coulee: Doors, door: str, h2load: Callable[..., str]) -> None:
         said = h2load(200, "--h1", "-c", "4", "-H", "x-to: nginx", f"{coulee.url(door)}/sink")
         assert "Application protocol: http/1.1" in said

@@ -32,9 +32,9 @@ HELD_MAX = 5 * 64 * KIB
 """What a stream that is not read may take from its origin: the client's window and ours, our water mark, and what is
 on its way between the two."""
 
-GROWTH_MAX_KIB = 20 * KIB + STREAMS * 256
+GROWTH_MAX_KIB = 20 * KIB + STREAMS * 600  # a third of them have an origin of HTTP/1.1, where reads are large
 WITHIN_LONG_S = 100.0
-RATES = (1.0 * MIB, 2.0 * MIB, 4.0 * MIB, inf) if LONG else (2.0 * MIB, 4.0 * MIB, 8.0 * MIB, inf)
+RATES = (0.5 * MIB, 1.0 * MIB, 2.0 * MIB, inf) if LONG else (2.0 * MIB, 4.0 * MIB, 8.0 * MIB, inf)
 """How many bytes a second a reader takes: one in four is as fast as it can be."""
 
 
