@@ -14,7 +14,7 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
-from coulee.core import Access, Config, Limits, Proxy, Request
+from coulee.core import Access, Config, Http2, Limits, Proxy, Request
 from coulee.core.codec import NeedData, Paused, ProtocolError
 from coulee.core.headers import Headers
 from coulee.core.http1 import Http1Codec
@@ -27,6 +27,8 @@ LONG: Final = 2000
 """A message beyond this is not split at every byte: a head of 32 KiB would take minutes, and show nothing new."""
 
 ORIGIN_SAYS: Final = b"ok"
+HTTP1: Final = Config(http2=Http2(cleartext=False))
+"""The corpora are of HTTP/1: what begins HTTP/2 is a broken request there."""
 
 
 def whole(data: bytes) -> list[bytes]:
@@ -222,7 +224,7 @@ class _Stage:
 
 def pass_request(pieces: list[bytes], *, wait_s: float, config: Config | None = None) -> Passage:
     """Requests on their way: the client sends these pieces, then `wait_s` seconds pass."""
-    stage = _Stage(config or Config())
+    stage = _Stage(config or HTTP1)
     for piece in pieces:
         stage.client_says(piece)
         stage.play()
@@ -232,7 +234,7 @@ def pass_request(pieces: list[bytes], *, wait_s: float, config: Config | None = 
 def pass_answer(pieces: list[bytes], method: str, *, eof: bool) -> Passage:
     """An answer on its way: the origin sends these pieces to a request, and closes behind them if `eof`. The time that
     passes is enough for a client to be let go, and not enough for an idle connection to be closed."""
-    stage = _Stage(Config())
+    stage = _Stage(HTTP1)
     stage.client_says(b"%s /x HTTP/1.1\r\nHost: a\r\n\r\n" % method.encode())
     stage.connected()
     origin = stage.origins[0].conn

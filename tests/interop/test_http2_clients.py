@@ -97,6 +97,11 @@ def nghttp() -> Callable[..., bytes]:
 
 
 class TestNghttp:
+    def test_two_sizes_of_the_table_at_once(self, coulee: Doors, door: str, nghttp: Callable[..., bytes]) -> None:
+        """Of several in one SETTINGS frame, the smallest and the last must be acknowledged (RFC 7541 section 4.2)."""
+        said = nghttp("-c", "0", "-c", "256", "-m", "3", f"{coulee.url(door)}/make?size=100")
+        assert len(said) == 3 * 100
+
     def test_bodies_both_ways(self, coulee: Doors, door: str, nghttp: Callable[..., bytes], tmp_path: Path) -> None:
         for size in [*SIZES, LARGEST] if LONG else SIZES:
             said = nghttp("-d", body_file(tmp_path, size), f"{coulee.url(door)}/copy?{size}")

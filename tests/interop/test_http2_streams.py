@@ -158,6 +158,21 @@ def poured(client: Http2Client, number: int) -> int:
             return sent
 
 
+@pytest.mark.parametrize("by", ["h2", "tls"])
+def test_many_streams_that_a_client_does_not_read_stall_no_other_client(
+    client: Http2Client, coulee: Doors, by: str
+) -> None:
+    """Though both have the same connection to the origin."""
+    way = [("x-to", by)]
+    with Http2Client(dialled(coulee.ports["plain"])) as other:
+        stalled = [client.ask("GET", f"/make?size={4 * MIB}", way, held=True) for _ in range(50)]
+        client.until(
+            lambda: all(client.answers[number].size == 65535 for number in stalled), "their windows are used up"
+        )
+        for _ in range(5):
+            assert other.fetch("GET", "/make?size=100000", way).size == 100_000
+
+
 # ----------------------------------------------------------------------------------------------- many and large
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import FilterError, decide, transform
-from coulee.core.kernel import sleep
+from coulee.core.kernel import Alarm, sleep
 from coulee.core.parts import Data, Request, Response, Trailers
 from coulee.core.path import announced
 from coulee.core.report import Attempt
@@ -86,6 +86,22 @@ def note_tried(exchange: Exchange) -> None:
     assert exchange.peer is not None
     if exchange.peer.name not in exchange.tried:
         exchange.tried.append(exchange.peer.name)
+
+
+class Overtime(Alarm):
+    """Rings when all attempts together have taken too long."""
+
+    __slots__ = ("exchange", "limit_s")
+
+    def __init__(self, exchange: Exchange, limit_s: float) -> None:
+        super().__init__()
+        self.exchange = exchange
+        self.limit_s = limit_s
+        exchange.proxy.kernel.arm(self, exchange.started + limit_s)
+
+    def ring(self, now: float) -> None:
+        late = ExchangeError("upstream_timeout", f"no answer within {self.limit_s:g} s, all attempts together")
+        self.exchange.cancel(late)
 
 
 # ------------------------------------------------------------------------------------------ what is sent

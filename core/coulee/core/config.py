@@ -226,7 +226,8 @@ class Http2:
     """How much of one body the peer may send before we have passed on any of it. Envoy's advice for an edge."""
 
     connection_window_bytes: int = 1024 * 1024
-    """... and of all bodies on one connection together."""
+    """... and of all bodies on one connection of a client together. Towards an origin there is no such limit but that
+    of its streams, because clients of different speeds share the connection."""
 
     frame_bytes_max: int = 16 * 1024
     """A frame's payload, read or written. The least that everybody must take (section 4.2)."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from coulee.core.answers import METHODS, error_answer
 from coulee.core.attempt import (
+    Overtime,
     after_failure,
     begin,
     end,
@@ -33,7 +34,7 @@ from coulee.core.filters import Chain, conclude, decide, transform
 from coulee.core.grpc import Call, call_of, status_fields
 from coulee.core.headers import UNDERSCORE
 from coulee.core.hedging import race
-from coulee.core.kernel import Alarm, AnyCoroutine, Cancelled, Task, nursery, shielded
+from coulee.core.kernel import AnyCoroutine, Cancelled, Task, nursery, shielded
 from coulee.core.parts import Data, Interim, Request, Response, Trailers, respond
 from coulee.core.path import announced
 from coulee.core.peer import Peer
@@ -62,22 +63,6 @@ NO_REQUEST: Final = Request("-", "-", version=(0, 0))
 
 _HTTP_1: Final = (1, 1)
 _BODILESS: Final = frozenset({204, 304})
-
-
-class _Overtime(Alarm):
-    """Rings when all attempts together have taken too long."""
-
-    __slots__ = ("exchange", "limit_s")
-
-    def __init__(self, exchange: Exchange, limit_s: float) -> None:
-        super().__init__()
-        self.exchange = exchange
-        self.limit_s = limit_s
-        exchange.proxy.kernel.arm(self, exchange.started + limit_s)
-
-    def ring(self, now: float) -> None:
-        late = ExchangeError("upstream_timeout", f"no answer within {self.limit_s:g} s, all attempts together")
-        self.exchange.cancel(late)
 
 
 class Exchange:
@@ -152,7 +137,7 @@ class Exchange:
         self.attempts = 0
         self.history: list[Attempt] = []
         self.tried: list[str] = []
-        self.limit: _Overtime | None = None  # for all attempts together
+        self.limit: Overtime | None = None  # for all attempts together
         self.attempt: Attempt | None = None  # the present one
         self.trying = False  # it has begun, and not ended
         self.reused = False
@@ -266,7 +251,7 @@ class Exchange:
                     await self._answer_here(answer)
                 else:
                     if proxy.total_limit_s:
-                        self.limit = _Overtime(self, proxy.total_limit_s)
+                        self.limit = Overtime(self, proxy.total_limit_s)
                     if request.method == "CONNECT":
                         target_of(self)  # before anybody chooses another way to it
                     peer: Peer | None

@@ -233,10 +233,9 @@ class Http1Codec:
     def _difficult_head(self) -> re.Match[bytes] | None:
         """A head that is not there whole and good at the first look; None where more may make it so."""
         data = self._data
-        if self.prior_knowledge and data[:4] == b"PRI " and self._stream == 1 and not self._blank_line_seen:
-            if look_for_http2(data):
-                return None
-        elif self._server and not self._blank_line_seen and data.startswith(b"\r\n"):
+        if self.prior_knowledge and self._stream == 1 and not self._blank_line_seen and look_for_http2(data):
+            return None
+        if self._server and not self._blank_line_seen and data.startswith(b"\r\n"):
             # Old clients send an empty line behind a body: one is ignored (section 2.2).
             self._blank_line_seen = True
             self._data = data = data[2:]

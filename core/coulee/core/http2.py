@@ -253,7 +253,12 @@ class Http2Codec:
             said[SettingCodes.ENABLE_PUSH] = 0
             self._out.append(PREFACE)
         self._out.append(settings_frame(said))
-        more = http2.connection_window_bytes - h2.inbound_flow_control_window
+        window = http2.connection_window_bytes
+        if (
+            not self._server
+        ):  # whose clients take their answers at speeds of their own, and must not wait for each other
+            window = min(max(window, http2.upstream_streams_max * http2.stream_window_bytes), ENDLESS)
+        more = window - h2.inbound_flow_control_window
         if more > 0:
             h2.increment_flow_control_window(more)
             self._out.append(h2.data_to_send())

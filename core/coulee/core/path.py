@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from coulee.core.errors import ExchangeError
 from coulee.core.peer import Peer
 from coulee.core.proxy_protocol import Header, TlsInfo, to_bytes
 from coulee.core.seam import CONNECT_OPTIONS
@@ -29,7 +30,9 @@ async def establish(connection: SoleConnection, peer: Peer, connect_limit_s: flo
     if peer.prelude:
         connection.push(peer.prelude)
     if transport.tls is not None:
-        await connection.secure(transport.tls, connection.timeouts.upstream_tls_timeout_s)
+        security = await connection.secure(transport.tls, connection.timeouts.upstream_tls_timeout_s)
+        if not security.alpn and transport.tls.alpn == ("h2",):
+            raise ExchangeError("upstream_tls", "it does not speak HTTP/2, and alpn offers nothing else")
 
 
 async def _go_through(connection: SoleConnection, peer: Peer, through: Through, limit_s: float) -> None:
