@@ -22,6 +22,12 @@ from coulee.core.config import Http2
 HEAD_BYTES: Final = 9
 """Of each frame: length, type, flags, stream (section 4.1)."""
 
+FRAME_BYTES: Final = 2**14
+"""A frame's payload, until its reader has said that it takes more (section 4.2)."""
+
+ENDLESS: Final = 2**31 - 1
+"""The highest number of a stream, and the largest window."""
+
 TINY_WINDOW_BYTES: Final = 64
 """A window that is opened by less than this costs more to use than it carries."""
 
@@ -244,7 +250,7 @@ class FrameReader:
         found = Frame(kind, data[at + 4], stream, whole)
         if self._head_of or kind in _CHECKED:
             self._check(found, size)
-        elif kind > Kind.CONTINUATION and kind != Kind.PRIORITY_UPDATE:
+        else:
             self._glitch()  # unknown: to be ignored (section 5.5), but not for ever
         return found
 
@@ -337,6 +343,7 @@ class FrameReader:
             self._glitch()
 
     def _check_goaway(self, found: Frame, size: int) -> None:
+        self._glitch()  # one is enough, or two
         if size < 8:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"GOAWAY of {size} bytes (section 6.8)")
 
