@@ -200,11 +200,12 @@ class Talk:
 
     def _of_a_stream(self, each: Frame) -> None:
         assert each.stream % 2 == 1, f"{each} on no stream of ours (5.1.1)"
-        assert each.stream not in self.resets, f"{each} behind RST_STREAM (5.1)"
+        again = each.type == f.RST_STREAM and each.code == Code.STREAM_CLOSED  # to what came behind it (5.4.2)
+        assert again or each.stream not in self.resets, f"{each} behind RST_STREAM (5.1)"
         answer = self.answers.setdefault(each.stream, Answer())
         if each.type == f.RST_STREAM:
             assert len(each.payload) == 4
-            self.resets[each.stream] = each.code
+            self.resets.setdefault(each.stream, each.code)
             return
         assert not answer.ended or self._block, f"{each} behind the end of its stream (5.1)"
         if each.type == f.DATA:
