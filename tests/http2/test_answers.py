@@ -103,8 +103,9 @@ def test_an_answer_that_no_client_takes_is_ended() -> None:
     served = Served(get(), ours={f.INITIAL_WINDOW_SIZE: 0})
     served.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(30000))
     assert served.talk.answers[1].body == b""
-    served.talk.until(lambda: served.talk.ended(1) or served.wire.closed, 100)
-    assert served.talk.ended(1) or served.wire.closed, "its client holds it for ever"
+    assert served.talk.until(lambda: served.talk.ended(1), 100), "its client holds it for ever"
+    assert served.talk.resets[1] not in (Code.NO_ERROR, Code.REFUSED_STREAM)
+    assert not served.talk.goaways, "and the other streams are none the worse"
     assert [record.reason for record in served.world.access] == ["send_timeout"]
     served.end()
 
@@ -149,6 +150,24 @@ def test_a_body_that_stops_with_its_connection_is_not_whole() -> None:
     wire.world.wait(2)
     assert not wire.world.sent(origin).endswith(b"0\r\n\r\n"), "a request that looks whole, and is not"
     assert origin in wire.world.closed
+    wire.end()
+
+
+@pytest.mark.parametrize("window", [0, f.WINDOW])
+def test_the_window_of_a_connection_survives_bodies_that_no_origin_takes(window: int) -> None:
+    wire = MachineWire(origin=False)
+    talk = Talk(wire)
+    talk.begin({f.INITIAL_WINDOW_SIZE: window})
+    for stream in range(1, 161, 2):
+        talk.send(headers(stream, post(), end=False) + f.data(stream, bytes(f.FRAME_MAX)))
+        wire.world.refuses()
+        assert talk.until(lambda: stream in talk.answers), "its error was told"  # noqa: B023
+        assert talk.credits[0] >= f.FRAME_MAX, f"the window is lost by stream {stream}"
+        if not talk.ended(stream):
+            talk.send(f.data(stream, bytes(f.FRAME_MAX)))  # the error waits for a window, and so does its stream
+    assert {answer.status for answer in talk.answers.values()} == {502}
+    assert talk.credits[0] > 2**19, "nobody has anything of it any more"
+    assert not talk.goaways
     wire.end()
 
 
