@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from coulee.core import Exchange, Limits, Response, Retry, UpstreamTls, respond, sleep
+from coulee.core import Cancelled, Exchange, Limits, Response, Retry, UpstreamTls, respond, sleep
 from coulee.core.config import Http2
 from coulee.core.forward import Forward
 from coulee.core.seam import Blocked, Sent
@@ -210,7 +210,7 @@ def test_an_exchange_whose_task_is_broken_is_recorded_and_reset() -> None:
         while True:
             try:
                 await sleep(10)
-            except BaseException:
+            except Cancelled:
                 continue
 
     world = played(on("request_filter", stubborn))
