@@ -793,6 +793,26 @@ def test_a_transport_that_takes_nothing_for_long_ends_all() -> None:
     ends(world)
 
 
+def test_many_writes_of_one_turn_let_out_no_more_than_one() -> None:
+    world = played(peers=(peer(),), limits=Limits(buffer_high_bytes=2_000_000))
+    client = Client(world)
+    client.says(window_update(0, 2**30))
+    client.asks(*range(1, 41, 2))
+    origin = Origin(world)
+    for stream in range(1, 41, 2):
+        origin.says(answer(stream), *(data(stream, b"x" * 16384) for _ in range(4)))
+        origin.says(*(data(stream, b"x" * 16384) for _ in range(3)))
+        origin.frames()
+    client.frames()
+    client.says(*(window_update(stream, 2**20) for stream in range(1, 41, 2)))
+    client.frames()
+    origin.says(*(data(stream, b"y") for stream in range(1, 41, 2)))
+    assert len(world.outbox[client.conn]) < TURN_BYTES_MAX + 20_000
+    client.says(*(rst(stream) for stream in range(1, 41, 2)))
+    client.leaves()
+    ends(world)
+
+
 def test_a_large_backlog_goes_out_over_several_turns() -> None:
     world = played(peers=(peer(),), limits=Limits(buffer_high_bytes=2_000_000))
     client = Client(world, {h2.INITIAL_WINDOW_SIZE: 2**30})
@@ -1068,7 +1088,8 @@ def test_a_fault_while_a_filter_holds_an_exchange() -> None:
     async def holds(exchange: Exchange) -> None:
         await sleep(3)
 
-    world = played(on("logging", holds), http2=Http2(ping_after_s=1000), peers=(peer(),))
+    timeouts = Timeouts(send_stall_timeout_s=2)
+    world = played(on("logging", holds), http2=Http2(ping_after_s=1000), peers=(peer(),), timeouts=timeouts)
     client = Client(world, {h2.INITIAL_WINDOW_SIZE: 0})
     client.asks(1)
     origin = Origin(world)
@@ -1132,6 +1153,24 @@ def test_the_rest_of_an_unread_body_gives_its_window_back_though_the_answer_wait
     opened = [frame for frame in client.frames() if frame.type == h2.WINDOW_UPDATE and not frame.stream]
     assert sum(frame.increment for frame in opened) >= 32768
     assert client.told() == []
+    client.says(window_update(1, 10))
+    assert client.told() == ["1 DATA 'hello' end", "1 RST NO_ERROR"]
+    client.leaves()
+    ends(world)
+
+
+def test_what_came_of_a_body_that_a_filter_does_not_want_gives_its_window_back() -> None:
+    async def thinks(exchange: Exchange) -> Response:
+        await sleep(1)
+        return respond(200, b"hello")
+
+    world = played(on("request_filter", thinks), http2=Http2(connection_window_bytes=65535))
+    client = Client(world, {h2.INITIAL_WINDOW_SIZE: 0})
+    client.says(headers(1, post(), end=False), *(data(1, b"x" * 16384) for _ in range(3)))
+    assert not [frame for frame in client.frames() if frame.type == h2.WINDOW_UPDATE]
+    world.wait(2)
+    opened = [frame for frame in client.frames() if frame.type == h2.WINDOW_UPDATE and not frame.stream]
+    assert sum(frame.increment for frame in opened) >= 32768, "at once: others may wait for it"
     client.says(window_update(1, 10))
     assert client.told() == ["1 DATA 'hello' end", "1 RST NO_ERROR"]
     client.leaves()

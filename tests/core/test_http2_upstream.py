@@ -463,13 +463,15 @@ def test_who_is_done_with_a_stream_that_is_not_over_cancels_it_and_nothing_else(
 
 
 def test_what_is_not_taken_of_a_stream_gives_the_window_of_the_connection_back() -> None:
-    world = single(http2=Http2(connection_window_bytes=65535))
+    limits = Limits(head_bytes_max=1000, buffer_high_bytes=1000, buffer_low_bytes=10)
+    world = single(http2=Http2(connection_window_bytes=65535), limits=limits)
     client = Client(world, {h2.INITIAL_WINDOW_SIZE: 0})
     origin: Origin | None = None
     for stream in range(1, 13, 2):
         client.asks(stream)
         origin = origin or Origin(world)
-        origin.says(answer(stream), *(data(stream, b"x" * 16384) for _ in range(3)))
+        origin.says(answer(stream), data(stream, b"x" * 16384))
+        origin.says(data(stream, b"x" * 16384), data(stream, b"x" * 16384))
         client.says(rst(stream))
     assert origin is not None
     assert not origin.closed

@@ -327,8 +327,6 @@ class Http2Connection(Connection, Generic[AnyStream]):
             pass
         elif isinstance(news, Reset):
             if stream is not None:
-                if self._fed.pop(number, None) is not None:
-                    stream.offer()  # what came before it counts: an answer may be whole (section 8.1)
                 self.let_go(stream)
                 self.was_reset(stream, news)
         elif isinstance(news, Leaving):

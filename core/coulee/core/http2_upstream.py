@@ -177,7 +177,7 @@ class Http2Upstream(Http2Connection[OriginStream]):
         self._lose(stream, error)
 
     def _lose(self, stream: OriginStream, error: ExchangeError) -> None:
-        """A stream is of no more use, once what came of it in this turn is handed out."""
+        """A stream is of no more use. What came of it before counts: its answer may be whole (section 8.1)."""
         stream.offer()
         stream.fail(error)
         if stream.on_loss is not None:

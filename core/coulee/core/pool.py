@@ -393,7 +393,6 @@ class Pool:
         desk = connection.desk
         queue = desk.hopeful or desk.waiters
         while queue and connection.room > 0:
-            self.idle.pop(connection, None)
             queue.popleft().call(connection.lend())
             queue = desk.hopeful or desk.waiters
         if self.proxy.draining or desk.deserted:
