@@ -8,7 +8,7 @@ import pytest
 from coulee.core import Cancelled, Exchange, Limits, Response, Retry, UpstreamTls, respond, sleep
 from coulee.core.config import Http2
 from coulee.core.forward import Forward
-from coulee.core.seam import Blocked, Sent
+from coulee.core.seam import Blocked, Drain, Sent
 from coulee.core.transport import Transport
 from tests.core.http2_ends import H2, Client, End, Origin, answer, ends, peer, played, reasons
 from tests.core.ledger import on
@@ -234,3 +234,104 @@ def test_a_client_whose_transport_is_blocked_when_it_begins() -> None:
     assert [frame.name for frame in End(world, client).frames()] == ["SETTINGS", "WINDOW_UPDATE", "SETTINGS"]
     world.receives(client, b"")
     ends(world)
+
+
+def test_an_answer_that_is_tried_again_and_breaks() -> None:
+    world = played(peers=(peer("a"), peer("b")), retry=Retry(statuses=(503,)))
+    client = Client(world)
+    client.asks(1)
+    origin = Origin(world)
+    origin.says(answer(1, 503), rst(1, Code.CANCEL))
+    Origin(world).says(answer(1, 204, end=True))
+    assert client.told() == ["1 204 end"]
+    client.leaves()
+    ends(world)
+
+
+def test_a_retry_may_share_what_it_was_refused_on() -> None:
+    world, client, origin = through()
+    origin.says(answer(1, 204, end=True))
+    client.asks(3)
+    origin.says(rst(3, Code.REFUSED_STREAM))
+    origin.says(rst(5, Code.REFUSED_STREAM))
+    world.wait(1)
+    origin.says(answer(7, 204, end=True))
+    assert client.told() == ["1 204 end", "3 204 end"]
+    client.leaves()
+    ends(world)
+
+
+def test_a_reset_of_what_is_over_already() -> None:
+    world, client, origin = through()
+    origin.says(answer(1, 204, end=True))
+    origin.says(rst(1))
+    client.says(rst(1))
+    assert client.told() == ["1 204 end"]
+    client.leaves()
+    ends(world)
+
+
+def test_glitches_and_resets_are_judged_apart() -> None:
+    world = played(http2=Http2(resets_max=4, resets_per_s=0.01))
+    client = Client(world)
+    client.says(ping() * 100)
+    client.asks(1)
+    client.says(rst(1))
+    client.asks(3)
+    client.says(rst(3))
+    assert not [word for word in client.told() if "GOAWAY" in word]
+    client.asks(5)
+    client.says(rst(5))
+    assert client.told() == ["GOAWAY all ENHANCE_YOUR_CALM"]
+    client.leaves()
+    ends(world)
+
+
+def test_the_window_of_a_stream_is_not_blamed_for_a_blocked_transport() -> None:
+    world = played(peers=(peer(),), http2=Http2(ping_after_s=1000))
+    client = Client(world, {h2.INITIAL_WINDOW_SIZE: 0})
+    client.asks(1)
+    origin = Origin(world)
+    origin.says(answer(1), data(1, b"x", end=True))
+    world.wait(29)
+    world.gives(Blocked(client.conn))
+    world.wait(5)
+    world.gives(Sent(client.conn))
+    client.says(window_update(1, 10))
+    assert client.told() == ["1 200", "1 DATA 'x' end"]
+    client.leaves()
+    ends(world)
+
+
+def test_a_client_that_is_gone_while_the_last_bytes_of_an_answer_wait() -> None:
+    world, client, origin = through()
+    world.gives(Blocked(client.conn))
+    origin.says(answer(1), data(1, b"x", end=True))
+    assert reasons(world) == [""]
+    world.resets(client.conn)
+    ends(world)
+
+
+def test_a_call_without_a_body_may_be_quiet_for_long() -> None:
+    world = played(peers=(peer(),))
+    client = Client(world)
+    client.says(headers(1, post("/", ("content-type", "application/grpc"), ("te", "trailers"))))
+    origin = Origin(world)
+    origin.says(answer(1, 200, ("content-type", "application/grpc")), headers(1, fields([("grpc-status", "0")])))
+    assert client.told()[-1] == "1 grpc-status=0 end"
+    client.leaves()
+    ends(world)
+
+
+def test_a_client_that_was_told_to_go_and_then_we_drain() -> None:
+    world = played(limits=Limits(requests_per_connection_max=1))
+    client = Client(world)
+    client.asks(1)
+    world.gives(Drain(5))
+    assert client.told() == ["GOAWAY all NO_ERROR"]
+    world.wait(1)
+    assert client.told() == ["GOAWAY 1 NO_ERROR"]
+    client.says(rst(1))
+    client.leaves()
+    world.wait(10)
+    assert world.machine.finished

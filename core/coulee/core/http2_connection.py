@@ -170,10 +170,6 @@ class Http2Stream(Stream):
     def end(self) -> None:
         """See `Stream`: the connection lives on."""
 
-    @property
-    def expects_continue(self) -> bool:
-        return False
-
     def close_after(self) -> None:
         """See `Stream`: no stream is the last by what it is answered."""
 
@@ -440,8 +436,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
         super().unblock()
         if self.closing or self.broken:
             return
-        if not self.blocked:
-            self._go_on()
+        self._go_on()
         if self.held:
             self._read_on()
 
