@@ -54,17 +54,18 @@ class _End:
         self.heads: dict[int, dict[str, str]] = {}
         self.bodies: dict[int, bytes] = {}
         self.ended: dict[int, str] = {}
+        self.taken_back: set[int] = set()  # streams that this end has reset: more of them may be on its way
         self.gone = False
 
     def hears(self, sent: bytes) -> list[Frame]:
         found, self.rest = cut(self.rest + sent)
         for each in found:
+            if each.type in (h2.HEADERS, h2.DATA):
+                assert each.stream not in self.ended or each.stream in self.taken_back, each
             if each.type == h2.HEADERS:
-                assert each.stream not in self.ended, each
                 pairs = {name.decode(): value.decode() for name, value in self.decoder.decode(each.content, raw=True)}
                 self.heads.setdefault(each.stream, pairs)
             elif each.type == h2.DATA:
-                assert each.stream not in self.ended, each
                 assert each.stream in self.heads, "DATA before its head"
                 self.flow.takes(each.stream, len(each.payload))
                 self.bodies[each.stream] = self.bodies.get(each.stream, b"") + each.content
@@ -201,6 +202,7 @@ class Proxying(RuleBasedStateMachine):
             return
         if what == "reset":
             client.ended[stream] = "CANCEL"
+            client.taken_back.add(stream)
             self.give(client.conn, rst(stream))
         elif what == "window":
             client.flow.streams[stream] = client.flow.streams.get(stream, client.flow.initial) + 2
@@ -263,6 +265,7 @@ class Proxying(RuleBasedStateMachine):
                 return
             origin.begun[stream] = -1
             origin.ended[stream] = "RST"
+            origin.taken_back.add(stream)
             self.give(origin.conn, rst(stream, Code.REFUSED_STREAM if what == "refuses" else Code.INTERNAL_ERROR))
         else:
             sent = []
