@@ -162,7 +162,7 @@ class Proxying(RuleBasedStateMachine):
         if client.gone or not self.world.reading.get(client.conn):
             return
         deaf = client.conn in self.world.eofs or client.conn in self.blocked  # it may have ended, and not said so yet
-        sent = []
+        sent: list[bytes] = []
         for _ in range(count):
             stream = self.next_stream[client.conn]
             self.next_stream[client.conn] += 2
@@ -268,7 +268,7 @@ class Proxying(RuleBasedStateMachine):
             origin.taken_back.add(stream)
             self.give(origin.conn, rst(stream, Code.REFUSED_STREAM if what == "refuses" else Code.INTERNAL_ERROR))
         else:
-            sent = []
+            sent: list[bytes] = []
             if stream not in origin.begun:
                 origin.begun[stream] = len(self.answers[number])
                 self.answers[number].append("")
