@@ -23,7 +23,7 @@ ALLOWED = {
     "coulee.core": ("coulee.core",),
     "coulee.lb": ("coulee.lb", "coulee.core"),
     "coulee.backends": ("coulee.backends", "coulee.core.seam"),
-    "coulee.testing": ("coulee.backends", "coulee.core", "coulee.lb"),
+    "coulee.testing": ("coulee.testing", "coulee.backends", "coulee.core", "coulee.lb"),
     "coulee.discovery": ("coulee.core", "coulee.lb"),
     "coulee.tls": ("coulee.backends", "coulee.core"),
     "coulee.conformance": ("coulee.conformance", "coulee.backends", "coulee.core.seam"),

@@ -11,7 +11,7 @@ class Token(Filter):
             raise ExchangeError("bad_request", "missing or wrong token", status=401)  # grpc-status 16, UNAUTHENTICATED
 
 
-services = Cluster("https://10.0.0.1:50051", "https://10.0.0.2:50051")
+services = Cluster("h2c://10.0.0.1:50051", "h2c://10.0.0.2:50051")
 
 proxy = Proxy(services, [GrpcWeb("https://app.example.com"), Token()])
 

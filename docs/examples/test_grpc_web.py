@@ -26,7 +26,7 @@ def test_no_token() -> None:
 
 
 def test_all_services_are_down() -> None:
-    x = Exchange(proxy).down("https://10.0.0.1:50051", "https://10.0.0.2:50051")
+    x = Exchange(proxy).down("h2c://10.0.0.1:50051", "h2c://10.0.0.2:50051")
     answer = x.post("/hello.Greeter/Hello", MESSAGE, headers=CALL)
     assert answer.headers["grpc-status"] == "14"
     assert answer.headers["grpc-message"].startswith("upstream_refused: ")

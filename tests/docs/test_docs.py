@@ -107,6 +107,13 @@ def test_marked_python_runs(page: Path) -> None:
     run_page(page)
 
 
+def test_tests_in_pages_pass() -> None:
+    tests = {name: value for name, value in run_page(DOCS / "testing.md").items() if name.startswith("test_")}
+    assert sorted(tests) == ["test_a_call", "test_an_endpoint_hangs_up_in_the_middle"]
+    for test in tests.values():
+        test()
+
+
 def test_blocks_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
