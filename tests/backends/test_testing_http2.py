@@ -10,6 +10,7 @@ from coulee.backends.weather import Weather
 from coulee.core import (
     Config,
     Filter,
+    Headers,
     PeerCertificate,
     Proxy,
     Request,
@@ -23,8 +24,10 @@ from coulee.core import (
     respond,
 )
 from coulee.core.exchange import Exchange as CoreExchange
+from coulee.core.parts import Data, Trailers
 from coulee.lb import Cluster, peer_from_url
 from coulee.testing import Exchange
+from coulee.testing.http2 import Http2 as Spoken
 
 PLAIN = "http://10.1.0.1:9000"
 H2C = "h2c://10.1.0.1:9000"
@@ -206,7 +209,8 @@ def test_an_origin_may_have_many_requests_at_once() -> None:
     class Asks(Filter):
         async def request_filter(self, exchange: CoreExchange) -> None:
             async def ask(target: str) -> None:
-                answer = await fetch(Request("GET", target, authority="a"), peer=peer_from_url(H2C))
+                request = Request("POST", target, authority="a", data=target.encode() * 20_000)
+                answer = await fetch(request, peer=peer_from_url(H2C))
                 exchange.tags[target] = answer.data.decode()
 
             with nursery() as children:
@@ -222,6 +226,9 @@ def test_an_origin_may_have_many_requests_at_once() -> None:
     up = x.upstreams[0]
     x.start("GET", "/after")
     assert [request.target for request in up.requests[-2:]] == ["/first", "/second"]
+    for request in up.requests[-2:]:
+        assert request.complete
+        assert request.body == request.target.encode() * 20_000
     up.begin(200)
     assert up.request.target == "/second"
     up.send(b"2")
@@ -234,6 +241,42 @@ def test_an_origin_may_have_many_requests_at_once() -> None:
     assert x.response.body == b"hi"
     assert x.record is not None
     assert (x.record.tags["/first"], x.record.tags["/second"]) == ("1", "2")
+
+
+def test_what_waits_for_the_other_side_is_said() -> None:
+    large = bytes(4_000_000)
+    x = Exchange(Proxy(Cluster(H2C)), http2=True).start("POST", "/", more=True)
+    up = x.upstreams[0]
+    up.pause()
+    x.send(large).end(trailers={"T": "up"})
+    assert not up.request.complete
+    up.resume()
+    x.settle()
+    assert (up.request.body, up.request.trailers["t"]) == (large, "up")
+    assert x._client is not None
+    up.begin(200)
+    x._client.pause()
+    up.send(large)
+    up.end(trailers={"T": "down"})
+    assert not x.response.complete
+    assert not up.pending
+    x._client.resume()
+    x.settle()
+    assert (x.response.body, x.response.trailers["t"]) == (large, "down")
+
+
+def test_host_is_the_authority_and_the_last_answer_is_said_to_be_so() -> None:
+    client, origin = Spoken(asks=True), Spoken(asks=False)
+    stream = client.ask(Request("GET", "/", Headers([("X", "y"), ("Host", "a")])))
+    ((_, asked), *_) = origin.hear(client.taken())
+    assert isinstance(asked, Request)
+    assert list(asked.headers) == [("Host", "a"), ("x", "y")]
+    origin.retire()
+    assert not origin.spent
+    origin.say(stream, Response(200, Headers(), data=b"hi", ended=True))
+    answered = [part for _, part in client.hear(origin.taken())]
+    assert [type(part) for part in answered] == [Response, Data, Trailers]
+    assert (client.spent, origin.spent) == (True, True)
 
 
 @pytest.mark.parametrize("http2", [True, False])
@@ -283,20 +326,22 @@ def test_a_request_that_is_ended_without_an_answer(cause: str) -> None:
     else:
         x._client.received(b"\0\0\x08\7\0\0\0\0\0" + bytes(4) + b"\0\0\0\x63")
         says = "not its connection .GOAWAY, 99"
+    client = x._client
     with pytest.raises(AssertionError, match=says):
         _ = x.response
     x.start("GET", "/again")
+    assert (x._client is client) == (cause == "refused")
     x.upstream.reply(200, b"hi")
     assert x.response.body == b"hi"
 
 
 def test_a_drain_lets_the_answer_come() -> None:
-    x = Exchange(Proxy(Cluster(H2C)), http2=True).start("GET", "/")
-    x.upstream.begin(200)
-    x.upstream.send(b"a")
-    x.drain(5)
+    x = Exchange(Proxy(Cluster(H2C)), http2=True).start("GET", "/").drain(5)
     x.advance(seconds=1)
-    x.upstream.send(b"b")
+    with pytest.raises(AssertionError, match="10.1.0.1:9000 has not answered"):
+        _ = x.response
+    x.upstream.begin(200)
+    x.upstream.send(b"ab")
     x.upstream.end()
     assert (x.response.body, x.response.complete) == (b"ab", True)
     x.advance(seconds=1)

@@ -16,7 +16,6 @@ class Http1:
 
     def __init__(self, *, asks: bool) -> None:
         self._conn = h11.Connection(h11.CLIENT if asks else h11.SERVER)
-        self._asks = asks
         self._stream = 0
         self._to_send = b""
         self._retires = False
@@ -28,10 +27,7 @@ class Http1:
 
     def ask(self, request: Request) -> int:
         """See `Speech`."""
-        conn = self._conn
-        if conn.our_state is not h11.IDLE:
-            assert conn.our_state is conn.their_state is h11.DONE, NOT_ANSWERED
-            conn.start_next_cycle()
+        assert self._conn.our_state is h11.IDLE, NOT_ANSWERED
         self._stream += 1
         fields = _framed(request.headers, request.ended)
         self._send(h11.Request(method=request.method, target=request.target, headers=fields.raw()))
@@ -98,8 +94,8 @@ class Http1:
             raise NotHttpError(str(error)) from error
 
     def _turn_over(self) -> None:
-        """Be ready for the next request. Who asks is so when there is one."""
-        if not self._asks and self._conn.our_state is self._conn.their_state is h11.DONE:
+        """Be ready for the next request."""
+        if self._conn.our_state is self._conn.their_state is h11.DONE:
             self._conn.start_next_cycle()
 
     def owes(self, stream: int) -> bool:
