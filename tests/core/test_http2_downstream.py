@@ -1175,3 +1175,17 @@ def test_what_came_of_a_body_that_a_filter_does_not_want_gives_its_window_back()
     assert client.told() == ["1 DATA 'hello' end", "1 RST NO_ERROR"]
     client.leaves()
     ends(world)
+
+
+def test_a_client_may_begin_too_much_before_it_has_heard_how_much_it_may() -> None:
+    world = played()
+    first = world.client()
+    heads = b"".join(headers(number, get("/held")) for number in range(1, 801, 2))
+    world.receives(first, h2.PREFACE + settings() + heads)
+    told = [frame.name for frame in h2.parse(world.sent(first))]
+    assert told.count("RST_STREAM") == 300
+    assert "GOAWAY" not in told
+    world.receives(
+        first, settings(ack=True) + b"".join(headers(number, get("/held")) for number in range(801, 1401, 2))
+    )
+    assert h2.parse(world.sent(first))[-1].name == "GOAWAY"

@@ -653,3 +653,20 @@ def test_a_prelude_that_is_still_waiting_goes_out_first() -> None:
     assert sent.startswith(b"PROXY TCP4 10.0.0.9 127.0.0.1 50000 8000\r\n" + h2.PREFACE)
     client.leaves()
     ends(world)
+
+
+def test_an_origin_that_resets_behind_each_early_answer_is_no_flood() -> None:
+    """As nginx does where it does not read a body (section 8.1)."""
+    world = single()
+    client = Client(world)
+    client.asks(1)
+    origin = Origin(world)
+    origin.says(answer(1, 204, end=True))
+    for turn in range(1, 260):
+        number = 2 * turn + 1
+        client.says(headers(number, h2.post("/a", ("content-length", "5")), end=False))
+        origin.says(answer(number, 413, end=True), rst(number, 0))
+    assert not origin.closed
+    assert len(world.access) == 260
+    client.leaves()
+    ends(world)

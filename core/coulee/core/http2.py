@@ -109,13 +109,15 @@ News: TypeAlias = Part | Malformed | Reset | Leaving | Ponged | Counted
 class Http2Codec(Http2Writer):
     """One HTTP/2 connection. `role` is ours: a `"server"` reads requests. `forwards` lets CONNECT be one of these."""
 
-    __slots__ = ("_eof", "_forwards", "_highest", "_limits", "_news", "_server", "believed", "resets_made")
+    __slots__ = ("_eof", "_forwards", "_highest", "_limits", "_news", "_server", "believed", "resets_made",
+                 "settled")  # fmt: skip
 
     expects_continue = False  # a stream knows
 
     def __init__(self, role: Role, config: Config) -> None:
         super().__init__(role, config)
         self.believed = False  # whether the peer is, about TLS that it ended before us
+        self.settled = False  # the peer has heard of our settings
         self.resets_made = 0  # streams that we had to reset, because of what the peer did
         self._server = role == "server"
         self._limits = config.limits
@@ -363,6 +365,7 @@ class Http2Codec(Http2Writer):
         self._give(found)
 
     def _on_settings(self, found: Frame) -> None:
+        self.settled = self.settled or bool(found.flags & ACK)
         settings = found.settings()
         for number, value in settings:
             if number == SettingCodes.HEADER_TABLE_SIZE:  # h2 knows the last of several (RFC 7541 section 4.2)

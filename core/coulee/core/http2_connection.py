@@ -194,6 +194,9 @@ class Http2Connection(Connection, Generic[AnyStream]):
         "waiting",
     )
 
+    resets_count = True
+    """Whether streams that the peer takes back, or has us reset, are judged."""
+
     def __init__(self, machine: KernelMachine, number: int, codec: Http2Codec, config: Config) -> None:
         super().__init__(machine, number, config)
         self.codec = codec
@@ -267,7 +270,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
         try:
             while isinstance(pulled := codec.next_part(), tuple):
                 self._sort(*pulled)
-                if codec.resets != self._resets_seen or codec.glitches != self._glitches_seen:
+                if codec.glitches != self._glitches_seen or (codec.resets != self._resets_seen and self.resets_count):
                     self._watch_budgets()
                 if self.closing or self.broken:
                     break
@@ -370,7 +373,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
             level = budget.spend(codec.glitches - self._glitches_seen, now)
             self._glitches_seen = codec.glitches
             what = "frames that carry nothing"
-        if codec.resets != self._resets_seen:
+        if codec.resets != self._resets_seen and self.resets_count:
             budget = self._resets = self._resets or Budget(settings.resets_max, settings.resets_per_s)
             resets = budget.spend(codec.resets - self._resets_seen, now)
             self._resets_seen = codec.resets

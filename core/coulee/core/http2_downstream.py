@@ -18,7 +18,7 @@ from collections.abc import Generator
 from enum import Enum, auto
 from math import inf
 from types import coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from coulee.core.errors import ExchangeError
 from coulee.core.exchange import NO_REQUEST, Exchange
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from coulee.core.kernel import Task
     from coulee.core.proxy import Proxy
     from coulee.core.proxy_protocol import Header
+
+
+EARLY_REFUSED_MAX: Final = 1000
+"""Streams over the limit that a client may have begun before it has heard of the limit."""
 
 
 class State(Enum):
@@ -123,7 +127,7 @@ class Http2Downstream(Http2Connection[ClientStream]):
 
     __slots__ = ("count", "covered", "guest", "half_closed", "head_begun",
                  "head_bytes", "notice", "obstacle",
-                 "proxy", "requests", "state", "until")  # fmt: skip
+                 "proxy", "refused", "requests", "state", "until")  # fmt: skip
 
     def __init__(self, proxy: Proxy, guest: Guest, count: Count, obstacle: ExchangeError | None = None) -> None:
         super().__init__(proxy, guest.number, Http2Codec("server", proxy.config), proxy.config)
@@ -145,6 +149,7 @@ class Http2Downstream(Http2Connection[ClientStream]):
         self.head_begun = False
         self.head_bytes = 0  # of all requests under way
         self.half_closed = False
+        self.refused = 0  # streams for which there was no room
         self.notice = _Notice(self)
         self.held = guest.held
         if guest.blocked:
@@ -202,7 +207,8 @@ class Http2Downstream(Http2Connection[ClientStream]):
         head_bytes = len(request.headers.block)
         full = len(self.streams) >= limits.streams_max or self.head_bytes + head_bytes > limits.head_bytes_max
         if self.state is State.LAST or full:
-            if self.state is not State.LAST:
+            self.refused += 1
+            if self.state is not State.LAST and (self.codec.settled or self.refused > EARLY_REFUSED_MAX):
                 self.codec.resets_made += 1  # it was told how many there may be
             self.codec.reset(number, Code.REFUSED_STREAM)
             return

@@ -74,6 +74,8 @@ class Http2Upstream(Http2Connection[OriginStream]):
     __slots__ = ("_asked", "_asked_at", "_heard", "desk", "going", "lent", "placed", "pool", "told_to_go", "until",
                  "uses", "uses_max")  # fmt: skip
 
+    resets_count = False  # an origin that answers early resets each request behind its answer (section 8.1)
+
     def __init__(self, before: Upstream) -> None:
         pool = before.pool
         super().__init__(pool.proxy, before.number, Http2Codec("client", pool.proxy.config), pool.proxy.config)

@@ -17,6 +17,7 @@ from coulee.core.http2_fields import (
     fields_of_trailers,
 )
 from coulee.core.http2_frames import (
+    ENDLESS,
     FRAME_BYTES,
     HEAD_BYTES,
     TINY_WINDOW_BYTES,
@@ -61,7 +62,7 @@ class Http2Writer:
     """One HTTP/2 connection, as it is written."""
 
     __slots__ = ("_fault", "_frame_bytes_max", "_frame_bytes_wanted", "_frames", "_h2", "_out", "_reset_by_us",
-                 "_states", "_waiting", "_windows_opened", "corked", "secure")  # fmt: skip
+                 "_states", "_told_last", "_waiting", "_windows_opened", "corked", "secure")  # fmt: skip
 
     def __init__(self, role: Role, config: Config) -> None:
         self.secure = False
@@ -73,6 +74,7 @@ class Http2Writer:
         self._reset_by_us: dict[int, None] = {}  # the oldest first
         self._waiting = Waiting(config.http2.streams_max)
         self._windows_opened = False  # something of what waits may go out
+        self._told_last = ENDLESS  # the last stream that is taken, as far as the peer was told
         self._fault: ConnectionFault | None = None
         self._h2 = H2(role, config)
         self._out = [self._h2.first_words]
@@ -285,8 +287,9 @@ class Http2Writer:
 
     def leave(self, last_stream: int, code: int, detail: str = "") -> None:
         """Tell the peer that the connection ends, and that no stream above `last_stream` is taken (section 6.8)."""
+        self._told_last = min(last_stream, self._told_last)  # one may say less than the one before, and never more
         self._out.append(self._h2.data_to_send())
-        self._out.append(goaway_frame(last_stream, code, detail))
+        self._out.append(goaway_frame(self._told_last, code, detail))
 
 
 def priority_field(part: Request | Response) -> bytes:
