@@ -31,8 +31,6 @@ from coulee.core.http1_grammar import (
     ONCE_IN_ANSWER,
     ONCE_IN_REQUEST,
     REFUSED_METHODS,
-    REQUEST_LINE,
-    STATUS_LINE,
     USUAL_METHODS,
     authority_of,
     check_asking,
@@ -250,8 +248,7 @@ class Http1Codec:
         if match is None:
             line_end = data.find(b"\r\n")
             check_size(line_end, end + 4, self._limits)
-            pattern = REQUEST_LINE if self._server else STATUS_LINE
-            raise fault_of_head(data[:line_end], data[line_end:end], pattern, self._limits.fields_max)
+            raise fault_of_head(data[:line_end], data[line_end:end], self._server, self._limits.fields_max)
         return match
 
     def _check_incomplete(self, data: bytes) -> None:

@@ -112,11 +112,11 @@ def check_beginning(data: bytes, server: bool) -> None:
         raise ProtocolError("the answer does not begin with HTTP/")
 
 
-def fault_of_head(line: bytes, block: bytes, pattern: re.Pattern[bytes], fields_max: int) -> ProtocolError:
+def fault_of_head(line: bytes, block: bytes, server: bool, fields_max: int) -> ProtocolError:
     """What is wrong with a head that is whole and does not match."""
-    match = pattern.fullmatch(line)
+    match = (REQUEST_LINE if server else STATUS_LINE).fullmatch(line)
     if match is None:
-        if pattern is REQUEST_LINE:
+        if server:
             return ProtocolError("the request line is not `method SP target SP HTTP/x.y` (RFC 9112 section 3)")
         return ProtocolError("the status line is not `HTTP/x.y SP status SP phrase` (RFC 9112 section 4)")
     if FIELDS.fullmatch(block) is None:
