@@ -89,7 +89,7 @@ def test_a_client_begins_with_the_preface_and_its_settings() -> None:
     assert raw.startswith(PREFACE)
     first, window = parse(raw[len(PREFACE) :])
     assert first.values == {1: 4096, 2: 0, 4: 65536, 5: FRAME_MAX, 6: 32768}
-    assert (window.stream, window.increment) == (0, 100 * 65536 - WINDOW), "no stream is to wait for another's reader"
+    assert (window.stream, window.increment) == (0, 200 * 65536 - WINDOW), "no stream is to wait for another's reader"
 
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n", h2.PREFACE + ping()], ids=["HTTP/1.1", "no SETTINGS"])

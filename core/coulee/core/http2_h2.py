@@ -77,7 +77,8 @@ class H2(H2Connection):
         words = settings_frame(said) if server else PREFACE + settings_frame(said)
         window = http2.connection_window_bytes
         if not server:  # clients take their answers at speeds of their own, and must not wait for each other
-            window = min(max(window, http2.upstream_streams_max * http2.stream_window_bytes), ENDLESS)
+            # Twice what all streams can hold, for h2 may owe the peer up to half of a window.
+            window = min(max(window, 2 * http2.upstream_streams_max * http2.stream_window_bytes), ENDLESS)
         more = window - self.inbound_flow_control_window
         if more > 0:
             self.increment_flow_control_window(more)
