@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
 
+from coulee.core import Proxy
 from coulee.core.peer import Peer, PeerLimits
 from coulee.core.seam import Address, UpstreamTls
 from coulee.core.transport import DIRECT, Transport
 from coulee.lb import Cluster, peer_from_url
 from coulee.lb.endpoint import WEIGHT_MAX, Endpoint, endpoint_of
 from coulee.lb.outliers import Record
+from tests.core.world import LISTENER, World
+from tests.http2 import frames as h2
 
 
 @pytest.mark.parametrize(
@@ -288,3 +292,29 @@ def test_an_endpoint_with_a_transport_of_its_own_is_not_reached_as_the_others() 
     assert [each.transport for each in Cluster(own, "h2c://b.test", transport=others).members] == [
         Transport(proxy_protocol=2, prior_knowledge=True), Transport(proxy_protocol=1, prior_knowledge=True),
     ]  # fmt: skip
+
+
+def ask(extra: bytes = b"") -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: a\r\n" + extra + b"\r\n"
+
+
+def before(url: str) -> World:
+    return World(Proxy(Cluster(url)).fresh(rng=Random(1), wall_clock_offset_s=1e9, listen=[LISTENER]))
+
+
+def test_an_upgrade_to_an_endpoint_of_http2_goes_by_http1() -> None:
+    world = before("h2c://127.0.0.1:9000")
+    client = world.client()
+    world.receives(client, ask(b"Connection: upgrade\r\nUpgrade: websocket\r\n"))
+    assert world.sent(world.connects()).startswith(b"GET / HTTP/1.1\r\n")
+
+
+def test_an_endpoint_that_wants_http1_gets_it() -> None:
+    world = before("h2c://127.0.0.1:9000")
+    client = world.client()
+    world.receives(client, ask())
+    world.receives(world.connects(), h2.settings() + h2.rst(1, h2.Code.HTTP_1_1_REQUIRED))
+    again = world.connects()
+    assert world.sent(again).startswith(b"GET / HTTP/1.1\r\n")
+    world.receives(again, b"HTTP/1.1 204 No Content\r\nDate: now\r\n\r\n")
+    assert world.access[0].status == 204

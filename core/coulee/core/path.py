@@ -50,7 +50,7 @@ def announced(peer: Peer, client: Connection, upgrade: str = "") -> Peer:
     """The peer as it is for one client where each connection to it has to say who the client is; and as it is for an
     `upgrade`, which goes by HTTP/1.1 where there is a choice."""
     if upgrade and peer.transport.may_speak_http2:
-        peer = replace(peer, transport=peer.transport.without_http2())
+        peer = peer.by(peer.transport.without_http2())
     version = peer.transport.proxy_protocol
     if not version:
         return peer

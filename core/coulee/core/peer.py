@@ -82,6 +82,10 @@ class Peer:
             self.name = show_address(self.address)
         self.name_key()
 
+    def by(self, transport: Transport) -> Peer:
+        """The same, reached another way. A subclass may have more to say of a peer, and nobody asks for that here."""
+        return Peer(self.address, self.name, self.group, self.limits, transport, self.prelude)
+
     def name_key(self) -> None:
         """What it is made of has been set."""
         if self.transport == DIRECT and not self.prelude:

@@ -18,7 +18,6 @@ As httpcore learned (its PR 880): no I/O in the bookkeeping, and no connection b
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from math import inf
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
@@ -332,7 +331,7 @@ class Pool:
         if until <= self.proxy.kernel.now:
             del self.http1_only[peer.key]
             return peer
-        return replace(peer, transport=peer.transport.without_http2())
+        return peer.by(peer.transport.without_http2())
 
     def require_http1(self, connection: Http2Upstream) -> None:
         """A peer has asked for HTTP/1.1: so it gets it, also for what goes by HTTP/2 now."""
