@@ -551,6 +551,17 @@ def test_what_was_on_its_way_when_we_reset_a_stream_is_no_fault() -> None:
     assert side.codec.resets == 1  # the peer's
 
 
+def test_an_interim_answer_may_be_on_its_way_to_a_stream_that_we_have_reset() -> None:
+    side = asking(ask(), ask())
+    side.codec.reset(1, Code.CANCEL)
+    assert side.says() == ["1 RST CANCEL"]
+    assert side.hears(headers(1, head(103), end=False), headers(3, head())) == ["3 200 end"]
+    assert side.says() == []
+    side = asking(ask("POST", length=None, ended=False))
+    assert side.hears(headers(1, head()), headers(1, head(103), end=False)) == ["1 200 end", "1 BROKEN STREAM_CLOSED"]
+    assert side.says() == ["1 RST STREAM_CLOSED"]
+
+
 def test_frames_behind_the_end_are_a_fault_of_the_stream() -> None:
     side = got()
     assert side.hears(data(1, b"x")) == ["1 BROKEN STREAM_CLOSED"]
@@ -685,6 +696,30 @@ def test_windows_open_by_what_is_consumed_and_by_nothing_else() -> None:
     assert side.says() == []
     side.codec.consumed(1, 32000)
     assert side.says() == ["0 WINDOW +48000", "1 WINDOW +48000"]
+
+
+def test_a_window_that_our_settings_have_made_negative_opens_again() -> None:
+    side = Side("server", configured(stream_window_bytes=1000))
+    assert side.hears(h2.PREFACE, settings(), headers(1, post(), end=False), data(1, bytes(16000))) == [
+        "1 POST /", "1 DATA 16000"]  # fmt: skip
+    side.output()
+    assert side.hears(settings(ack=True)) == []
+    assert side.says() == ["1 WINDOW +16000"]
+    assert side.hears(data(1, bytes(1000), end=True)) == ["1 DATA 1000 end"]
+
+
+def test_the_end_needs_no_window() -> None:
+    for end, words in ((data(1, end=True), ["1 DATA '' end"]), (data(1), []),
+                       (headers(1, fields([("a", "b")])), ["1 a=b trailers"])):  # fmt: skip
+        side = Side("server", configured(stream_window_bytes=1000))
+        side.taken = False
+        side.hears(h2.PREFACE, settings(), headers(1, post(), end=False), data(1, bytes(16000)), settings(ack=True))
+        assert side.hears(end) == words
+        assert side.codec.is_read(1) is bool(words)
+        side.output()
+        side.codec.consumed(1, 16000)
+        side.write(1, Response(200))
+        assert side.says() == ["1 WINDOW +16000", "1 200 end"]
 
 
 def test_padding_is_consumed_at_once() -> None:

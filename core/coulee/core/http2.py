@@ -41,6 +41,7 @@ from coulee.core.config import Config
 from coulee.core.http2_fields import FieldList, read_answer, read_request, read_trailers
 from coulee.core.http2_frames import (
     ACK,
+    END_HEADERS,
     END_STREAM,
     HEAD_BYTES,
     PADDED,
@@ -218,7 +219,8 @@ class Http2Codec(Http2Writer):
             raise
         except H2Error as error:
             h2.clear_outbound_data_buffer()  # a GOAWAY, which is ours to say
-            raise ConnectionFault(int(getattr(error, "error_code", Code.PROTOCOL_ERROR)), str(error)) from error
+            detail = f"{Kind(found.kind).name} on stream {found.stream}: {type(error).__name__}, {error}"
+            raise ConnectionFault(int(getattr(error, "error_code", Code.PROTOCOL_ERROR)), detail) from error
         out = h2.data_to_send()
         if out:
             self._out.append(self._without_second_reset(found, out))
@@ -244,9 +246,9 @@ class Http2Codec(Http2Writer):
         if not self._server:
             self._check_begun(found)
         state = self._states.get(number)
-        self._h2.heads_read.last = bool(found.flags & END_STREAM)
-        if state is not None and state.head_read and not state.read and not found.flags & END_STREAM:
-            self._h2.heads_read.last = True
+        goes_on = not found.flags & END_STREAM
+        self._h2.heads_read.may_be_interim = goes_on and state is not None and not state.head_read
+        if goes_on and state is not None and state.head_read and not state.read:
             # h2 would end the connection for it; the compressed fields have to be read all the same.
             self._give(found.with_flags(found.flags | END_STREAM))
             if not self._h2.has_open(number):
@@ -348,6 +350,10 @@ class Http2Codec(Http2Writer):
                 return
         if state is not None and not self._server and not state.head_read:
             self._break_stream(number, Code.PROTOCOL_ERROR, "DATA before the head of an answer (section 8.1)")
+        empty = len(found.whole) == HEAD_BYTES
+        if empty and state is not None and not state.read and self._h2.remote_flow_control_window(number) < 0:
+            self._on_nothing(state, found)
+            return
         for event in self._give(found):
             if isinstance(event, DataReceived):
                 size = event.flow_controlled_length
@@ -359,6 +365,16 @@ class Http2Codec(Http2Writer):
                     self._is_read(number, state)
                 if data or (ended and not state.told):
                     self._news.append((number, Data(data, ended)))
+
+    def _on_nothing(self, state: StreamState, found: Frame) -> None:
+        """DATA without a byte, on a stream whose window our SETTINGS have made negative. It needs none (section 6.9.1),
+        but h2 thinks it does. Trailers are an end that it takes."""
+        if found.flags & END_STREAM:
+            self._give(
+                Frame(Kind.HEADERS, 0, found.stream, frame(Kind.HEADERS, END_STREAM | END_HEADERS, found.stream, b""))
+            )
+            self._is_read(found.stream, state)
+            self._news.append((found.stream, Data(b"", True)))
 
     def _on_reset(self, found: Frame) -> None:
         self._check_begun(found)
@@ -374,6 +390,8 @@ class Http2Codec(Http2Writer):
         if len(heeded) != len(settings):  # h2 would keep the others too, for good
             found = found.with_settings(heeded)
         self._give(found)
+        if found.flags & ACK:
+            self._h2.open_windows(self._states)
         self._windows_opened = True
         self._frame_bytes_max = min(self._h2.max_outbound_frame_size, self._frame_bytes_wanted)
 

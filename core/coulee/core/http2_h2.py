@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from h2.config import H2Configuration
@@ -103,6 +103,12 @@ class H2(H2Connection):
         self._clean_at = 2 * count + CLOSED_STREAMS_MAX
         return count
 
+    def open_windows(self, numbers: Iterable[int]) -> None:
+        """Our SETTINGS count now. Where they have made windows smaller, what was consumed before may be enough to open
+        one again, and h2 would look to that only when more is."""
+        for number in numbers:
+            self.acknowledge_received_data(0, number)
+
     def has_open(self, number: int) -> bool:
         """Whether a stream is not over for h2, so that it can be reset."""
         stream = self.streams.get(number)
@@ -112,15 +118,15 @@ class H2(H2Connection):
 class HeadsRead(Decoder):
     """Header compression as h2 sees it: of a head it gets `:status`, which tells a 1xx from an answer, or nothing."""
 
-    __slots__ = ("fields", "last")
+    __slots__ = ("fields", "may_be_interim")
 
     fields: FieldList
-    last: bool  # nothing follows it on its stream: so it is no 1xx, or it is malformed
+    may_be_interim: bool  # elsewhere h2 would end the connection for a 1xx: at the end of a stream, and behind it
 
     def decode(self, block: bytes, raw: bool = True) -> FieldList:
         """See `Decoder`; all of it is in `fields`."""
         self.fields = fields = super().decode(block)
-        return fields[:1] if fields and fields[0][0] == b":status" and not self.last else []
+        return fields[:1] if self.may_be_interim and fields and fields[0][0] == b":status" else []
 
 
 class HeadsWritten(Encoder):
