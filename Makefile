@@ -57,11 +57,11 @@ grpc: $(STAMP)  ## HTTP/2 and gRPC with real programs at full length, on every b
 properties: $(STAMP)  ## the properties with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/lb tests/differential
 
-fuzz: $(STAMP)  ## fuzz the codec with atheris, and keep what reaches new code: make fuzz MINUTES=10
+fuzz: $(STAMP)  ## fuzz the codecs with atheris, and keep what reaches new code: make fuzz MINUTES=10 TARGET=http2
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary atheris --editable '.[fuzz]' 2>/dev/null || \
 		{ echo "make fuzz: no wheel of atheris for $$($(BIN)/python -V) can be installed; with a Python that has one: make clean, then make fuzz PYTHON=python3.12"; exit 1; }
-	@$(BIN)/python -m fuzz --minutes $(or $(MINUTES),10)
+	@$(BIN)/python -m fuzz $(TARGET) --minutes $(or $(MINUTES),10)
 
 bench: $(STAMP)  ## CPU time per request and memory per connection, beside nginx, a relay, aiohttp, Caddy and node
 	@tests/benchmarks/install $(BIN)/python

@@ -1,4 +1,4 @@
-"""The corpus of the codec: one text file, a case a line, so that it can be read, searched and reviewed.
+"""The corpus of a codec: one text file, a case a line, so that it can be read, searched and reviewed.
 
 Lines above the mark were written by people, under headings that begin with `#`; what is below it was found by the
 fuzzer, and is replaced by `make fuzz`.
@@ -6,8 +6,9 @@ fuzzer, and is replaced by `make fuzz`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
 from fuzz.case import Case
 
@@ -17,17 +18,25 @@ BYTES_MAX: Final = 190_000
 """Of the file: a corpus is read by every run of the tests, and by people."""
 
 
-def load(path: Path = PATH) -> tuple[list[Case], list[Case]]:
-    """The cases written by people, and those found."""
+class Written(Protocol):
+    """A case of any target."""
+
+    def to_line(self) -> str:
+        """As it stands in the file."""
+        ...
+
+
+def load(path: Path = PATH, read: Callable[[str], Any] = Case.from_line) -> tuple[list[Any], list[Any]]:
+    """The cases written by people, and those found; `read` makes one of a line."""
     by_hand, _, found = path.read_text().partition(MARK)
-    return _cases(by_hand), _cases(found)
+    return _cases(by_hand, read), _cases(found, read)
 
 
-def _cases(text: str) -> list[Case]:
-    return [Case.from_line(line) for line in text.splitlines() if line and not line.startswith("#")]
+def _cases(text: str, read: Callable[[str], Any]) -> list[Any]:
+    return [read(line) for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def store(found: list[Case], path: Path = PATH) -> int:
+def store(found: Sequence[Written], path: Path = PATH) -> int:
     """Put these below the mark, the short ones first, as many as there is room for; gives how many there were not."""
     head = path.read_text().partition(MARK)[0] + MARK + "\n"
     lines = sorted({case.to_line() for case in found}, key=lambda line: (len(line), line))

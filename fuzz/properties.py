@@ -148,7 +148,7 @@ def check_head(part: Request | Response) -> None:
     hosts = len(part.headers.get_all("host"))
     assert hosts == 1 or (hosts == 0 and part.version == (1, 0)), f"{hosts} hosts"
     assert TOKEN.fullmatch(part.method.encode("latin-1"))
-    assert VISIBLE.fullmatch(part.target)
+    assert VISIBLE.fullmatch(part.target), f"{part.target!r} is no target"
     assert part.target.startswith("/") or (part.target == "*" and part.method == "OPTIONS")
     assert "#" not in part.target
     assert VISIBLE.fullmatch(part.authority) if part.authority else part.version == (1, 0)

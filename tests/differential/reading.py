@@ -42,6 +42,11 @@ class Reading:
     reason: str = ""
     parts: list[Part] = field(default_factory=list)  # as they came; not compared
 
+    @property
+    def refused(self) -> str:
+        """What is wrong, for people."""
+        return f"{self.status} {self.reason}: {self.fault}"
+
     def same(self, other: Reading) -> bool:
         """Whether all is the same, to the word."""
         mine = (self.events, self.fault, self.status, self.reason)
