@@ -54,12 +54,11 @@ class State(Enum):
 class ClientStream(Http2Stream):
     """One request and its answer."""
 
-    __slots__ = ("exchange", "expecting", "head_bytes", "pace")
-
-    connection: Http2Downstream
+    __slots__ = ("downstream", "exchange", "expecting", "head_bytes", "pace")
 
     def __init__(self, connection: Http2Downstream, number: int, request: Request) -> None:
         super().__init__(connection, number, inf)
+        self.downstream = connection
         self.exchange: Exchange | None = None
         self.head_bytes = 0  # of its request
         self.pace: Pace | None = None
@@ -106,7 +105,7 @@ class ClientStream(Http2Stream):
 
     def done(self, task: Task) -> None:
         """Its exchange has ended."""
-        self.connection.done(self, task)
+        self.downstream.done(self, task)
 
 
 class _Notice(Alarm):

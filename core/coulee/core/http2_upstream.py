@@ -39,18 +39,17 @@ _QUESTION: Final = b"are you?"
 class OriginStream(Http2Stream):
     """One request to the origin, and its answer."""
 
-    __slots__ = ("on_loss",)
-
-    connection: Http2Upstream
+    __slots__ = ("on_loss", "upstream")
 
     def __init__(self, connection: Http2Upstream) -> None:
         super().__init__(connection, 0, connection.timeouts.answer_timeout_s)
+        self.upstream = connection
         self.on_loss: Callable[[ExchangeError], None] | None = None
 
     def write(self, part: Part) -> None:
         """See `Stream`: a request gives it its number."""
         if type(part) is Request and self.error is None:
-            connection = self.connection
+            connection = self.upstream
             if connection.refuses:
                 gone = "the connection would take no more requests when this one was to be written"
                 self.error = ExchangeError("upstream_refused_stream", gone)

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class LentStream(SoleStream):
     """The stream that somebody has of it."""
 
-    __slots__ = ()
+    __slots__ = ("upstream",)
 
-    connection: Upstream
+    def __init__(self, upstream: Upstream, number: int, patience_s: float) -> None:
+        super().__init__(upstream, number, patience_s)
+        self.upstream = upstream
 
     def tell_of_loss(self, tell: Callable[[ExchangeError], None]) -> None:
         """See `Stream`."""
-        self.connection.on_loss = tell
+        self.upstream.on_loss = tell
 
 
 class Upstream(SoleConnection):
