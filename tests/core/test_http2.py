@@ -459,7 +459,7 @@ def test_blocks_of_streams_that_are_over_are_decoded_all_the_same() -> None:
     assert side.says() == ["1 RST CANCEL"]
 
 
-FAULTS = [
+FAULTS: list[tuple[str, list[bytes], list[str]]] = [
     ("a stream's window beyond its end", [window_update(1, 2**31 - 1)], ["1 BROKEN FLOW_CONTROL_ERROR"]),
     ("the connection's window beyond its end", [window_update(0, 2**31 - 1)], ["FAULT FLOW_CONTROL_ERROR"]),
     ("windows beyond their end, by SETTINGS", [window_update(1, 2**31 - 1 - WINDOW), settings({4: WINDOW + 1})],
@@ -746,12 +746,35 @@ def test_a_stream_that_is_over_gives_back_to_the_connection_alone() -> None:
 
 
 def test_what_comes_for_a_stream_that_is_over_is_given_back() -> None:
-    for config in (configured(stream_window_bytes=WINDOW, connection_window_bytes=WINDOW),):
-        side = posted(1, 3, config=config)
-        side.codec.reset(1, Code.CANCEL)
-        side.output()
-        side.hears(*[data(1, bytes(16000), padding=200)] * 3)
-        assert side.says() == [f"0 WINDOW +{3 * 16201}"]
+    config = configured(stream_window_bytes=WINDOW, connection_window_bytes=WINDOW)
+    side = posted(1, 3, config=config)
+    side.codec.reset(1, Code.CANCEL)
+    side.output()
+    side.hears(*[data(1, bytes(16000), padding=200)] * 3)
+    assert side.says() == [f"0 WINDOW +{3 * 16201}"]
+
+
+def test_what_is_more_than_was_announced_is_given_back() -> None:
+    side = served(config=configured(stream_window_bytes=WINDOW, connection_window_bytes=WINDOW))
+    side.hears(*(headers(number, post("/", ("content-length", "5")), end=False) for number in (1, 3, 5)))
+    assert side.hears(*(data(number, bytes(16000)) for number in (1, 3, 5))) == [
+        f"{number} BROKEN PROTOCOL_ERROR" for number in (1, 3, 5)]  # fmt: skip
+    assert side.says() == [*(f"{number} RST PROTOCOL_ERROR" for number in (1, 3, 5)), "0 WINDOW +48000"]
+
+
+def test_what_a_tiny_window_lets_out_excuses_nothing() -> None:
+    side = got(values={4: 0})
+    side.write(1, OPEN, Data(bytes(1000)))
+    before = side.codec.glitches
+    for _ in range(100):
+        side.hears(window_update(1, 1))
+        side.flush()
+    assert side.codec.glitches - before > 90
+    side.hears(window_update(1, 64), ping())
+    side.flush()
+    before = side.codec.glitches
+    side.hears(ping(), ping())
+    assert side.codec.glitches == before, "and what a larger one does, something"
 
 
 # ------------------------------------------------------------------------------------------------- the peer's windows
@@ -1128,6 +1151,22 @@ def test_h2_keeps_no_stream_for_long(role: str) -> None:
         assert len(side.codec._h2.streams) <= CLOSED_STREAMS_MAX + 2
     assert len(side.codec._h2._closed_streams) <= 1000
     is_over(side)
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_h2_has_no_look_at_all_streams_for_each_new_one(role: str) -> None:
+    side = got(*range(1, 101, 2)) if role == "server" else asking(*[ask()] * 50)
+    most = 0
+    for number in range(101, 1001, 2):
+        if role == "server":
+            side.hears(headers(number, get()))
+            side.write(number, Response(200))
+        else:
+            side.write(number, ask())
+            side.hears(headers(number, head()))
+        side.output()
+        most = max(most, len(side.codec._h2.streams))
+    assert 100 <= most <= 2 * 50 + CLOSED_STREAMS_MAX + 1
 
 
 def test_an_end_may_be_said_twice() -> None:

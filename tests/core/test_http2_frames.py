@@ -62,6 +62,7 @@ def test_frames_come_one_at_a_time() -> None:
     sent = [headers(1, b"block"), data(1, b"abc", end=True), ping()]
     made = reader(*sent)
     found = made.next_frame()
+    assert found is not None
     assert found == Frame(Kind.HEADERS, 0x5, 1, sent[0])
     assert found.payload == b"block"
     assert made.buffered == len(sent[1]) + len(sent[2])
