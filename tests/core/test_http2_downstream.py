@@ -1189,3 +1189,11 @@ def test_a_client_may_begin_too_much_before_it_has_heard_how_much_it_may() -> No
         first, settings(ack=True) + b"".join(headers(number, get("/held")) for number in range(801, 1401, 2))
     )
     assert h2.parse(world.sent(first))[-1].name == "GOAWAY"
+
+
+def test_a_malformed_head_that_asks_for_a_head_is_answered_without_a_body() -> None:
+    world = played()
+    client = Client(world)
+    client.says(headers(1, h2.fields([*h2.request("/a", method="HEAD"), ("A", "b")])))
+    assert client.told() == ["1 400 end"]
+    assert world.access[0].reason == "bad_request"

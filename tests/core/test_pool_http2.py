@@ -496,3 +496,16 @@ def test_what_is_remembered_of_those_who_want_http1_is_bounded(most: int) -> Non
         client.leaves()
     assert [key[0] for key in pool.http1_only] == [peer(name).address for name in "abcd"[4 - most :]]
     ends(world)
+
+
+def test_a_connection_that_is_worn_when_it_stands_is_followed_by_another() -> None:
+    world = played(peers=(peer(limits=PeerLimits(connection_life_s=0.05)),))
+    client = Client(world)
+    client.asks(1)
+    world.wait(0.06)
+    world.connects()
+    again = Origin(world)
+    again.says(answer(1, 204, end=True))
+    assert client.told() == ["1 204 end"]
+    client.leaves()
+    ends(world)

@@ -67,10 +67,11 @@ JUDGED_EVERY: Final = 25
 
 @dataclass(slots=True)
 class Malformed:
-    """A request whose head breaks the rules: it can be answered."""
+    """A request whose head breaks the rules: it can be answered; without a body, where it asks for the head of one."""
 
     error: ProtocolError
     ended: bool
+    bodiless: bool = False
 
 
 @dataclass(slots=True)
@@ -283,7 +284,9 @@ class Http2Codec(Http2Writer):
                 extended=False,
             )
         except ProtocolError as error:
-            self._news.append((number, Malformed(error, ended)))
+            bodiless = (b":method", b"HEAD") in fields
+            state.asked = "HEAD" if bodiless else ""
+            self._news.append((number, Malformed(error, ended, bodiless)))
             return
         state.asked = request.method
         tunnel = request.method == "CONNECT" or request.upgrade != ""  # and what follows has no length

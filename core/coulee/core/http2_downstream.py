@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from coulee.core.proxy_protocol import Header
 
 
+NO_HEAD_REQUEST: Final = Request("HEAD", "-", version=(0, 0))
+"""As `NO_REQUEST`, where so much could be understood."""
+
 EARLY_REFUSED_MAX: Final = 1000
 """Streams over the limit that a client may have begun before it has heard of the limit."""
 
@@ -184,7 +187,8 @@ class Http2Downstream(Http2Connection[ClientStream]):
             self.codec.consumed(number, len(news.data))  # of a request that was not taken
         elif isinstance(news, Malformed):
             fault = news.error
-            self._take(number, NO_REQUEST, ExchangeError(fault.reason, fault.detail, fault.status))
+            request = NO_HEAD_REQUEST if news.bodiless else NO_REQUEST
+            self._take(number, request, ExchangeError(fault.reason, fault.detail, fault.status))
         elif isinstance(news, Request):
             self._take(number, news, self._obstacle_to(news))
 

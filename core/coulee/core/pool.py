@@ -318,6 +318,7 @@ class Pool:
             waiter = desk.hopeful.popleft()
             if desk.total < desk.connections_max:
                 desk.total += 1
+                self.desks[desk.peer.key] = desk  # what they hoped for may have been the last of it, and worn already
                 waiter.call(None)
             else:
                 desk.waiters.append(waiter)
