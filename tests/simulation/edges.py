@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Final, Literal
 
 from coulee.backends.far_end import CLIENT_HOST, FarEnd
+from coulee.backends.http2_peers import H2Client, H2Origin
 from coulee.backends.simulator import WALL_CLOCK_OFFSET_S, Simulator
 from coulee.core import Access, Event, Listener, ListenerTls, ProxyProtocol, Transport, UpstreamTls
 from coulee.core.proxy_protocol import Header, HeaderError, read_header, to_bytes
@@ -80,8 +81,8 @@ class Edges:
 
     # -- the proxy's
 
-    def listener(self, address: Address) -> ListenAt:
-        """Where the proxy listens."""
+    def listener(self, address: Address, alpn: tuple[str, ...]) -> ListenAt:
+        """Where the proxy listens, and what it offers there."""
         if not (self.has_tls or self.is_proxied):
             return address
         tls = None
@@ -89,13 +90,18 @@ class Edges:
             asked = None
             if self.asks_for is not None:
                 asked = ClientCertificates(AUTHORITY, required=self.asks_for == "required")
-            tls = ListenerTls(Source(certificate("example.com"), certificate("*.b.test")), client_certificates=asked)
+            mine = Source(certificate("example.com"), certificate("*.b.test"))
+            tls = ListenerTls(mine, client_certificates=asked, alpn=alpn)
         return Listener(address, tls, ProxyProtocol((BALANCER,)) if self.is_proxied else None)
 
-    def transport(self) -> Transport:
-        """How it reaches its origins."""
-        tls = UpstreamTls(ORIGIN, ORIGIN, ca=AUTHORITY) if self.origins_have_tls else None
-        return Transport(tls=tls, proxy_protocol=self.announces) if tls or self.announces else DIRECT
+    def transport(self, *, http2: bool) -> Transport:
+        """How it reaches its origins, which may speak `http2`."""
+        tls = None
+        if self.origins_have_tls:
+            tls = UpstreamTls(ORIGIN, ORIGIN, ca=AUTHORITY, alpn=("h2", "http/1.1") if http2 else ("http/1.1",))
+        if not (tls or self.announces or http2):
+            return DIRECT
+        return Transport(tls=tls, proxy_protocol=self.announces, prior_knowledge=http2 and tls is None)
 
     # -- the others'
 
@@ -107,7 +113,9 @@ class Edges:
             name = "x.b.test" if self._happens(0.1, "asks for another") else "example.com"
             mine = certificate(f"client{len(self.clients)}.test")
             shown = mine if self.asks_for and not self._happens(0.1, "shows nothing") else None
-            alpn = ("h2",) if self._happens(0.05, "another protocol") else ("http/1.1",)
+            alpn = ("h2", "http/1.1") if isinstance(far, H2Client) else ("http/1.1",)
+            if self._happens(0.05, "another protocol"):
+                alpn = ("spdy/3",)
             who.has_tls, who.asks_for = True, name
             who.subject = f"CN={shown.names[0]}" if shown is not None else ""
             far.layer = self.simulator.layer(UpstreamTls(name, name, verify=False, certificate=shown, alpn=alpn))
@@ -150,7 +158,8 @@ class Edges:
                 chain=ANOTHER if wrong == "unknown authority" else AUTHORITY,
                 expired=wrong == "expired",
             )
-            far.layer = self.simulator.layer(DownstreamTls((shown,), ListenerTls(Source(shown))))
+            alpn = ("h2", "http/1.1") if isinstance(far, H2Origin) else ("http/1.1",)
+            far.layer = self.simulator.layer(DownstreamTls((shown,), ListenerTls(Source(shown), alpn=alpn)))
             if self._happens(0.2, "an origin's fault"):
                 far.layer_fault = self.rng.choice(("stall_1", "alert_1", "truncate", "truncate", "update"))
 

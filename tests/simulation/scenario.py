@@ -37,6 +37,7 @@ from coulee.core.seam import Address, Machine
 from tests.simulation.balance import BUSY, HEALTH, Balance
 from tests.simulation.bodies import pattern, pieces_of
 from tests.simulation.edges import Edges
+from tests.simulation.versions import FLOOD, Versions
 
 PROXY: Address = ("10.0.0.1", 80)
 MALFORMED = (
@@ -140,16 +141,19 @@ class Scenario:
         self.endpoints: list[Address] = [("10.1.0.1", 80 + index) for index in range(rng.randint(1, 3))]
         self.balance = Balance(seed, hostile=hostile)
         self.edges = Edges(seed, self.simulator, hostile=hostile)
+        self.versions = Versions(seed, hostile=hostile)
+        self.versions.has_alpn = self.edges.origins_have_tls
         for place, address in enumerate(self.endpoints):
             self.simulator.listen(address, partial(self._origin, place))
         filters: list[Filter] = [Gate()]
         if rng.random() < 0.5:
             filters.append(Bodies())
         filters += self.balance.filters()
-        self.definition = Proxy(self.balance.cluster(self.endpoints, self.edges.transport()), filters, self._config())
+        transport = self.edges.transport(http2=self.versions.origins)
+        self.definition = Proxy(self.balance.cluster(self.endpoints, transport), filters, self._config())
         self.proxies: list[Proxy] = []  # one; or those that followed each other
         self.definition.fresh = self._fresh  # type: ignore[method-assign]
-        self.driver = self.simulator.run(wrapped(self.definition), [self.edges.listener(PROXY)])
+        self.driver = self.simulator.run(wrapped(self.definition), [self.edges.listener(PROXY, self.versions.offered)])
 
     def _fresh(self, **given: Any) -> Proxy:
         proxy = Proxy.fresh(self.definition, **given)
@@ -195,6 +199,7 @@ class Scenario:
         return Config(
             limits=limits,
             timeouts=timeouts,
+            http2=self.versions.settings(),
             retry=self.balance.retry(Retry(retries_max=rng.choice((0, 2))) if self.hostile else Retry()),
             cancel_on_half_close=self.hostile and rng.random() < 0.2,
             http1_codec="h11" if rng.random() < 0.3 else "own",
@@ -276,8 +281,8 @@ class Scenario:
 
     def _origin(self, place: int, far: FarEnd) -> FarEnd:
         rng = self.rng
-        origin = H11Origin(
-            lambda _: None,
+        origin = self.versions.origin(
+            place,
             early=self.hostile and rng.random() < 0.2,
             idle_s=rng.choice((None, None, 0.02, 1.0)) if self.hostile else None,
             continues=rng.random() < 0.8,
@@ -288,7 +293,7 @@ class Scenario:
         return origin
 
     def _decide(self, place: int, origin: H11Origin, asked: Asked) -> Reply:
-        if asked.target == "/":  # a stranger's request, broken behind its head
+        if asked.target in ("/", FLOOD):  # a stranger's request, broken behind its head, or one that nobody awaits
             return Reply(404)
         plan = None if asked.target == HEALTH else self.plans[int(asked.target[1:])]
         reply = self.balance.reply(place, asked, plan.reply if plan is not None else None)
@@ -305,7 +310,7 @@ class Scenario:
         for _ in range(rng.randint(1, 5)):
             plans = [self._plan() for _ in range(rng.choice((1, 1, 2, 4)))]
             leaves = self.hostile and rng.random() < 0.3
-            client = H11Client(
+            client = self.versions.client(
                 [plan.ask for plan in plans],
                 pipelined=len(plans) > 1 and rng.random() < 0.4 and all(plan.ask.version == "1.1" for plan in plans),
                 half_close=rng.random() < 0.2,
@@ -334,6 +339,7 @@ class Scenario:
         begins = rng.random() * 0.3
         source = self.edges.client(client)
         simulator.call_later(begins, partial(simulator.connect, PROXY, client, source))
+        self.versions.let_loose(client, begins, simulator)
         if self.hostile and rng.random() < 0.2:
             simulator.call_later(begins + rng.random() * rng.choice((0.1, 5.0)), client.reset)
 
@@ -342,7 +348,7 @@ class Scenario:
         far = FarEnd()
         source, speaks = self.edges.stranger(far)
         self.simulator.connect(PROXY, far, source)
-        words = self.rng.choice((*MALFORMED, b""))
+        words = self.versions.words(self.rng.choice((*MALFORMED, b"")))
         if speaks:
             far.write(words)
         self.strangers.append(far)
@@ -361,7 +367,7 @@ class Scenario:
         assert not [
             event for event in self.driver.records if isinstance(event, Event) and event.name == "internal_error"
         ]
-        of = Counter(record.target for record in records if record.target != "-")
+        of = Counter(record.target for record in records if record.target not in ("-", FLOOD))
         assert not [target for target, count in of.items() if count > 1], "no request is served twice"
         assert sum(len(record.attempts) for record in records) == self._counted("attempts")
         by_target = {record.target: record for record in records}
@@ -378,6 +384,7 @@ class Scenario:
                     self._judge_answer(plan, answer, record)
             if not self.hostile:
                 self._judge_fair(client, len(plans))
+            self.versions.judge(client)
         self._judge_origins()
 
     def _judge_fair(self, client: H11Client, asked: int) -> None:
@@ -416,7 +423,9 @@ class Scenario:
         if answer.complete:
             assert answer.body == expected, "a truncated body is never passed on as whole"
             if plan.reply.trailers and not bodiless and plan.ask.version == "1.1":
-                assert answer.trailers == [(b"X-Sum", str(plan.number).encode())]
+                assert [(name.lower(), value) for name, value in answer.trailers] == [
+                    (b"x-sum", str(plan.number).encode())
+                ]
 
     def _judge_upgrade(self, plan: Plan, client: H11Client, record: Access | None) -> None:
         """Behind a 101 all bytes come, in order; in fair weather to the last."""
@@ -442,7 +451,7 @@ class Scenario:
             for asked in origin.asked:
                 if asked.target == "/":
                     assert not asked.complete, "a request that breaks is never passed on as whole"
-                if asked.target in ("/", HEALTH):
+                if asked.target in ("/", HEALTH, FLOOD):
                     continue
                 plan = self.plans[int(asked.target[1:])]
                 assert plan.body_up.startswith(asked.body), "no byte of another request"
@@ -481,6 +490,7 @@ class Scenario:
             census["upgraded"] += record.status == 101
         census += self.balance.census(self.driver.records)
         census += self.edges.census(self.driver.records)
+        census += self.versions.census(self.driver.records)
         for name in ("retries", "reuses", "hedges"):
             census[name] += self._counted(name)
         census["machines"] = len(self.proxies)

@@ -55,6 +55,7 @@ class Answer:
     body: bytes = b""
     trailers: RawFields = field(default_factory=list[tuple[bytes, bytes]])
     complete: bool = False
+    reset: int | None = None  # of HTTP/2: the code by which its stream was given up, by either side
 
     def get(self, name: str) -> str | None:
         """The first value of a header field."""
@@ -114,7 +115,8 @@ def _text(value: bytes) -> str:
     return bytes(value).decode("latin-1")
 
 
-def _encoded(fields: Fields) -> RawFields:
+def encoded(fields: Fields) -> RawFields:
+    """Fields of a script as they go over the line."""
     return [
         (
             name.encode() if isinstance(name, str) else name,
@@ -190,7 +192,7 @@ class H11Client(FarEnd):
         answer = Answer(ask)
         self.answers.append(answer)
         self._due.append((conn, answer))
-        fields = _encoded(ask.fields)
+        fields = encoded(ask.fields)
         framed = any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in fields)
         if ask.pieces and not framed:
             fields.append((b"Transfer-Encoding", b"chunked"))
@@ -490,9 +492,9 @@ class H11Origin(FarEnd):
             self.close()
         else:
             for status, fields in reply.interims:
-                self._say(h11.InformationalResponse(status_code=status, headers=_encoded(fields)))
+                self._say(h11.InformationalResponse(status_code=status, headers=encoded(fields)))
             if reply.status == 101:
-                self._say(h11.InformationalResponse(status_code=101, headers=_encoded(reply.fields)))
+                self._say(h11.InformationalResponse(status_code=101, headers=encoded(reply.fields)))
                 self._switched = self._answered = True
                 for piece in reply.pieces:
                     self.write(piece)
@@ -511,7 +513,7 @@ class H11Origin(FarEnd):
     def _send_head(self, reply: Reply, asked: Asked) -> None:
         bodiless = asked.method == "HEAD" or reply.status in (204, 304)
         pieces = [] if bodiless else [piece for piece in reply.pieces if piece]
-        fields = _encoded(reply.fields)
+        fields = encoded(reply.fields)
         writer = self._conn
         if reply.framing == "length" and reply.status not in (204, 304):
             fields.append((b"Content-Length", b"%d" % sum(map(len, reply.pieces))))
@@ -552,7 +554,7 @@ class H11Origin(FarEnd):
             self.write(b"".join(out))
             self.close()
             return
-        out.append(writer.send(h11.EndOfMessage(headers=_encoded(reply.trailers))) or b"")
+        out.append(writer.send(h11.EndOfMessage(headers=encoded(reply.trailers))) or b"")
         if reply.fault == "extra":
             out.append(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nunasked")
         self.write(b"".join(out))
