@@ -308,7 +308,7 @@ class Scenario:
         """Run it to its end, and judge."""
         simulator, rng = self.simulator, self.rng
         for _ in range(rng.randint(1, 5)):
-            plans = [self._plan() for _ in range(rng.choice((1, 1, 2, 4)))]
+            plans = [self._plan() for _ in range(rng.choice((1, 1, 2, 4)) + self.versions.more())]
             leaves = self.hostile and rng.random() < 0.3
             client = self.versions.client(
                 [plan.ask for plan in plans],
@@ -447,7 +447,8 @@ class Scenario:
     def _judge_origins(self) -> None:
         times = Counter(asked.target for origin in self.origins for asked in origin.asked)
         for origin in self.origins:
-            assert not origin.malformed, f"the proxy never says what h11 cannot read: {origin.malformed}"
+            assert not origin.malformed, f"the proxy never says what h11 and h2 cannot read: {origin.malformed}"
+            self.versions.judge_origin(origin)
             for asked in origin.asked:
                 if asked.target == "/":
                     assert not asked.complete, "a request that breaks is never passed on as whole"

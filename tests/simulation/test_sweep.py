@@ -22,7 +22,8 @@ EXPECTED_REASONS = (
     "not_implemented", "client_gone", "version_not_supported", "send_timeout", "body_timeout", "upstream_refused",
     "upstream_unreachable", "upstream_connect_timeout", "upstream_reset", "upstream_timeout",
     "upstream_invalid", "pool_full", "filter_error", "too_many_connections", "body_too_large", "idle_timeout",
-    "circuit_open", "no_healthy_endpoint", "plain_http", "misdirected", "upstream_tls",
+    "circuit_open", "no_healthy_endpoint", "plain_http", "misdirected", "upstream_tls", "http2_flood", "http2_error",
+    "upstream_refused_stream",
 )  # fmt: skip
 """What must come up somewhere in a thousand seeds."""
 
@@ -40,6 +41,14 @@ EXPECTED_AT_THE_EDGES = (
     "cut short",
 )  # fmt: skip
 """... and of TLS and the PROXY protocol."""
+
+EXPECTED_OF_HTTP2 = (
+    "event:http2_error", "event:http2_flood", "event:http2_goaway", "http2:2.0", "http2:takes back", "http2:leaves",
+    "http2:asks oddly", "http2:floods", "http2:breaks", "http2:refuse", "http2:http1", "http2:goaway",
+    "http2:goaway_all", "http2:bad_head", "http2:early_end", "http2:refused by us", "http2:cut by us",
+    "http2:fallen back", "http2:shared",
+)  # fmt: skip
+"""... and of HTTP/2."""
 
 _census: Counter[str] = Counter()
 
@@ -71,6 +80,8 @@ def test_every_fault_and_every_reason_occurred() -> None:
     assert not never, f"what never came up of load balancing: {never}"
     never = [name for name in EXPECTED_AT_THE_EDGES if not _census[name]]
     assert not never, f"what never came up at the edges: {never}"
+    never = [name for name in EXPECTED_OF_HTTP2 if not _census[name]]
+    assert not never, f"what never came up of HTTP/2: {never}"
     assert min(_census["retries"], _census["reuses"], _census["attempts:3"], _census["upgraded"]) > 0
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from h2.settings import SettingCodes
 
 from coulee.backends.http2_peers import H2Client, H2Origin, Whim
-from coulee.backends.http2_speech import BROKEN, NO_ERROR, PREFACE, Manners, frame
+from coulee.backends.http2_speech import BROKEN, INTERNAL_ERROR, NO_ERROR, PREFACE, REFUSED_STREAM, Manners, frame
 from coulee.backends.peers import Ask, Asked, H11Client, H11Origin
 from coulee.backends.simulator import Simulator
 from coulee.core import Access, Event
@@ -133,6 +133,8 @@ class Versions:
             return H11Client(asks, **of_http1)
         for ask in asks:
             ask.version = "1.1"
+            if rng.random() < 0.2:
+                ask.fields = [*ask.fields, ("Priority", rng.choice(("u=0", "u=7", "i", "u=2, i", "nonsense=")))]
         if not self.hostile:
             of_http1["half_close"] = False  # it could not open windows any more
         lies = rng.choice(("less", "more")) if self.hostile and rng.random() < 0.1 else ""
@@ -144,16 +146,25 @@ class Versions:
             **of_http1,
         )
 
+    def more(self) -> int:
+        """How many more requests a client has, for its connection takes many at once."""
+        return self.rng.choice((0, 0, 0, 8)) if self.clients else 0
+
     def let_loose(self, client: H11Client, begins_s: float, simulator: Simulator) -> None:
         """What a client does besides its script."""
         rng = self.rng
-        if not self.hostile or not isinstance(client, H2Client):
+        if not isinstance(client, H2Client):
+            return
+        if rng.random() < 0.2:
+            again = frame(0x10, 0, 0, bytes((0, 0, 0, rng.choice((1, 3, 9)))) + rng.choice((b"u=1", b"u=6, i")))
+            simulator.call_later(begins_s + rng.random() * 0.1, partial(client.say, again))
+        if not self.hostile:
             return
         for name, share, act in (
             ("takes back", 0.3, partial(client.take_back, rng.choice((8, 8, 0, 2, 11)))),
             ("leaves", 0.1, partial(client.leave, rng.choice((0, 0, 1)))),
             ("asks oddly", 0.2, partial(self._ask_oddly, client)),
-            ("floods", 0.15, partial(self._flood, client)),
+            ("floods", 0.2, partial(self._flood, client)),
             ("breaks", 0.1, partial(client.say, rng.choice(BROKEN))),
         ):
             if rng.random() < share:
@@ -166,7 +177,7 @@ class Versions:
     def _flood(self, client: H2Client) -> None:
         rng = self.rng
         kind = rng.choice(("pings", "settings", "resets", "resets", "empty"))
-        client.flood(kind, rng.choice((10, 40, 300)))  # type: ignore[arg-type]
+        client.flood(kind, rng.choice((10, 100, 300)))  # type: ignore[arg-type]
 
     def words(self, instead: bytes) -> bytes:
         """What somebody says who does not mean it."""
@@ -199,6 +210,8 @@ class Versions:
         if not isinstance(client, H2Client) or client.speech is None or client.layer_fault == "flood":
             return  # who floods reads nothing any more
         for answer in (*client.answers, *client.oddities):
+            self.counts["http2:refused by us"] += answer.reset == REFUSED_STREAM
+            self.counts["http2:cut by us"] += answer.reset == INTERNAL_ERROR
             if answer.complete:
                 assert answer.reset in (None, NO_ERROR), "what was answered whole is not taken back"
             else:
@@ -206,6 +219,18 @@ class Versions:
             names = [name for name, _ in answer.fields]
             assert not {b"connection", b"transfer-encoding", b"keep-alive"}.intersection(names)
         self.counts["http2:clients"] += 1
+
+    def judge_origin(self, origin: H11Origin) -> None:
+        """What an origin heard of HTTP/2."""
+        if isinstance(origin, H2Origin) and origin.speech is not None:
+            self.counts["http2:origins"] += 1
+            self.counts["http2:shared"] += len(origin.asked) > 1
+        elif isinstance(origin, H2Origin):
+            self.counts["http2:fallen back"] += bool(origin.asked)
+        if origin.asked and origin.asked[0].version == "2":
+            for asked in origin.asked:
+                names = [name for name, _ in asked.fields]
+                assert not {b"connection", b"transfer-encoding", b"keep-alive", b"upgrade"}.intersection(names)
 
     def census(self, records: Sequence[Any]) -> Counter[str]:
         """What occurred."""

@@ -30,6 +30,7 @@ ENDLESS: Final = 2**31 - 1
 """The highest number of a stream: a GOAWAY with it takes whatever is on its way."""
 
 NO_ERROR: Final = 0x0
+INTERNAL_ERROR: Final = 0x2
 REFUSED_STREAM: Final = 0x7
 CANCEL: Final = 0x8
 HTTP_1_1_REQUIRED: Final = 0xD
