@@ -1,30 +1,31 @@
 """Header compression (RFC 7541): blocks to field lists and back, for one direction of one connection of HTTP/2.
 
 h2 takes these in place of hpack's (`H2Connection.decoder` and `.encoder`), which cost more than all the rest of h2.
-Rules:
+Sections without a number of an RFC are those of RFC 7541. Rules:
 
 - A table is one connection's, and nothing else remembers a value: what is common to all tells one client of another.
-- What a block may come to is counted while it is read; the whole of it is never made first.
-- A field that no table is to keep stays one (section 7.1.3). Nor is kept what seldom comes twice; nghttp2's choice, but
-  for cookies.
-- Strings are written as they are: Huffman's code saves a quarter of what is in no table, and costs more than all else
-  that is done to it. So does HAProxy.
-- A block that is wrong ends the connection (RFC 9113 section 4.3), for nobody knows what the table should be then.
+- What a block may come to is counted while it is read, in bytes and in fields; the whole of it is never made first.
+- A block that is wrong ends the connection (RFC 9113 section 4.3), and so does one that is far too large: nobody knows
+  what the table should be then. What is only somewhat too large is given, and its reader can answer it; so whoever
+  makes a decoder lets it take more than that reader will.
+- A field that no table is to keep stays one (section 7.1.3), whatever is in a table already.
+- What seldom comes twice has no entry; nghttp2's choice, but for cookies.
+- Strings are written as they are: Huffman's code saves a fifth of what changes from head to head, and makes writing it
+  twice as dear. HAProxy writes none either. What comes in it is read, of course (`http2_huffman.py`).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from hpack import NeverIndexedHeaderTuple
-from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
-from hpack.table import HeaderTable
 
 from coulee.core.http2_frames import Code, ConnectionFault
+from coulee.core.http2_huffman import plain
 
 Field: TypeAlias = tuple[bytes, bytes]
+"""A name and a value. One that no table is to keep is a `NeverIndexedHeaderTuple`, both ways."""
 
 TABLE_BYTES: Final = 4096
 """Of either table, as long as nothing else was said (RFC 9113 section 6.5.2)."""
@@ -33,42 +34,69 @@ ENTRY_BYTES: Final = 32
 """What an entry counts for beside its name and value (section 4.1)."""
 
 INTEGER_BYTES_MAX: Final = 5
-"""Behind the first one: more than any length or index needs."""
+"""Behind the first one: more than any length or index needs (section 5.1)."""
+
+SIZES_MAX: Final = 2
+"""So often a block may tell the table's size: the smallest that was, and the one that is (section 4.2)."""
 
 SELDOM_TWICE: Final = frozenset(
     {b":path", b"age", b"content-length", b"content-range", b"etag", b"if-modified-since", b"if-none-match",
      b"last-modified", b"location", b"set-cookie"}
 )  # fmt: skip
-"""Fields whose values change with each message, so that an entry would only drive out a better one."""
-
-_STATIC: Final[tuple[Field, ...]] = ((b"", b""), *HeaderTable.STATIC_TABLE)  # there is no index 0
-_DYNAMIC: Final = len(_STATIC)  # the index of the newest entry
+"""Fields whose values change with each message, so that an entry would only drive out a better one. All of them have
+their names in the static table, so that these cost one byte all the same."""
 
 
 class Decoder:
-    """Blocks to field lists. The names of its attributes are those that h2 knows."""
+    """Blocks to field lists. The names of its attributes are those that h2 knows, but for `fields_max`.
 
-    __slots__ = ("_bytes", "_entries", "header_table_size", "max_allowed_table_size", "max_header_list_size")
+    `head_bytes_max` counts a field as a table does, with `ENTRY_BYTES` more than it has."""
 
-    def __init__(self, head_bytes_max: int) -> None:
-        self.max_header_list_size = head_bytes_max  # with `ENTRY_BYTES` for each field
-        self.max_allowed_table_size = TABLE_BYTES  # what we have said that the peer may use
+    __slots__ = (
+        "_bytes", "_entries", "fields_max", "header_table_size", "max_allowed_table_size", "max_header_list_size"
+    )  # fmt: skip
+
+    def __init__(self, head_bytes_max: int, fields_max: int = 1000) -> None:
+        self.max_header_list_size = head_bytes_max
+        self.fields_max = fields_max
+        self.max_allowed_table_size = TABLE_BYTES  # what the peer has heard that it may use
         self.header_table_size = TABLE_BYTES  # what it uses
         self._entries: list[Field] = []  # the newest last
         self._bytes = 0
 
     def decode(self, block: bytes, raw: bool = True) -> list[Field]:
-        """The fields of one block. Raises `ConnectionFault`."""
+        """The fields of one block. Raises `ConnectionFault`; there is no further block then. `raw` is for h2, which
+        asks for bytes by it."""
         try:
-            return self._fields(block)
+            return self._fields(block, self._sizes(block))
         except IndexError:
             raise _wrong("a block that is cut short, or an index that has no entry") from None
 
-    def _fields(self, block: bytes) -> list[Field]:
+    def _sizes(self, block: bytes) -> int:
+        """The table's new size, where the block begins with it (section 6.3). Gives where its fields begin."""
+        at = 0
+        if block and block[0] & 0xE0 == 0x20:
+            for _ in range(SIZES_MAX):
+                size = block[at] & 0x1F
+                at += 1
+                if size == 0x1F:
+                    size, at = _integer(block, at, size)
+                if size > self.max_allowed_table_size:
+                    raise _wrong("a larger table than is allowed (section 6.3)")
+                self.header_table_size = size
+                self._evict()
+                if at == len(block) or block[at] & 0xE0 != 0x20:
+                    break
+        if self.header_table_size > self.max_allowed_table_size:
+            raise _wrong("the table has not become as small as it must (section 4.2)")
+        return at
+
+    def _fields(self, block: bytes, at: int) -> list[Field]:
         fields: list[Field] = []
         entries = self._entries
         left = self.max_header_list_size
-        at, end = 0, len(block)
+        end = len(block)
+        most_fields = self.fields_max
         while at < end:
             first = block[at]
             at += 1
@@ -76,57 +104,48 @@ class Decoder:
                 index = first & 0x7F
                 if index == 0x7F:
                     index, at = _integer(block, at, index)
-                field = _STATIC[index] if index < _DYNAMIC else entries[_DYNAMIC - 1 - index]
-                if not index:
+                if index >= _DYNAMIC:
+                    field = entries[_DYNAMIC - 1 - index]
+                elif index:
+                    field = _STATIC[index]
+                else:
                     raise _wrong("the index 0 (section 6.1)")
                 left -= len(field[0]) + len(field[1]) + ENTRY_BYTES
             else:
-                if first >= 0x40:  # a literal for the table (section 6.2.1), or not for it (sections 6.2.2 and 6.2.3)
+                if first >= 0x40:  # a literal for the table (section 6.2.1)
                     most = 0x3F
-                elif first < 0x20:
+                elif first < 0x20:  # ... and not for it (sections 6.2.2 and 6.2.3)
                     most = 0x0F
                 else:
-                    at = self._resize(block, at, first & 0x1F, bool(fields))
-                    continue
+                    raise _wrong(f"a new size of the table behind a field, or after {SIZES_MAX} others (section 4.2)")
                 index = first & most
                 if index == most:
                     index, at = _integer(block, at, most)
                 if not index:
                     name, at = _string(block, at)
+                elif index < _DYNAMIC:
+                    name = _STATIC[index][0]
                 else:
-                    name = (_STATIC[index] if index < _DYNAMIC else entries[_DYNAMIC - 1 - index])[0]
+                    name = entries[_DYNAMIC - 1 - index][0]
                 value, at = _string(block, at)
-                field = name, value
                 size = len(name) + len(value) + ENTRY_BYTES
                 left -= size
                 if first >= 0x40:
+                    field = name, value
                     entries.append(field)
                     self._bytes += size
                     if self._bytes > self.header_table_size:
                         self._evict()
-                elif first >= 0x10:
-                    field = NeverIndexedHeaderTuple(name, value)
-            if left < 0:
-                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a head of more bytes than are taken at all")
+                else:
+                    field = (name, value) if first < 0x10 else NeverIndexedHeaderTuple(name, value)
+            if left < 0 or len(fields) == most_fields:
+                what = "bytes" if left < 0 else "fields"
+                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"a head of more {what} than are taken at all")
             fields.append(field)
-        if self.header_table_size > self.max_allowed_table_size:
-            raise _wrong("the table has not become as small as it must (section 4.2)")
         return fields
 
-    def _resize(self, block: bytes, at: int, size: int, late: bool) -> int:
-        """The table's new size (section 6.3). Gives where what follows begins."""
-        if late:
-            raise _wrong("a new size of the table behind a field (section 4.2)")
-        if size == 0x1F:
-            size, at = _integer(block, at, size)
-        if size > self.max_allowed_table_size:
-            raise _wrong("a larger table than is allowed (section 6.3)")
-        self.header_table_size = size
-        self._evict()
-        return at
-
     def _evict(self) -> None:
-        """The oldest go until the rest has room (section 4.3)."""
+        """The oldest go until the rest has room (sections 4.3 and 4.4)."""
         entries = self._entries
         gone = 0
         while self._bytes > self.header_table_size:
@@ -137,20 +156,21 @@ class Decoder:
 
 
 class Encoder:
-    """Field lists to blocks. The names of its attributes are those that h2 knows."""
+    """Field lists to blocks. The names of its attributes are those that h2 knows.
 
-    __slots__ = ("_bytes", "_entries", "_made", "_names", "_numbers", "_ours", "_size", "_smallest", "_to_tell")
+    An entry is known by its number among all that ever were; the newest has the lowest index."""
+
+    __slots__ = ("_bytes", "_made", "_names", "_numbers", "_ours", "_size", "_smallest", "_to_tell")
 
     def __init__(self, table_bytes_max: int = TABLE_BYTES) -> None:
         self._ours = table_bytes_max
         self._size = TABLE_BYTES
-        self._smallest = TABLE_BYTES  # since the last block
+        self._smallest = TABLE_BYTES  # since the last block, where there is something to tell
         self._to_tell = False
         self._bytes = 0
-        self._made = 0  # entries so far; each is known by its number among them
-        self._entries: deque[Field] = deque()  # the oldest first
-        self._numbers: dict[Field, int] = {}
-        self._names: dict[bytes, int] = {}
+        self._made = 0
+        self._numbers: dict[Field, int] = {}  # the oldest first
+        self._names: dict[bytes, int] = {}  # the newest entry of each
         self.header_table_size = TABLE_BYTES
 
     @property
@@ -162,7 +182,7 @@ class Encoder:
     def header_table_size(self, allowed: int) -> None:
         size = min(allowed, self._ours)
         if size != self._size:
-            self._smallest = min(self._smallest, size)
+            self._smallest = min(self._smallest, size) if self._to_tell else size
             self._size = size
             self._to_tell = True
             self._make_room(0)
@@ -173,8 +193,9 @@ class Encoder:
         numbers = self._numbers
         for field in fields:
             name, value = field
-            if type(field) is NeverIndexedHeaderTuple:
-                kind, most, size = 0x10, 0x0F, 0
+            size = len(name) + len(value) + ENTRY_BYTES
+            if type(field) is not tuple and isinstance(field, NeverIndexedHeaderTuple):
+                kind, most = 0x10, 0x0F
             else:
                 known = _WRITTEN.get(field)
                 if known is not None:
@@ -182,10 +203,10 @@ class Encoder:
                     continue
                 number = numbers.get(field)
                 if number is not None:
-                    pieces.append(_number(0x80, 0x7F, _DYNAMIC - 1 + self._made - number))
+                    index = _DYNAMIC - 1 + self._made - number
+                    pieces.append(_BYTES[0x80 | index] if index < 0x7F else _number(0x80, 0x7F, index))
                     continue
-                size = len(name) + len(value) + ENTRY_BYTES
-                if name in SELDOM_TWICE or size > self._size >> 1:
+                if name in SELDOM_TWICE or size > self._size >> 1:  # a large one would leave room for little else
                     kind, most = 0, 0x0F
                 else:
                     kind, most = 0x40, 0x3F
@@ -194,39 +215,37 @@ class Encoder:
                 number = self._names.get(name)
                 if number is not None:
                     index = _DYNAMIC - 1 + self._made - number
-            pieces.append(_number(kind, most, index))
+            pieces.append(_BYTES[kind | index] if index < most else _number(kind, most, index))
             if not index:
-                pieces += (_number(0, 0x7F, len(name)), name)
-            pieces += (_number(0, 0x7F, len(value)), value)
+                length = len(name)
+                pieces.append(_BYTES[length] if length < 0x7F else _number(0, 0x7F, length))
+                pieces.append(name)
+            length = len(value)
+            pieces.append(_BYTES[length] if length < 0x7F else _number(0, 0x7F, length))
+            pieces.append(value)
             if kind == 0x40:
-                self._add(field, name, size)
+                if self._bytes + size > self._size:
+                    self._make_room(size)
+                numbers[field] = self._names[name] = self._made
+                self._made += 1
+                self._bytes += size
         return b"".join(pieces)
 
     def _told(self) -> list[bytes]:
         """What the peer must hear of our table before the next field (section 4.2)."""
         sizes = [self._smallest, self._size] if self._smallest < self._size else [self._size]
-        self._smallest = self._size
         self._to_tell = False
         return [_number(0x20, 0x1F, size) for size in sizes]
 
-    def _add(self, field: Field, name: bytes, size: int) -> None:
-        if self._bytes + size > self._size:
-            self._make_room(size)
-        self._numbers[field] = self._names[name] = self._made
-        self._entries.append(field)
-        self._made += 1
-        self._bytes += size
-
     def _make_room(self, size: int) -> None:
-        """The oldest go (sections 4.3 and 4.4). A name is known by its newest entry."""
-        entries, names = self._entries, self._names
-        while entries and self._bytes + size > self._size:
-            oldest = self._made - len(entries)
-            field = entries.popleft()
+        """The oldest go (sections 4.3 and 4.4)."""
+        numbers, names = self._numbers, self._names
+        while numbers and self._bytes + size > self._size:
+            field = next(iter(numbers))
+            number = numbers.pop(field)
             name, value = field
             self._bytes -= len(name) + len(value) + ENTRY_BYTES
-            del self._numbers[field]
-            if names[name] == oldest:
+            if names[name] == number:
                 del names[name]
 
 
@@ -256,66 +275,12 @@ def _string(block: bytes, at: int) -> tuple[bytes, int]:
     if end > len(block):
         raise _wrong("a block that is cut short")
     text = block[at:end]
-    return (_plain(text) if first >= 0x80 else text), end
-
-
-class _Node:
-    """The bits of a symbol that were read, in Huffman's code."""
-
-    __slots__ = ("next", "steps", "symbol", "well_ended")
-
-    def __init__(self) -> None:
-        self.next: list[_Node] = []  # with a 0, and with a 1
-        self.symbol = -1  # that ends here
-        self.well_ended = False  # a string may end here
-        self.steps: list[tuple[_Node, bytes] | None] = []  # by the next byte; made when it is first here
-
-
-_END_OF_STRING: Final = 256
-
-
-def _tree() -> _Node:
-    root = _Node()
-    for symbol, (code, length) in enumerate(zip(REQUEST_CODES, REQUEST_CODES_LENGTH, strict=True)):
-        node = root
-        for bit in range(length - 1, -1, -1):
-            node.next = node.next or [_Node(), _Node()]
-            node = node.next[code >> bit & 1]
-        node.symbol = symbol
-    node = root
-    for _ in range(8):  # what is left of the last byte is all ones, and fewer than eight
-        node.well_ended = True
-        node = node.next[1]
-    root.steps = [None] * 256
-    return root
-
-
-def _plain(coded: bytes) -> bytes:
-    """What a string in Huffman's code says (section 5.2): a byte of it at a time."""
-    node = _ROOT
-    plain = bytearray()
-    for byte in coded:
-        node, symbols = node.steps[byte] or _step(node, byte)
-        plain += symbols
-    if not node.well_ended:
-        raise _wrong("a string whose code does not end well (section 5.2)")
-    return bytes(plain)
-
-
-def _step(start: _Node, byte: int) -> tuple[_Node, bytes]:
-    """Where a byte leads, and what was said on the way. Found once for all, and never for more than 256 nodes."""
-    node = start
-    symbols = bytearray()
-    for bit in range(7, -1, -1):
-        node = node.next[byte >> bit & 1]
-        if node.symbol == _END_OF_STRING:
-            raise _wrong("a string that says where it ends (section 5.2)")
-        if node.symbol >= 0:
-            symbols.append(node.symbol)
-            node = _ROOT
-    node.steps = node.steps or [None] * 256
-    start.steps[byte] = step = node, bytes(symbols)
-    return step
+    if first < 0x80:
+        return text, end
+    try:
+        return plain(text), end
+    except ValueError as error:
+        raise _wrong(str(error)) from None
 
 
 def _number(kind: int, most: int, number: int) -> bytes:
@@ -331,7 +296,26 @@ def _number(kind: int, most: int, number: int) -> bytes:
     return bytes(written)
 
 
-_ROOT: Final = _tree()
+_STATIC: Final[tuple[Field, ...]] = (
+    (b"", b""),  # there is no index 0
+    (b":authority", b""), (b":method", b"GET"), (b":method", b"POST"), (b":path", b"/"), (b":path", b"/index.html"),
+    (b":scheme", b"http"), (b":scheme", b"https"), (b":status", b"200"), (b":status", b"204"), (b":status", b"206"),
+    (b":status", b"304"), (b":status", b"400"), (b":status", b"404"), (b":status", b"500"),
+    (b"accept-charset", b""), (b"accept-encoding", b"gzip, deflate"), (b"accept-language", b""),
+    (b"accept-ranges", b""), (b"accept", b""), (b"access-control-allow-origin", b""), (b"age", b""), (b"allow", b""),
+    (b"authorization", b""), (b"cache-control", b""), (b"content-disposition", b""), (b"content-encoding", b""),
+    (b"content-language", b""), (b"content-length", b""), (b"content-location", b""), (b"content-range", b""),
+    (b"content-type", b""), (b"cookie", b""), (b"date", b""), (b"etag", b""), (b"expect", b""), (b"expires", b""),
+    (b"from", b""), (b"host", b""), (b"if-match", b""), (b"if-modified-since", b""), (b"if-none-match", b""),
+    (b"if-range", b""), (b"if-unmodified-since", b""), (b"last-modified", b""), (b"link", b""), (b"location", b""),
+    (b"max-forwards", b""), (b"proxy-authenticate", b""), (b"proxy-authorization", b""), (b"range", b""),
+    (b"referer", b""), (b"refresh", b""), (b"retry-after", b""), (b"server", b""), (b"set-cookie", b""),
+    (b"strict-transport-security", b""), (b"transfer-encoding", b""), (b"user-agent", b""), (b"vary", b""),
+    (b"via", b""), (b"www-authenticate", b""),
+)  # fmt: skip
+"""Appendix A."""
+
+_DYNAMIC: Final = len(_STATIC)  # the index of the newest entry
 _BYTES: Final = [bytes((number,)) for number in range(256)]
 _WRITTEN: Final = {field: _BYTES[0x80 | index] for index, field in enumerate(_STATIC) if index}
 _NAMES: Final = {name: len(_STATIC) - index for index, (name, _) in enumerate(reversed(_STATIC), 1)}
