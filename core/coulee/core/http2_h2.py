@@ -19,13 +19,16 @@ from coulee.core.codec import PREFACE, Role
 from coulee.core.config import Config
 from coulee.core.http2_fields import FieldList
 from coulee.core.http2_frames import ENDLESS, settings_frame
-from coulee.core.http2_hpack import Decoder, Encoder, Field
+from coulee.core.http2_hpack import ENTRY_BYTES, Decoder, Encoder, Field
 
 if TYPE_CHECKING:
     import hpack
 
 CLOSED_STREAMS_MAX: Final = 16
 """So many streams that are over, and as many as are open, may lie about in h2 before it is made to forget them."""
+
+PSEUDO_FIELDS: Final = 5
+"""In a head at most (RFC 9113 section 8.3, RFC 8441); the limits are without them."""
 
 HEEDED: Final = frozenset(SettingCodes)
 """The settings that h2 knows."""
@@ -49,7 +52,12 @@ class H2(H2Connection):
             )
         )
         # Twice the limit: a head that is somewhat too large is answered, and only what is far too large ends it all.
-        self.heads_read = HeadsRead(2 * config.limits.head_bytes_max)
+        # Answers to many clients come by one connection, so that it takes more fields in one of them to end that.
+        limits = config.limits
+        times = 2 if server else 4
+        fields_max = PSEUDO_FIELDS + times * max(limits.fields_max, limits.trailer_fields_max)
+        bytes_max = 2 * max(limits.head_bytes_max, limits.trailers_bytes_max) + ENTRY_BYTES * fields_max
+        self.heads_read = HeadsRead(bytes_max, fields_max)
         # The peer may let us keep more than we want to, but that would be our memory.
         self.heads_written = HeadsWritten(config.http2.table_bytes_max)
         self.decoder = cast("hpack.Decoder", self.heads_read)

@@ -56,7 +56,7 @@ class Decoder:
         "_bytes", "_entries", "fields_max", "header_table_size", "max_allowed_table_size", "max_header_list_size"
     )  # fmt: skip
 
-    def __init__(self, head_bytes_max: int, fields_max: int = 1000) -> None:
+    def __init__(self, head_bytes_max: int, fields_max: int) -> None:
         self.max_header_list_size = head_bytes_max
         self.fields_max = fields_max
         self.max_allowed_table_size = TABLE_BYTES  # what the peer has heard that it may use
