@@ -40,7 +40,7 @@ def test_an_answer_of_an_origin_ends_its_connection_later_than_a_request_does() 
 
 def test_many_small_fields_of_a_small_head_are_no_more_than_they_are() -> None:
     """Each counts for 32 bytes more in a table, and not in a head."""
-    side = served(config=Config(limits=Limits(head_bytes_max=500)))
+    side = served(config=Config(limits=Limits(head_bytes_max=500, trailers_bytes_max=500)))
     assert side.hears(headers(1, get("/", *[("a", "b")] * 60))) == ["1 GET / end"]
     [word] = side.hears(headers(3, get("/", *[("a", "b")] * 90)))
     assert "431" in word

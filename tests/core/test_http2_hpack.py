@@ -293,6 +293,8 @@ def test_the_oldest_goes_first_and_takes_no_newer_one_along() -> None:
         (b"\x40", "cut short"),
         (b"\x40\x01a", "cut short"),
         (b"\x41\x05abc", "cut short"),
+        (b"\x41\x05abcd", "cut short"),
+        (b"\x41\x81", "cut short"),
         (b"\x41\x85abc", "cut short"),
         (b"\x40\x05abc", "cut short"),
         (b"\x41\x7f\x80", "cut short"),
