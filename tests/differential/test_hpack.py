@@ -25,7 +25,7 @@ THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 LIMIT = 2**16
 EXAMPLES = settings(
     max_examples=4000 if THOROUGH else 200, derandomize=not THOROUGH, deadline=None, database=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 
 Told: TypeAlias = list[tuple[bytes, bytes, bool]]
