@@ -1187,3 +1187,14 @@ def test_streams_that_nobody_knows() -> None:
     assert isinstance(side.codec, Http2Codec)
     assert Reset(1, "x") == Reset(1, "x", ours=False)
     assert issubclass(ConnectionFault, ProtocolError)
+
+
+def test_small_pieces_that_waited_for_others_earn_and_what_a_tiny_window_let_out_does_not() -> None:
+    for room, glitches in ((10_000, 0), (5, 1)):
+        side = Side("server", Config())
+        side.hears(h2.PREFACE, settings({h2.INITIAL_WINDOW_SIZE: 0}), headers(1, get()))
+        side.codec.write(1, Response(200, length=None, data=b"x" * 5, ended=False))
+        credit = side.codec._frames._credit
+        side.hears(window_update(1, room))
+        side.codec.flush(1000)
+        assert side.codec._frames._credit - credit == (2 if not glitches else -1)

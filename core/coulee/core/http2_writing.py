@@ -247,7 +247,7 @@ class Http2Writer:
                 return False
             number, data, ended, trailers = piece
             size_max -= len(data) + HEAD_BYTES
-            if ended or len(data) >= TINY_WINDOW_BYTES:
+            if ended or len(data) >= TINY_WINDOW_BYTES or len(data) < h2.local_flow_control_window(number):
                 self._frames.earn()  # and not by what no more than a tiny window let out
             h2.send_data(number, data, end_stream=ended and trailers is None)
             if trailers is not None:
