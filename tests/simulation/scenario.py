@@ -385,6 +385,8 @@ class Scenario:
             if not self.hostile:
                 self._judge_fair(client, len(plans))
             self.versions.judge(client)
+        if not self.hostile:
+            self.versions.judge_fair(self.driver.records)
         self._judge_origins()
 
     def _judge_fair(self, client: H11Client, asked: int) -> None:

@@ -220,6 +220,15 @@ class Versions:
             assert not {b"connection", b"transfer-encoding", b"keep-alive"}.intersection(names)
         self.counts["http2:clients"] += 1
 
+    def judge_fair(self, records: Sequence[Any]) -> None:
+        """In fair weather nobody breaks HTTP/2, and what fails is what an origin had no room for."""
+        assert not [record for record in records if isinstance(record, Event) and record.name.startswith("http2")]
+        if self.origins and not self.falls_back:
+            reasons = {
+                attempt.reason for record in records if isinstance(record, Access) for attempt in record.attempts
+            }
+            assert reasons <= {"", "upstream_refused_stream"}, reasons
+
     def judge_origin(self, origin: H11Origin) -> None:
         """What an origin heard of HTTP/2."""
         if isinstance(origin, H2Origin) and origin.speech is not None:

@@ -71,6 +71,10 @@ class Unreadable(Exception):
     """What came is no HTTP/2: h2 says why."""
 
 
+def _stream(data: bytes) -> int:
+    return int.from_bytes(data[5:9], "big")
+
+
 @dataclass(frozen=True, slots=True)
 class Manners:
     """How an end speaks HTTP/2, apart from what it says.
@@ -131,6 +135,7 @@ class Speech:
         self._preface_left = 0 if client else len(PREFACE)
         self._bodies: dict[int, _Body] = {}
         self._listening: set[int] = set()  # streams that the other side may say more on; only asked, never iterated
+        self._given_up: set[int] = set()  # by us; only asked, too
         self._owed: dict[int, int] = {}  # bytes heard, for which no window was opened yet
         self._drops_left = manners.drops
         self._opening = False  # a timer will open the windows
@@ -169,6 +174,8 @@ class Speech:
             self._events(PREFACE)
         while len(heard) >= at + _HEAD_BYTES and not self._far.is_closed:
             end = at + _HEAD_BYTES + int.from_bytes(heard[at : at + 3], "big")
+            if end - at - _HEAD_BYTES > self.conn.max_inbound_frame_size:
+                raise Unreadable(f"a frame of {end - at - _HEAD_BYTES} bytes")  # h2 would wait for all of it
             if len(heard) < end:
                 break
             whole, at = heard[at:end], end
@@ -183,8 +190,21 @@ class Speech:
         self.flush()
 
     def _events(self, data: bytes) -> list[Event]:
+        conn = self.conn
+        if (
+            data[3:4] == b"\1"
+            and data[4] & (_END_HEADERS | _PADDED) == _END_HEADERS
+            and _stream(data) in self._given_up
+        ):
+            conn.decoder.decode(data[_HEAD_BYTES:])  # it was on its way; h2 minds that where it is an interim answer
+            return []
+        if data[3] == _DATA and data[:3] == bytes(3):
+            stream = _stream(data)
+            window = conn.remote_flow_control_window(stream) if stream in self._listening else 0
+            if window < 0:  # our settings made it smaller; h2 minds that even where nothing is taken of it
+                conn.increment_flow_control_window(-window, stream)
         try:
-            return self.conn.receive_data(data)
+            return conn.receive_data(data)
         except ProtocolError as error:
             raise Unreadable(f"{type(error).__name__}: {error}") from error
 
@@ -292,7 +312,7 @@ class Speech:
             return data  # more than one already, or to be
         if parts < 2 and not padding:
             return data
-        stream = int.from_bytes(data[5:9], "big")
+        stream = _stream(data)
         size = len(payload) // parts
         pieces = [payload[at * size : (at + 1) * size if at + 1 < parts else None] for at in range(parts)]
         if padding:
@@ -322,6 +342,7 @@ class Speech:
     def reset(self, stream: int, code: int) -> None:
         """Give a stream up."""
         self.forget(stream)
+        self._given_up.add(stream)
         self.conn.reset_stream(stream, code)
         self.flush()
 
