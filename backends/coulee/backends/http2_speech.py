@@ -80,15 +80,17 @@ class Manners:
     """How an end speaks HTTP/2, apart from what it says.
 
     `settings` are told at the beginning, `later` ones after so many seconds. `window_bytes` is by how much the window
-    of the connection is opened at the beginning. What comes opens the windows again as `opens` says: `at once`, `late`,
-    for the first `drops` times `by bytes`, or `never`. Data is padded by `padding` bytes, heads are cut into so many
-    `continuations`, and there is a PING behind every so many `pings` frames of data, if that is not 0.
+    of the connection is opened at the beginning. What comes opens the windows again as `opens` says: `at once`, by
+    `opens_by` bytes at least, `late`, for the first `drops` times `by bytes`, or `never`. Data is padded by `padding`
+    bytes, heads are cut into so many `continuations`, and there is a PING behind every so many `pings` frames of data,
+    if that is not 0.
     """
 
     settings: Mapping[int, int] = field(default_factory=dict[int, int])
     later: Sequence[tuple[float, Mapping[int, int]]] = ()
     window_bytes: int = 2**20
     opens: Literal["at once", "late", "by bytes", "never"] = "at once"
+    opens_by: int = 64
     drops: int = 30
     padding: int = 0
     continuations: int = 0
@@ -260,8 +262,10 @@ class Speech:
         self.flush()
 
     def _open(self) -> None:
+        least = self._manners.opens_by if self._manners.opens == "at once" else 1
         for stream, size in list(self._owed.items()):
-            self._open_one(stream, size)
+            if size >= least or stream not in self._listening:
+                self._open_one(stream, size)
 
     def _open_one(self, stream: int, size: int) -> None:
         left = self._owed[stream] - size
