@@ -154,11 +154,13 @@ class TestCurl:
         assert answer.body == MIB
         assert (answer.get("x-tls") or "").startswith(f"TLSv{version} ")
 
-    def test_two_requests_on_one_connection_by_http_1_1(self, proxy: Coulee, curl: Curl, trusting: list[str]) -> None:
-        done = curl.run(
-            *trusting, "-w", "%{num_connects} %{http_version} %{ssl_verify_result}\n", url_of(proxy), url_of(proxy)
-        )
-        assert done.stdout == b"hello1 1.1 0\nhello0 1.1 0\n"
+    @pytest.mark.parametrize(("asked", "version"), [([], b"2"), (["--http1.1"], b"1.1")])
+    def test_two_requests_on_one_connection(
+        self, proxy: Coulee, curl: Curl, trusting: list[str], asked: list[str], version: bytes
+    ) -> None:
+        told = "%{num_connects} %{http_version} %{ssl_verify_result}\n"
+        done = curl.run(*trusting, *asked, "-w", told, url_of(proxy), url_of(proxy))
+        assert done.stdout == b"hello1 %b 0\nhello0 %b 0\n" % (version, version)
 
     def test_one_that_does_not_know_our_authority(self, proxy: Coulee, curl: Curl) -> None:
         assert curl.run(url_of(proxy)).returncode == 60
@@ -209,7 +211,7 @@ class TestOpenssl:
 
     @pytest.mark.parametrize("version", VERSIONS)
     def test_what_it_finds(self, s_client: list[str], proxy: Coulee, version: Version) -> None:
-        said = self.run(s_client, proxy, f"-tls{version.replace('.', '_')}", "-alpn", "h2,http/1.1")
+        said = self.run(s_client, proxy, f"-tls{version.replace('.', '_')}", "-alpn", "http/1.1")
         assert "Verify return code: 0 (ok)" in said
         assert f"New, TLSv{version}, Cipher is" in said
         assert "ALPN protocol: http/1.1" in said
