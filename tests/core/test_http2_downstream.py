@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from coulee.core import Exchange, Limits, Response, Retry, Timeouts, respond, sleep
+from coulee.core import Config, Exchange, Limits, Response, Retry, Timeouts, respond, sleep
 from coulee.core.config import Http2
 from coulee.core.http2_connection import TURN_BYTES_MAX
-from coulee.core.seam import Blocked, Drain, Sent
+from coulee.core.seam import Blocked, Drain, Hold, Sent
 from tests.core.http2_ends import H2, OK, Client, End, Origin, answer, ends, peer, played, reasons, trailers
 from tests.core.ledger import on
 from tests.core.test_entrance import HELLO as TLS_HELLO
@@ -1197,3 +1197,18 @@ def test_a_malformed_head_that_asks_for_a_head_is_answered_without_a_body() -> N
     client.says(headers(1, h2.fields([*h2.request("/a", method="HEAD"), ("A", "b")])))
     assert client.told() == ["1 400 end"]
     assert world.access[0].reason == "bad_request"
+
+
+def test_who_has_said_all_is_held_no_more() -> None:
+    """A Hold is for a Receive that stands."""
+    world = played(config=Config(http2=Http2(unsent_control_bytes_max=100)))
+    client = Client(world)
+    client.asks(1, 3)
+    origin = world.connects()
+    other = world.connects()
+    world.receives(client.conn, b"")
+    world.gives(Blocked(client.conn))
+    for conn in (origin, other):
+        world.receives(conn, b"HTTP/1.1 200 OK\r\nDate: now\r\nX: %b\r\nContent-Length: 2\r\n\r\nhi" % (b"y" * 200))
+    held = [each for each in world.operations if isinstance(each, Hold) and each.conn == client.conn]
+    assert not held

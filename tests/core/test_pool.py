@@ -12,12 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from coulee.core import Config, Forwarding, Limits, Peer, Proxy, Retry, Timeouts
+from coulee.core import Config, Exchange, Forwarding, Limits, Peer, Proxy, Retry, Timeouts, sleep
 from coulee.core.peer import PeerLimits
 from coulee.core.seam import Blocked, Drain, Sent
 from coulee.core.upstream import Upstream
 from coulee.lb import Cluster
-from tests.core.ledger import Ledger, ends_well, played, wanted
+from tests.core.ledger import PLAIN, Ledger, ends_well, on, played, wanted
+from tests.core.ledger import asks as asks_of
 from tests.core.world import LISTENER, World
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -722,3 +723,25 @@ TestPoolModel = PoolModel.TestCase
 TestPoolModel.settings = settings(
     max_examples=2000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 150, stateful_step_count=40, deadline=None
 )
+
+
+@pytest.mark.parametrize("codec", ["own", "h11"])
+def test_a_connection_whose_request_was_not_written_to_its_end_is_not_used_again(codec: Any) -> None:
+    """The origin has answered early and whole, and the end of the body is still in the hands of a filter: what is
+    written next would be taken for a part of that body."""
+
+    async def slowly(exchange: Exchange, data: bytes, ended: bool) -> bytes:
+        if ended:
+            await sleep(1)
+        return data
+
+    config = Config(http1_codec=codec, forwarding=PLAIN.forwarding)
+    world, _ = played(on("request_body_filter", slowly), ledger=Ledger("a"), config=config)
+    client = asks_of(world, b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+    origin = world.connects()
+    world.receives(client, b"def")
+    world.receives(origin, OK)
+    assert world.sent(client) == OK
+    assert origin in world.closing
+    asks_of(world)
+    assert world.connecting, "a connection of its own"

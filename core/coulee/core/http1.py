@@ -75,8 +75,7 @@ _COUNTED: Final = Writing.LENGTH
 _VERSION_1_1: Final = (1, 1)
 _VERSION_1_0: Final = (1, 0)
 _BODILESS: Final = frozenset({204, 304})
-_find_marks: Final = MARKS.findall  # a method of a name that is imported is looked up anew by each call
-_headers_from: Final = Headers.from_block
+_find_marks, _headers_from = MARKS.findall, Headers.from_block  # a method of an imported name is looked up each time
 
 
 class Http1Codec:
@@ -121,10 +120,11 @@ class Http1Codec:
 
     @property
     def reusable(self) -> bool:
-        """See `Codec`. Bytes that an origin sends behind its answer spoil the connection."""
+        """See `Codec`. A request that was not written to its end, or bytes behind an answer, spoil the connection."""
         if self._last or self._error is not None or not self._keep:
             return False
-        return self._server or self._reading is not _DONE or not (self._eof or self._data)
+        asked = self._server or self._writing is _WRITTEN or self._writing is _NOT_BEGUN
+        return asked and (self._server or self._reading is not _DONE or not (self._eof or self._data))
 
     @property
     def idle(self) -> bool:

@@ -93,14 +93,18 @@ class H11Codec:
 
     @property
     def reusable(self) -> bool:
-        """See `Codec`. Bytes that an origin sends behind its answer spoil the connection."""
+        """See `Codec`. A request that was not written to its end, or bytes behind an answer, spoil the connection."""
         conn = self._conn
         if self._switched:
             return False
         ends = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
         if self._last or self._error is not None or conn.our_state in ends or conn.their_state in ends:
             return False
-        return self._role == "server" or conn.their_state is not h11.DONE or not (self._eof or self.buffered)
+        if self._role == "server":
+            return True
+        return conn.our_state in (h11.IDLE, h11.DONE) and (
+            conn.their_state is not h11.DONE or not (self._eof or self.buffered)
+        )
 
     @property
     def idle(self) -> bool:

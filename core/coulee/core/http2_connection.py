@@ -185,6 +185,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
         "_flush_by",
         "_glitches",
         "_glitches_seen",
+        "_heard_all",
         "_resets",
         "_resets_seen",
         "_unread",
@@ -203,6 +204,7 @@ class Http2Connection(Connection, Generic[AnyStream]):
         self.streams: dict[int, AnyStream] = {}
         self.waiting: dict[int, Http2Stream] = {}  # those of them of which something waits to be let out
         self.broken = False  # what comes is not read any more
+        self._heard_all = False  # up to the end of what the peer sends
         self._unread = False  # the codec may have more than was read in this turn
         self._fed: dict[int, AnyStream] = {}  # streams to which something has come in this turn
         self._flush_by = inf
@@ -260,8 +262,13 @@ class Http2Connection(Connection, Generic[AnyStream]):
             self.codec.feed(data)
             self.read()
         else:
+            self._heard_all = True
             self.codec.feed_eof()
             self.ended_by_peer()
+
+    def hold(self) -> None:
+        if not self._heard_all:  # else no credit stands
+            super().hold()
 
     def read(self) -> None:
         """Read what was fed, and hand it out."""
