@@ -258,3 +258,18 @@ def test_a_client_ends_its_side_behind_its_last_request() -> None:
 
 def test_goaway_is_for_every_stream_there_can_be() -> None:
     assert ENDLESS == 2**31 - 1
+
+
+def test_who_was_told_nothing_when_the_connection_ended_knows_it() -> None:
+    client = H2Client(asks(1))
+    play(client, Reply(fault="close"))
+    assert client.hanging == ["/0"]
+    client = H2Client(asks(1))
+    play(client, Reply(fault="silence", then_close=True))
+    assert client.hanging == [], "nothing has ended"
+    client = H2Client(asks(2), at_once=2)
+    client.on_opened = lambda: client.call_later(0.01, client.write_eof)
+    origin = play(client, Reply(delay_s=1.0))
+    assert origin.hanging == ["/0", "/1"]
+    origin = play(H2Client(asks(2)))
+    assert origin.hanging == []

@@ -23,7 +23,7 @@ EXPECTED_REASONS = (
     "upstream_unreachable", "upstream_connect_timeout", "upstream_reset", "upstream_timeout",
     "upstream_invalid", "pool_full", "filter_error", "too_many_connections", "body_too_large", "idle_timeout",
     "circuit_open", "no_healthy_endpoint", "plain_http", "misdirected", "upstream_tls", "http2_flood", "http2_error",
-    "upstream_refused_stream",
+    "upstream_refused_stream", "deadline_exceeded", "shutting_down",
 )  # fmt: skip
 """What must come up somewhere in a thousand seeds."""
 
@@ -46,7 +46,7 @@ EXPECTED_OF_HTTP2 = (
     "event:http2_error", "event:http2_flood", "event:http2_goaway", "http2:2.0", "http2:takes back", "http2:leaves",
     "http2:asks oddly", "http2:floods", "http2:breaks", "http2:refuse", "http2:http1", "http2:goaway",
     "http2:goaway_all", "http2:bad_head", "http2:early_end", "http2:refused by us", "http2:cut by us",
-    "http2:fallen back", "http2:shared",
+    "http2:fallen back", "http2:shared", "http2:calls",
 )  # fmt: skip
 """... and of HTTP/2."""
 

@@ -6,7 +6,8 @@ It is drawn by sources of its own, so that what a seed was without it, it still 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any, Final
@@ -15,13 +16,15 @@ from h2.settings import SettingCodes
 
 from coulee.backends.http2_peers import H2Client, H2Origin, Whim
 from coulee.backends.http2_speech import BROKEN, INTERNAL_ERROR, NO_ERROR, PREFACE, REFUSED_STREAM, Manners, frame
-from coulee.backends.peers import Ask, Asked, H11Client, H11Origin
-from coulee.backends.simulator import Simulator
+from coulee.backends.peers import Ask, Asked, H11Client, H11Origin, Reply
+from coulee.backends.simulator import WALL_CLOCK_OFFSET_S, Simulator
 from coulee.core import Access, Event
 from coulee.core.config import Http2
 
 FLOOD: Final = "/flood"
 """What is asked for by who does not want it."""
+
+GRPC: Final = [("Content-Type", "application/grpc"), ("TE", "trailers")]
 
 _USUAL: Final = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/flood"), (b":authority", b"example.com")]
 ODD_HEADS: Final = (
@@ -65,6 +68,11 @@ class Versions:
         self.offered = ("http/1.1",) if self.clients and rng.random() < 0.1 else ("h2", "http/1.1")
         self.falls_back = rng.random() < 0.2  # some connections to origins with TLS turn out to be of HTTP/1.1
         self.counts: Counter[str] = Counter()
+        more = Random(f"{seed} more of http2")
+        self.of_grpc = more
+        self.grpc_idle_s = more.choice((1.0, 10.0)) if hostile else 3600.0
+        self.drain_at_s = more.random() * 0.6 if hostile and more.random() < 0.15 else 0.0
+        """When the proxy is told to end while there is something to do; 0 is never."""
 
     def settings(self) -> Http2:
         """The proxy's."""
@@ -147,6 +155,21 @@ class Versions:
             **of_http1,
         )
 
+    def call(self, ask: Ask, reply: Reply) -> Reply | None:
+        """Make a request, now and then, a call of gRPC, in hostile seeds mostly with a deadline that matters; its
+        answer."""
+        rng = self.of_grpc
+        if not self.clients or rng.random() > 0.15:
+            return None
+        self.counts["http2:calls"] += 1
+        ask.method = "POST"
+        ask.fields = [*ask.fields, *GRPC]
+        if self.hostile:
+            ask.fields = [*ask.fields, ("grpc-timeout", rng.choice(("1m", "5m", "100m", "1S", "1H", "soon")))]
+        fault = None if reply.fault in ("truncate", "extra") else reply.fault  # nobody knows how long it should be
+        return replace(reply, fault=fault, status=200, framing="chunked", trailers=[("grpc-status", "0")],
+                       fields=[*reply.fields, GRPC[0]])  # fmt: skip
+
     def more(self) -> int:
         """How many more requests a client has, for its connection takes many at once."""
         return self.rng.choice((0, 0, 0, 8)) if self.clients else 0
@@ -206,10 +229,18 @@ class Versions:
 
     # -- judging
 
-    def judge(self, client: H11Client) -> None:
-        """An answer that is not whole is visibly cut, and one that is whole is not taken back."""
+    def judge(self, client: H11Client, records: Mapping[str, Access]) -> None:
+        """An answer that is not whole is visibly cut, and one that is whole is not taken back. What the client takes
+        back is over soon."""
         if not isinstance(client, H2Client) or client.speech is None or client.layer_fault == "flood":
             return  # who floods reads nothing any more
+        assert not client.hanging, "who waits is told"
+        for target, at in client.taken_back.items():
+            record = records.get(target)
+            if record is not None:
+                begun = record.started - WALL_CLOCK_OFFSET_S  # or it was withdrawn while the client waited to be let in
+                took_s = begun + record.duration_s - max(at, begun)
+                assert took_s < 1.0, f"{target} went on for {took_s} s after it was taken back"
         for answer in (*client.answers, *client.oddities):
             self.counts["http2:refused by us"] += answer.reset == REFUSED_STREAM
             self.counts["http2:cut by us"] += answer.reset == INTERNAL_ERROR
@@ -233,6 +264,7 @@ class Versions:
     def judge_origin(self, origin: H11Origin) -> None:
         """What an origin heard of HTTP/2."""
         if isinstance(origin, H2Origin) and origin.speech is not None:
+            assert not origin.hanging, "nor does an origin work for nobody"
             self.counts["http2:origins"] += 1
             self.counts["http2:shared"] += len(origin.asked) > 1
         elif isinstance(origin, H2Origin):

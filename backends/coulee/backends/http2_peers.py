@@ -19,6 +19,7 @@ from h2.events import (
     DataReceived,
     Event,
     InformationalResponseReceived,
+    PingReceived,
     RequestReceived,
     ResponseReceived,
     StreamEnded,
@@ -93,10 +94,14 @@ class H2Client(H11Client):
         self.oddities: list[Answer] = []
         self.speech: Speech | None = None
         self.told_to_go = False
+        self.told_off = False  # with an error
+        self.taken_back: dict[str, float] = {}  # when which target was
+        self.hanging: list[str] = []  # of whose answers nothing was told when the connection ended in order
         self._manners = manners or Manners()
         self._at_once = at_once
         self._lies = lies
         self._streams: dict[int, Answer] = {}  # that are not over
+        self._said_all = False  # its side is ended
         self._gaps = 0  # bodies that wait for their next piece
 
     def opened(self) -> None:
@@ -165,20 +170,23 @@ class H2Client(H11Client):
             del self._streams[stream]
             self._next()
         if not self._asks and self._half_close and not self._gaps and self.speech is not None and not self.speech.busy:
+            self._said_all = True
             self.write_eof()
 
     # -- what it does besides
 
     @property
     def _present(self) -> Speech | None:
-        return None if self.is_closed or self.malformed or self.eof else self.speech
+        return None if self.is_closed or self.malformed or self.eof or self._said_all else self.speech
 
     def take_back(self, code: int = CANCEL) -> None:
         """Reset the oldest stream that is not over."""
         speech = self._present
         if speech is not None and self._streams:
             stream, answer = next(iter(self._streams.items()))
+            assert self.network is not None
             answer.reset = code
+            self.taken_back[answer.ask.target] = self.network.now
             del self._streams[stream]
             speech.reset(stream, code)
             self._next()
@@ -243,6 +251,8 @@ class H2Client(H11Client):
         FarEnd.received(self, data)
         if not data:
             self.eof = True
+            if not self.told_off:
+                self.hanging = [answer.ask.target for answer in self._streams.values() if not answer.complete]
             self.close()
             return
         before = self.received_bytes
@@ -261,6 +271,7 @@ class H2Client(H11Client):
 
     def _hear_goaway(self, last: int, code: int) -> None:
         self.told_to_go = True
+        self.told_off = self.told_off or code != NO_ERROR
         for stream in [stream for stream in self._streams if stream > last]:
             self._streams.pop(stream).reset = REFUSED_STREAM
             if self.speech is not None:
@@ -331,6 +342,9 @@ class H2Origin(H11Origin):
         self._first = b""
         self._decided = False  # which version it is
         self._served: dict[int, _Served] = {}
+        self.hanging: list[str] = []  # what it works on, and was told nothing of when the proxy ended the connection
+        self._was_told_off = False
+        self._was_asked = False  # by a PING, whether it is there
         self._above = ENDLESS  # streams that are not taken any more
         self._goes = False
 
@@ -344,9 +358,7 @@ class H2Origin(H11Origin):
                 return
             self._decided = True
             if first == PREFACE:
-                speech = Speech(
-                    self, self._manners, client=False, hear=self._happened, hear_goaway=lambda last, code: None
-                )
+                speech = Speech(self, self._manners, client=False, hear=self._happened, hear_goaway=self._hear_goaway)
                 self.speech = speech
                 speech.begin()
             elif self._first and not data:
@@ -358,6 +370,8 @@ class H2Origin(H11Origin):
         FarEnd.received(self, data)
         if not data:
             self.eof = True
+            if not (self._was_asked or self._goes or self._was_told_off):
+                self.hanging = [served.asked.target for served in self._served.values() if not served.answered]
             self.close()
         elif not self.malformed:
             try:
@@ -366,7 +380,11 @@ class H2Origin(H11Origin):
                 self.malformed = str(error)
                 self.close()
 
+    def _hear_goaway(self, last: int, code: int) -> None:
+        self._was_told_off = self._was_told_off or code != NO_ERROR
+
     def _happened(self, event: Event) -> None:
+        self._was_asked = self._was_asked or isinstance(event, PingReceived)
         if isinstance(event, RequestReceived):
             self._request(event.stream_id, event.headers, event.stream_ended is not None)
             return
