@@ -127,7 +127,7 @@ class Versions:
             rng.choice((0, 100_000, 2**24)),
             opens,  # type: ignore[arg-type]
             rng.choice((1, 64)) if self.hostile else 64,
-            rng.choice((3, 20)) if not self.hostile else rng.choice((20, 60)),
+            rng.choice((3, 6)) if not self.hostile else rng.choice((20, 60)),
             rng.choice((0, 0, 0, 1, 100, 255)),
             rng.choice((0, 0, 0, 1, 5)),
             rng.choice((0, 0, 0, 5)),

@@ -262,7 +262,7 @@ class Speech:
         self.flush()
 
     def _open(self) -> None:
-        least = self._manners.opens_by if self._manners.opens == "at once" else 1
+        least = 1 if self._manners.opens == "late" else self._manners.opens_by
         for stream, size in list(self._owed.items()):
             if size >= least or stream not in self._listening:
                 self._open_one(stream, size)
