@@ -180,7 +180,7 @@ CONNECTION_FAULTS = [
     ("another frame in a head", HEAD + ping(), 1, "another frame within a head (section 4.3)"),
     ("an unknown frame in a head", HEAD + built.frame(99, 0, 1), 1, "another frame within a head (section 4.3)"),
     ("the head of another", HEAD + continuation(3, b"x"), 1, "another frame within a head (section 4.3)"),
-    ("an empty CONTINUATION", HEAD + continuation(1, b"", more=True), 11, "an empty one within a head"),
+    ("an empty CONTINUATION", HEAD + continuation(1, b"", more=True), 11, "an empty CONTINUATION frame within a head"),
     ("many CONTINUATION", HEAD + continuation(1, b"x", more=True) * 9, 11,
      "more than 8 CONTINUATION frames within a head"),
     ("PRIORITY_UPDATE on a stream", built.frame(PRIORITY_UPDATE, 0, 1, bytes(5)), 1,

@@ -509,3 +509,18 @@ def test_a_connection_that_is_worn_when_it_stands_is_followed_by_another() -> No
     assert client.told() == ["1 204 end"]
     client.leaves()
     ends(world)
+
+
+def test_who_hopes_for_a_connection_hears_of_whatever_has_become_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What opens it is a task of its own, whose failure nobody else would tell."""
+
+    async def broken(*_: object) -> None:
+        raise ValueError("no way")
+
+    monkeypatch.setattr("coulee.core.pool.establish", broken)
+    world = played(peers=(peer(),), retry=NO_RETRY)
+    client = burst(world)
+    assert client.told()[0::2] == ["1 500", "3 500", "5 500"]
+    assert reasons(world) == ["internal_error"] * 3
+    client.leaves()
+    world.leaves_nothing()

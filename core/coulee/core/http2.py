@@ -43,6 +43,7 @@ from coulee.core.http2_frames import (
     ACK,
     END_HEADERS,
     END_STREAM,
+    ENDLESS,
     HEAD_BYTES,
     PADDED,
     PRIORITISED,
@@ -55,7 +56,6 @@ from coulee.core.http2_frames import (
     name_of,
     reset_frame,
 )
-from coulee.core.http2_frames import ENDLESS as ENDLESS  # for those who begin and end connections
 from coulee.core.http2_h2 import HEEDED
 from coulee.core.http2_priority import Priority, parse_priority
 from coulee.core.http2_writing import BODILESS, Http2Writer, StreamState, priority_field
@@ -109,7 +109,7 @@ News: TypeAlias = Part | Malformed | Reset | Leaving | Ponged | Counted
 
 
 class Http2Codec(Http2Writer):
-    """One HTTP/2 connection. `role` is ours: a `"server"` reads requests. `forwards` lets CONNECT be one of these."""
+    """One HTTP/2 connection. `role` is ours: a `"server"` reads requests; CONNECT is one where `Config.forward` is."""
 
     __slots__ = ("_eof", "_forwards", "_highest", "_limits", "_news", "_server", "believed", "resets_made",
                  "settled")  # fmt: skip

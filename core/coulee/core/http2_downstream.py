@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from coulee.core.errors import ExchangeError
 from coulee.core.exchange import NO_REQUEST, Exchange
-from coulee.core.http2 import ENDLESS, Http2Codec, Leaving, Malformed, Reset
+from coulee.core.http2 import Http2Codec, Leaving, Malformed, Reset
 from coulee.core.http2_connection import Http2Connection, Http2Stream, code_of
-from coulee.core.http2_frames import Code, ConnectionFault, name_of
+from coulee.core.http2_frames import ENDLESS, Code, ConnectionFault, name_of
 from coulee.core.kernel import Alarm, _Parked
 from coulee.core.pace import Pace
 from coulee.core.parts import Data, Interim, Part, Request

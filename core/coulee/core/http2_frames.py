@@ -303,7 +303,11 @@ class FrameReader:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "another frame within a head (section 4.3)")
         self._continuations += 1
         if self._continuations > self._settings.continuations_max or not size:
-            detail = f"more than {self._settings.continuations_max} CONTINUATION frames" if size else "an empty one"
+            detail = (
+                f"more than {self._settings.continuations_max} CONTINUATION frames"
+                if size
+                else "an empty CONTINUATION frame"
+            )
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"{detail} within a head")
         if found.flags & END_HEADERS:
             self._head_of = 0

@@ -197,7 +197,8 @@ class Pool:
                     return given
             if desk.multiplexes and not fresh:
                 desk.opening += 1
-                self.proxy.kernel.start(self._open_for_all(desk))
+                kernel = self.proxy.kernel
+                kernel.wake(Task(kernel, self._open_for_all(desk)), None)  # once this one is among those who hope
                 given = await self._wait(desk, desk.hopeful, inf)
                 if given is not None:
                     return given
@@ -259,7 +260,10 @@ class Pool:
         peer = self._as_it_wants(desk.peer)
         try:
             await establish(connection, peer, self.proxy.connect_limit_s)
-        except ExchangeError as error:
+        except Exception as broken:  # whatever it was: nobody else would ever tell those who hope
+            error = broken
+            if not isinstance(error, ExchangeError):
+                error = ExchangeError("internal_error", f"{type(broken).__name__}: {broken}")
             desk.opening -= 1
             connection.close(abort=True)
             while desk.hopeful and not desk.opening:

@@ -59,7 +59,8 @@ class Event:
     """Something that happened outside, or in the middle, of a request.
 
     `name` is one of `listening`, `listen_failed`, `turned_away`, `certificates`, `insecure`, `retry`, `hedge`,
-    `endpoint`, `discovery`, `filter_error`, `internal_error`, `http2_error`, `http2_flood`, `http2_goaway`, `draining`.
+    `endpoint`, `discovery`, `filter_error`, `internal_error`, `http2_error`, `http2_flood`, `http2_goaway`,
+    `header_timeout`, `draining`.
     `text` is for people; `fields` has what a program would want.
     """
 
