@@ -16,7 +16,19 @@ from math import inf
 from pathlib import Path
 from typing import Final
 
-from coulee.core import REASONS, Config, ExchangeError, Forwarding, Http2, Limits, Reason, Request, Retry, Timeouts
+from coulee.core import (
+    REASONS,
+    Config,
+    ExchangeError,
+    Forwarding,
+    Http2,
+    Limits,
+    Reason,
+    Request,
+    Retry,
+    Timeouts,
+    WebSocket,
+)
 from coulee.core.answers import error_answer
 from coulee.core.forward import Forward
 from coulee.core.listener import Listener, ProxyProtocol
@@ -182,6 +194,7 @@ SECTIONS: Final = {
     Limits: "limits",
     Timeouts: "timeouts",
     Http2: "http2",
+    WebSocket: "websocket",
     Retry: "retry",
     Forwarding: "forwarding",
 }

@@ -39,6 +39,7 @@ from coulee.core import (
     Response,
     Retry,
     Timeouts,
+    WebSocket,
     effects,
     respond,
     sleep,
@@ -140,7 +141,7 @@ def test_generated_pages_are_fresh(name: str) -> None:
 
 def test_advice_names_settings_that_exist() -> None:
     known = {each.name for each in fields(Config)}
-    for part in (Limits, Timeouts, Http2, Retry, Forwarding, ListenerTls, ProxyProtocol):
+    for part in (Limits, Timeouts, Http2, WebSocket, Retry, Forwarding, ListenerTls, ProxyProtocol):
         known |= {each.name for each in fields(part)}
     for reason in REASONS.values():
         for name in re.findall(r"`(\w+)`", reason.advice):

@@ -6,7 +6,7 @@ What filters may await is in `coulee.core.effects`.
 
 from __future__ import annotations
 
-from coulee.core.config import Config, Forwarding, Http2, Limits, Retry, Timeouts
+from coulee.core.config import Config, Forwarding, Http2, Limits, Retry, Timeouts, WebSocket
 from coulee.core.effects import blocking, deadline, dial, fetch, native, nursery, shielded, sleep
 from coulee.core.errors import REASONS, ExchangeError, Reason
 from coulee.core.exchange import Exchange
@@ -28,6 +28,7 @@ from coulee.core.tunnel import Tunnel
 from coulee.core.tunnel_exchange import TunnelAccess, TunnelExchange
 from coulee.core.tunnel_filters import TunnelFilter
 from coulee.core.tunnel_routes import BySni
+from coulee.core.websocket import Closing, Message, Reply
 
 __all__ = [
     "REASONS",
@@ -37,6 +38,7 @@ __all__ = [
     "BySni",
     "Cancelled",
     "ClientCertificates",
+    "Closing",
     "Config",
     "ConnectOptions",
     "Counters",
@@ -58,12 +60,14 @@ __all__ = [
     "ListenOptions",
     "Listener",
     "ListenerTls",
+    "Message",
     "Peer",
     "PeerCertificate",
     "PeerLimits",
     "Proxy",
     "ProxyProtocol",
     "Reason",
+    "Reply",
     "Request",
     "Response",
     "Retry",
@@ -78,6 +82,7 @@ __all__ = [
     "TunnelExchange",
     "TunnelFilter",
     "UpstreamTls",
+    "WebSocket",
     "blocking",
     "deadline",
     "dial",

@@ -24,10 +24,12 @@ RETRIABLE: Final = (
 """Reasons for which an attempt may be followed by another: an endpoint's doing, or the queue for it."""
 
 
-def _require_positive(settings: Limits | Timeouts | Http2, zero_allowed: tuple[str, ...] = ()) -> None:
+def _require_positive(settings: Limits | Timeouts | Http2 | WebSocket, zero_allowed: tuple[str, ...] = ()) -> None:
     """Every limit is a number above 0, but for those where 0 means none. Raises `ValueError`."""
     for each in fields(settings):
         value = getattr(settings, each.name)
+        if isinstance(value, str):
+            continue  # it is one of several words, and no number
         if not (value > 0 or (value == 0 and each.name in zero_allowed)):
             raise ValueError(f"{each.name} is {value}; it must be above 0")
 
@@ -285,6 +287,74 @@ class Http2:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSocket:
+    """What is allowed on a WebSocket whose messages a filter sees (RFC 6455), and how it is spoken. Where no filter
+    sees them, bytes pass as they come."""
+
+    message_bytes_max: int = 16 * 1024 * 1024
+    """A message, inflated; from either side. The sender of a larger one is closed with 1009."""
+
+    fragments_max: int = 1024
+    """... and the frames that it may be sent in."""
+
+    inflate_ratio_max: float = 100.0
+    """How much larger than on the line a compressed message may become, so that few bytes cannot make many here. 1009
+    beyond."""
+
+    inflate_free_bytes: int = 64 * 1024
+    """... but up to this size it may be as compressible as it is: much of what people send is."""
+
+    compress_downstream: bool = True
+    """Accept permessage-deflate (RFC 7692) where a client offers it. Each side has what was agreed with itself,
+    whatever the other has."""
+
+    compress_upstream: bool = False
+    """... and offer it to the origin. It is usually near, and deflating is the most that a message can cost."""
+
+    window_bits: int = 12
+    """Of what we deflate, from 9 to 15: 2 to that power bytes, and eight times as much of memory. What `websockets`
+    uses, because more of it compresses messages little better."""
+
+    pings: Literal["pass", "answer"] = "pass"
+    """Who answers a ping: the other side, as if nobody were between, or we."""
+
+    messages_per_s: float = 0.0
+    """Messages from one client a second, in the long run. 0 is no limit. The sender of more is closed with 1008."""
+
+    messages_at_once_max: int = 100
+    """... and how many may come at once."""
+
+    bytes_per_s: float = 0.0
+    """Bytes of messages from one client a second, in the long run, judged the same way. 0 is no limit."""
+
+    bytes_at_once_max: int = 4 * 1024 * 1024
+    """... and how many may come at once."""
+
+    controls_per_s: float = 20.0
+    """Pings and pongs from one side a second, in the long run: each costs us, and the other side, more than its sender.
+    0 is no limit. The sender of more is closed with 1008."""
+
+    controls_at_once_max: int = 200
+    """... and how many may come at once."""
+
+    close_timeout_s: float = 5.0
+    """For the answer to a close frame that we sent, and then for the origin to close its connection."""
+
+    drain_after_s: float = 1.0
+    """How long after the beginning of a drain both sides are sent a close frame (1001), drawn evenly from this to twice
+    as long, so that clients do not all come back at once."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, zero_allowed=("inflate_free_bytes", "compress_downstream", "compress_upstream",
+                                              "messages_per_s", "bytes_per_s", "controls_per_s",
+                                              "drain_after_s"))  # fmt: skip
+        if not 9 <= self.window_bits <= 15:
+            raise ValueError(f"window_bits is {self.window_bits}; it must be from 9 to 15")
+        if self.pings not in ("pass", "answer"):
+            raise ValueError(f"pings is {self.pings!r}; it must be 'pass' or 'answer'")
+
+
+@dataclass(frozen=True, slots=True)
 class Retry:
     """When a failed attempt may be followed by another."""
 
@@ -367,6 +437,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     http2: Http2 = field(default_factory=Http2)
+    websocket: WebSocket = field(default_factory=WebSocket)
     retry: Retry = field(default_factory=Retry)
     forwarding: Forwarding = field(default_factory=Forwarding)
 

@@ -14,6 +14,8 @@ A filter is a subclass of `Filter` that overrides the phases it needs, each a pl
       response_filter                 the answer as the client will get it; may answer otherwise
       response_body_filter
       response_trailer_filter
+      websocket_message       each message of a WebSocket, from either side; may answer, drop, split, close
+      websocket_close         its end
     error_while_proxy         an attempt failed after connecting; may say whether to retry
     fail_to_proxy             the request failed; may give the answer
     logging                   always, last
@@ -36,8 +38,12 @@ if TYPE_CHECKING:
     from coulee.core.headers import Headers
     from coulee.core.parts import Request, Response
     from coulee.core.peer import Peer
+    from coulee.core.websocket import Closing, Message, Reply
 
 Chain: TypeAlias = tuple[Callable[..., Any], ...]
+
+Outcome: TypeAlias = "str | bytes | Reply | Closing | list[str | bytes | Reply | Closing] | None"
+"""What a filter may make of a message of a WebSocket."""
 
 
 class Filter:
@@ -109,6 +115,19 @@ class Filter:
         out have it still to come. Without fields that are left, the body just ends."""
         return None
 
+    def websocket_message(self, exchange: Exchange, message: Message) -> Awaitable[Outcome] | Outcome:
+        """A whole message of a WebSocket, from the side that `message.sender` names. None lets it pass; text or bytes
+        go on in its place; a `Reply` goes back to its sender, who gets it as it is; a `Closing` ends the WebSocket on
+        both sides. A list does all of that in its order, so an empty one drops the message. Each of what goes on is
+        seen by the filters behind: those of the client's messages run in the order of the list, those of the origin's
+        in reverse. While one is awaited, nothing more is read from the sender."""
+        return None
+
+    def websocket_close(self, exchange: Exchange, closing: Closing) -> Awaitable[Closing | None] | Closing | None:
+        """A WebSocket ends, and `closing` says how, and by whom. Another `Closing` has its code and reason go on to the
+        other side in its place. Called once, where no message follows from the side that ends it."""
+        return None
+
     def error_while_proxy(self, exchange: Exchange, error: ExchangeError) -> Awaitable[bool | None] | bool | None:
         """An attempt failed after it had a connection. True retries where that is possible at all (no byte of an answer
         was sent, and the request can be sent again), False does not, None leaves it to the rules."""
@@ -131,6 +150,7 @@ _RESPONSE_PHASES: Final = frozenset(
         "response_filter",
         "response_body_filter",
         "response_trailer_filter",
+        "websocket_close",
         "fail_to_proxy",
         "logging",
     }
@@ -161,6 +181,9 @@ class Chains:
         "upstream_request_filter",
         "upstream_response_body_filter",
         "upstream_response_filter",
+        "websocket",
+        "websocket_close",
+        "websocket_message",
     )
 
     early_request_filter: Chain
@@ -176,6 +199,8 @@ class Chains:
     response_filter: Chain
     response_body_filter: Chain
     response_trailer_filter: Chain
+    websocket_message: Chain
+    websocket_close: Chain
     error_while_proxy: Chain
     fail_to_proxy: Chain
     logging: Chain
@@ -183,6 +208,8 @@ class Chains:
     """Whether there is a phase that may answer before a peer is chosen."""
     sending: bool
     """Whether there is a phase that sees what is sent to an origin."""
+    websocket: bool
+    """Whether somebody wants to see the messages of a WebSocket, or its end."""
     relayed_body: Chain
     """What each piece of an origin's body goes through."""
     endings: tuple[tuple[Chain, Chain], ...]
@@ -197,6 +224,7 @@ class Chains:
             setattr(self, phase, tuple(chain))
         self.answering = bool(self.early_request_filter or self.request_filter)
         self.sending = bool(self.connected_to_upstream or self.upstream_request_filter or self.request_body_filter)
+        self.websocket = bool(self.websocket_message or self.websocket_close)
         self.relayed_body = self.upstream_response_body_filter + self.response_body_filter
         pairs = [(_given(each, "response_body_filter"), _given(each, "response_trailer_filter")) for each in filters]
         self.endings = tuple([pair for pair in reversed(pairs) if any(pair)])

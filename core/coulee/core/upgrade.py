@@ -17,18 +17,17 @@ Rules:
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING, Final
 
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import decide
 from coulee.core.forward import read_target
 from coulee.core.http1_grammar import options_of
-from coulee.core.kernel import Alarm, nursery
-from coulee.core.parts import Data, Response
+from coulee.core.parts import Response
 from coulee.core.path import announced
 from coulee.core.peer import Peer
 from coulee.core.raw import RawCodec
+from coulee.core.relay import relay_bytes
 from coulee.core.seam import Address, show_address
 from coulee.core.stream import SoleStream
 from coulee.core.translate import add_date
@@ -63,7 +62,7 @@ async def relay_upgraded(exchange: Exchange, upstream: Stream, response: Respons
     if response.status != 101 or response.upgrade.lower() != exchange.request.upgrade.lower():
         raise ExchangeError("filter_error", "a filter changed what a 101 switches to; to refuse, return another answer")
     response.ended = False
-    await _relay(exchange, upstream, response)
+    await relay_bytes(exchange, upstream, response)
 
 
 class Target(Peer):
@@ -113,7 +112,7 @@ async def relay_tunnel(exchange: Exchange, peer: Peer) -> None:
         raise ExchangeError("filter_error", "a filter changed what opens a tunnel; to refuse, return another answer")
     if exchange.limit is not None:
         proxy.kernel.disarm(exchange.limit)
-    await _relay(exchange, upstream, response)
+    await relay_bytes(exchange, upstream, response)
 
 
 def _apart(peer: Peer) -> Peer:
@@ -133,74 +132,3 @@ def _check_address(exchange: Exchange, target: Target, address: Address) -> None
     if not forward.allows_at(target.address[0], address):
         where = f"{target.name} is at {show_address(address)}, which is not public, nor among the hosts of `forward`"
         raise ExchangeError("forward_denied", where)
-
-
-async def _relay(exchange: Exchange, upstream: Stream, response: Response) -> None:
-    """Send the head on; behind it bytes go both ways."""
-    downstream = exchange.downstream
-    await downstream.wait_for_room()
-    exchange._send_head(response)
-    downstream.patience_s = upstream.patience_s = inf
-    idle = _Idle(exchange)
-    kernel = exchange.proxy.kernel
-    kernel.arm(idle, kernel.now + idle.limit_s)
-    try:
-        with nursery() as tasks:
-            # Both are children, so that to step one does not lead through the frames of the exchange above.
-            tasks.start(_pump_up, exchange, upstream, idle)
-            tasks.start(_pump_down, exchange, upstream, idle)
-            await tasks.join()
-    finally:
-        kernel.disarm(idle)
-    exchange.answered = exchange.upstream_ended = True
-    downstream.end()
-
-
-async def _pump_up(exchange: Exchange, upstream: Stream, idle: _Idle) -> None:
-    downstream = exchange.downstream
-    kernel = exchange.proxy.kernel
-    ended = False
-    while not ended:
-        part = await downstream.receive()
-        assert isinstance(part, Data)
-        if part.data:
-            idle.deadline = kernel.now + idle.limit_s
-            exchange.bytes_in += len(part.data)
-            if upstream.blocked:
-                await upstream.wait_for_room()
-            upstream.write(part)
-        ended = part.ended
-    upstream.send_eof()
-
-
-async def _pump_down(exchange: Exchange, upstream: Stream, idle: _Idle) -> None:
-    downstream = exchange.downstream
-    kernel = exchange.proxy.kernel
-    ended = False
-    while not ended:
-        part = await upstream.receive()
-        assert isinstance(part, Data)
-        if part.data:
-            idle.deadline = kernel.now + idle.limit_s
-            exchange.bytes_out += len(part.data)
-            if downstream.blocked:
-                await downstream.wait_for_room()
-            downstream.write(part)
-        ended = part.ended
-    downstream.send_eof()
-    upstream.tell_of_loss(exchange.cancel)  # nobody reads from it any more, and so nobody else would hear of its end
-
-
-class _Idle(Alarm):
-    """Rings when nothing has come from either side for too long. Whatever comes puts it off, by setting `deadline`: its
-    alarm is put right when it rings."""
-
-    __slots__ = ("exchange", "limit_s")
-
-    def __init__(self, exchange: Exchange) -> None:
-        super().__init__()
-        self.exchange = exchange
-        self.limit_s = exchange.proxy.config.timeouts.upgraded_idle_timeout_s
-
-    def ring(self, now: float) -> None:
-        self.exchange.cancel(ExchangeError("idle_timeout", f"no byte in either direction for {self.limit_s:g} s"))
