@@ -28,7 +28,7 @@ from coulee.core.tunnel import Tunnel
 from coulee.core.tunnel_exchange import TunnelAccess, TunnelExchange
 from coulee.core.tunnel_filters import TunnelFilter
 from coulee.core.tunnel_routes import BySni
-from coulee.core.websocket import Closing, Message, Reply
+from coulee.core.websocket import Closing, Message, Outcome, Reply
 
 __all__ = [
     "REASONS",
@@ -61,6 +61,7 @@ __all__ = [
     "Listener",
     "ListenerTls",
     "Message",
+    "Outcome",
     "Peer",
     "PeerCertificate",
     "PeerLimits",

@@ -21,6 +21,8 @@ from coulee.core.report import Attempt
 from coulee.core.retrying import backoff_s, may_follow
 from coulee.core.translate import keep_allowed_trailers, request_for_upstream
 from coulee.core.transport import DIRECT
+from coulee.core.upgrade import sees_messages
+from coulee.core.websocket_relay import offer
 
 if TYPE_CHECKING:
     from coulee.core.exchange import Exchange
@@ -58,6 +60,16 @@ def begin(exchange: Exchange, peer: Peer) -> Stream | None:
     except Exception as error:
         proxy.tell_balancer_failure(exchange, "begin", error)
     return stream
+
+
+def tell_balancer(exchange: Exchange, response: Response) -> None:
+    """The head of the present attempt's answer is here."""
+    proxy = exchange.proxy
+    assert exchange.peer is not None
+    try:
+        proxy.balancer.answered(exchange, exchange.peer, response, exchange.latency_s)
+    except Exception as error:
+        proxy.tell_balancer_failure(exchange, "answered", error)
 
 
 def end(exchange: Exchange, error: ExchangeError | None) -> None:
@@ -116,6 +128,8 @@ def plain_request(exchange: Exchange, peer: Peer) -> Request:
         request.headers.set("Host", peer.authority)
     if exchange.continued:
         request.headers.remove("expect")  # we answered it ourselves
+    if request.upgrade and sees_messages(exchange):
+        offer(exchange, request)
     if exchange.replay:
         request.data = b"".join(exchange.replay)
     request.ended = exchange.body_ended and exchange.trailers is None

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from math import inf
 from types import coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from coulee.core.errors import ExchangeError, connect_error
 from coulee.core.kernel import PARKED, Alarm, Task, _Parked
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from coulee.core.config import Config
     from coulee.core.machine import KernelMachine
     from coulee.core.proxy_protocol import Header
+
+
+NEXT_TURN_S: Final = 1e-6
+"""So soon that it is the next turn, and so late that it is not this one."""
 
 
 class Connection(Alarm):

@@ -22,7 +22,7 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from coulee.core.codec import Http2Begins, ProtocolError
-from coulee.core.connection import Connection
+from coulee.core.connection import NEXT_TURN_S, Connection
 from coulee.core.errors import ExchangeError
 from coulee.core.exchange import NO_REQUEST, Exchange
 from coulee.core.kernel import _Parked
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
     from coulee.core.kernel import Task
     from coulee.core.proxy import Proxy
     from coulee.core.proxy_protocol import Header
-
-
-NEXT_TURN_S: Final = 1e-6
-"""So soon that it is the next turn, and so late that it is not this one."""
 
 
 class State(Enum):

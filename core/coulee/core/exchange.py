@@ -28,6 +28,7 @@ from coulee.core.attempt import (
     plain_request,
     pump_request,
     send_trailers,
+    tell_balancer,
 )
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import Chain, conclude, decide, transform
@@ -49,7 +50,8 @@ from coulee.core.translate import (
     keep_allowed_trailers,
     response_for_downstream,
 )
-from coulee.core.upgrade import note_upgrade, relay_tunnel, relay_upgraded, target_of
+from coulee.core.upgrade import note_upgrade, relay_tunnel, relay_upgraded, sees_messages, target_of
+from coulee.core.websocket_relay import WebSocketRelay, agree
 
 if TYPE_CHECKING:
     from random import Random
@@ -112,6 +114,7 @@ class Exchange:
         "upstream",
         "upstream_ended",
         "upstream_request",
+        "websocket",
     )
 
     # of the present attempt; set by `attempt.begin`
@@ -131,6 +134,7 @@ class Exchange:
         self.tags: dict[str, object] = {}
         self.task: Task | None = None
         self.call: Call | None = None  # of gRPC
+        self.websocket: WebSocketRelay | None = None  # one whose messages are seen
         # where it goes
         self.peer: Peer | None = None
         self.upstream: Stream | None = None
@@ -387,11 +391,7 @@ class Exchange:
         self.status = response.status
         self.latency_s = proxy.kernel.now - self.began
         if proxy.balancer.hears_answers:
-            assert self.peer is not None
-            try:
-                proxy.balancer.answered(self, self.peer, response, self.latency_s)
-            except Exception as error:
-                proxy.tell_balancer_failure(self, "answered", error)
+            tell_balancer(self, response)
         if proxy.retry_statuses and response.status in proxy.retry_statuses:
             other = await instead_of(self, upstream, response)
             if other is not None:
@@ -406,6 +406,8 @@ class Exchange:
                 await self._answer_here(other)
                 return None
         response_for_downstream(response, proxy.kernel.now + proxy.wall_clock_offset_s, proxy.config)
+        if switches and sees_messages(self):
+            self.websocket = agree(self, upstream, response)
         if chains.response_filter:
             other = await decide(chains.response_filter, Response, self, response)
             if other is not None:

@@ -38,12 +38,9 @@ if TYPE_CHECKING:
     from coulee.core.headers import Headers
     from coulee.core.parts import Request, Response
     from coulee.core.peer import Peer
-    from coulee.core.websocket import Closing, Message, Reply
+    from coulee.core.websocket import Closing, Message, Outcome
 
 Chain: TypeAlias = tuple[Callable[..., Any], ...]
-
-Outcome: TypeAlias = "str | bytes | Reply | Closing | list[str | bytes | Reply | Closing] | None"
-"""What a filter may make of a message of a WebSocket."""
 
 
 class Filter:
@@ -115,7 +112,7 @@ class Filter:
         out have it still to come. Without fields that are left, the body just ends."""
         return None
 
-    def websocket_message(self, exchange: Exchange, message: Message) -> Awaitable[Outcome] | Outcome:
+    def websocket_message(self, exchange: Exchange, message: Message) -> Awaitable[Outcome | None] | Outcome | None:
         """A whole message of a WebSocket, from the side that `message.sender` names. None lets it pass; text or bytes
         go on in its place; a `Reply` goes back to its sender, who gets it as it is; a `Closing` ends the WebSocket on
         both sides. A list does all of that in its order, so an empty one drops the message. Each of what goes on is
@@ -253,6 +250,19 @@ def _filter_error(call: Callable[..., Any], error: BaseException) -> FilterError
 
 def _is_awaitable(result: object) -> bool:
     return type(result) is CoroutineType or isinstance(result, Awaitable)
+
+
+async def outcome_of(call: Callable[..., Any], *args: Any) -> Any:
+    """What one filter makes of something. Raises `ExchangeError`, as `decide` does."""
+    try:
+        result: Any = call(*args)
+        if result is not None and _is_awaitable(result):
+            result = await result
+    except (ExchangeError, Cancelled):
+        raise
+    except (Exception, SystemExit) as error:
+        raise _filter_error(call, error) from error
+    return result
 
 
 async def decide(chain: Chain, wanted: type | tuple[type, ...], *args: Any) -> Any:

@@ -22,7 +22,7 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from coulee.core.codec import ProtocolError
-from coulee.core.connection import Connection
+from coulee.core.connection import NEXT_TURN_S, Connection
 from coulee.core.errors import ExchangeError
 from coulee.core.http2 import Counted, Http2Codec, Leaving, Malformed, News, Ponged, Reset
 from coulee.core.http2_budget import Budget
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 TURN_BYTES_MAX: Final = 256 * 1024
 """Of what waits, so much is let out in one turn: nobody knows before its end what the transport takes."""
-
-NEXT_TURN_S: Final = 1e-6
-"""So soon that it is the next turn, and so late that it is not this one."""
 
 WARNED_AT: Final = 0.75
 """Of a budget: a peer that has used so much of it is told to go. At all of it, it is cut off."""

@@ -201,6 +201,9 @@ class Proxy(KernelMachine):
             self.reception.close(listener)
         self.pool.retire_all()
         for downstream in list(self.downstreams):
+            for exchange in downstream.exchanges:
+                if exchange.websocket is not None:
+                    exchange.websocket.drain()
             downstream.drain()
         if self.connections:
             self.kernel.arm(self._grace_end, self.kernel.now + grace_s)

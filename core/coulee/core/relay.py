@@ -24,7 +24,7 @@ async def relay_bytes(exchange: Exchange, upstream: Stream, response: Response) 
     await downstream.wait_for_room()
     exchange._send_head(response)
     downstream.patience_s = upstream.patience_s = inf
-    idle = _Idle(exchange)
+    idle = Idle(exchange)
     kernel = exchange.proxy.kernel
     kernel.arm(idle, kernel.now + idle.limit_s)
     try:
@@ -39,7 +39,7 @@ async def relay_bytes(exchange: Exchange, upstream: Stream, response: Response) 
     downstream.end()
 
 
-async def _pump_up(exchange: Exchange, upstream: Stream, idle: _Idle) -> None:
+async def _pump_up(exchange: Exchange, upstream: Stream, idle: Idle) -> None:
     downstream = exchange.downstream
     kernel = exchange.proxy.kernel
     ended = False
@@ -56,7 +56,7 @@ async def _pump_up(exchange: Exchange, upstream: Stream, idle: _Idle) -> None:
     upstream.send_eof()
 
 
-async def _pump_down(exchange: Exchange, upstream: Stream, idle: _Idle) -> None:
+async def _pump_down(exchange: Exchange, upstream: Stream, idle: Idle) -> None:
     downstream = exchange.downstream
     kernel = exchange.proxy.kernel
     ended = False
@@ -74,7 +74,7 @@ async def _pump_down(exchange: Exchange, upstream: Stream, idle: _Idle) -> None:
     upstream.tell_of_loss(exchange.cancel)  # nobody reads from it any more, and so nobody else would hear of its end
 
 
-class _Idle(Alarm):
+class Idle(Alarm):
     """Rings when nothing has come from either side for too long. Whatever comes puts it off, by setting `deadline`: its
     alarm is put right when it rings."""
 

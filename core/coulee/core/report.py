@@ -110,5 +110,11 @@ class Counters:
     bytes_out: int = 0
     """Of answer bodies."""
 
+    messages_in: int = 0
+    """WebSocket messages from clients that filters saw, or could have."""
+
+    messages_out: int = 0
+    """... and from origins."""
+
     reasons: dict[str, int] = field(default_factory=dict[str, int])
     """How many requests ended with each reason, the good ones apart."""

@@ -62,7 +62,15 @@ async def relay_upgraded(exchange: Exchange, upstream: Stream, response: Respons
     if response.status != 101 or response.upgrade.lower() != exchange.request.upgrade.lower():
         raise ExchangeError("filter_error", "a filter changed what a 101 switches to; to refuse, return another answer")
     response.ended = False
-    await relay_bytes(exchange, upstream, response)
+    if exchange.websocket is not None:
+        await exchange.websocket.run(response)
+    else:
+        await relay_bytes(exchange, upstream, response)
+
+
+def sees_messages(exchange: Exchange) -> bool:
+    """Whether an exchange asks for a WebSocket, and a filter wants to see its messages."""
+    return exchange.proxy.chains.websocket and exchange.request.upgrade.lower() == "websocket"
 
 
 class Target(Peer):

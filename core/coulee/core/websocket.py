@@ -45,3 +45,7 @@ class Closing:
     code: int = 1000
     reason: str = ""
     sender: Sender = "coulee"
+
+
+Outcome: TypeAlias = str | bytes | Reply | Closing | list[str | bytes | Reply | Closing]
+"""What a filter may make of a message."""
