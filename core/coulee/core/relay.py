@@ -85,5 +85,10 @@ class Idle(Alarm):
         self.exchange = exchange
         self.limit_s = exchange.proxy.config.timeouts.upgraded_idle_timeout_s
 
+    @property
+    def error(self) -> ExchangeError:
+        """What it means."""
+        return ExchangeError("idle_timeout", f"no byte in either direction for {self.limit_s:g} s")
+
     def ring(self, now: float) -> None:
-        self.exchange.cancel(ExchangeError("idle_timeout", f"no byte in either direction for {self.limit_s:g} s"))
+        self.exchange.cancel(self.error)

@@ -25,6 +25,12 @@ class Message:
     data: str | bytes
     sender: Sender = "coulee"
 
+    @property
+    def size(self) -> int:
+        """How many bytes it has, of text those of UTF-8."""
+        data = self.data
+        return len(data.encode()) if isinstance(data, str) else len(data)
+
     def reply(self, data: str | bytes) -> Reply:
         """What goes back to who sent this one, for a filter to return."""
         return Reply(data)

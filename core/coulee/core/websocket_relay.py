@@ -111,14 +111,18 @@ class Side:
     @property
     def full(self) -> bool:
         """Whether it may not be able to take more."""
-        return self.burst > self.limit or self.stream.blocked
+        return self.stream.blocked or self._much
+
+    @property
+    def _much(self) -> bool:
+        """Whether so much was written in this turn that the transport should have a say."""
+        return self.burst > self.limit and self.at == self.stream.connection.machine.kernel.now
 
     async def room(self) -> None:
         """Wait until it can. Both directions may: one because it writes, the other because it answers. Raises
         `ExchangeError` where it is lost."""
-        if self.burst > self.limit:
-            await sleep(NEXT_TURN_S)  # then it is known
-            self.burst = 0
+        if self._much:
+            await sleep(NEXT_TURN_S)  # then it is known whether the transport takes it
         while self.waited_for:
             await self._wait_behind()
         self.waited_for = True
@@ -185,7 +189,7 @@ class WebSocketRelay(Alarm):
         self.exchange = exchange
         self.downstream = Side("downstream", exchange.downstream, for_client, exchange)
         self.upstream = Side("upstream", upstream, for_origin, exchange)
-        self.idle = Idle(exchange)
+        self.idle = _Idle(exchange)
         self.closing: Closing | None = None  # the first word about the end
         self.late = False  # the time for the second has passed
         self.error: ExchangeError | None = None  # why it ends, where that is no close frame of theirs
@@ -195,6 +199,7 @@ class WebSocketRelay(Alarm):
         """Send the 101 on, then messages both ways until both sides have ended. Raises `ExchangeError`."""
         exchange = self.exchange
         kernel = exchange.proxy.kernel
+        self.idle.relay = self
         await exchange.downstream.wait_for_room()
         exchange._send_head(response)
         self.downstream.stream.patience_s = self.upstream.stream.patience_s = inf
@@ -248,11 +253,12 @@ class WebSocketRelay(Alarm):
                     await self._control_heard(source, target, news)
             except Fault as fault:
                 await self._broken(source, target, fault)
-            if source.full:
-                await source.room()  # for what it was answered
         if not source.ending:
             await self._begin_to_end(Closing(NO_CLOSE, "", source.name))
             target.shut_down()
+        elif target.heard is not None:
+            target.close(target.heard.code, target.heard.reason)  # nobody else will answer it
+            self._finish()
 
     async def _read(self, source: Side) -> bool:
         """More bytes, for the codec. True where nothing follows. Raises `ExchangeError`."""
@@ -276,7 +282,7 @@ class WebSocketRelay(Alarm):
         now = proxy.kernel.now
         if source.messages is not None and source.messages.spend(1, now) > 1:
             raise Fault(POLICY, "too many messages (messages_per_s)")
-        if source.bytes is not None and source.bytes.spend(len(message.data), now) > 1:
+        if source.bytes is not None and source.bytes.spend(message.size, now) > 1:
             raise Fault(POLICY, "too many bytes (bytes_per_s)")
         if source is self.downstream:
             proxy.counters.messages_in += 1
@@ -287,8 +293,7 @@ class WebSocketRelay(Alarm):
         except ExchangeError as error:
             if error is source.stream.error or error is target.stream.error:
                 raise  # it is lost
-            self._note(error)
-            await self._close_both(Closing(POLICY if error.side == "downstream" else INTERNAL))
+            await self.fail(error, POLICY if error.side == "downstream" else INTERNAL)
 
     async def _filter(
         self, chain: Chain, by: Callable[..., Any] | None, message: Message, source: Side, target: Side
@@ -331,15 +336,18 @@ class WebSocketRelay(Alarm):
         if source.controls is not None and source.controls.spend(1, kernel.now) > 1:
             raise Fault(POLICY, "too many pings and pongs (controls_per_s)")
         if self.exchange.proxy.config.websocket.pings == "answer":
-            if isinstance(control, Ping) and not (source.said or source.shut):
-                source.write(source.codec.write_pong(control.payload))
-            return
-        if target.full:
-            await target.room()
-        if not (target.said or target.shut):
-            ping = isinstance(control, Ping)
-            write = target.codec.write_ping if ping else target.codec.write_pong
-            target.write(write(control.payload))
+            if isinstance(control, Ping):
+                await self._control(source, control.payload, source.codec.write_pong)
+        elif isinstance(control, Ping):
+            await self._control(target, control.payload, target.codec.write_ping)
+        else:
+            await self._control(target, control.payload, target.codec.write_pong)
+
+    async def _control(self, side: Side, payload: bytes, written: Callable[[bytes], bytes]) -> None:
+        if side.full:
+            await side.room()
+        if not (side.said or side.shut):
+            side.write(written(payload))
 
     # -- the end
 
@@ -349,8 +357,7 @@ class WebSocketRelay(Alarm):
         if self.closing is None:
             closing = await self._begin_to_end(closing)
         target.close(closing.code, closing.reason)
-        if self.downstream.said and self.downstream.heard is not None:
-            self.downstream.shut_down()  # it is for a server to close first (RFC 6455 section 7.1.1)
+        self._finish()
 
     async def _broken(self, source: Side, target: Side, fault: Fault) -> None:
         """One side has broken a rule: nothing more is read of it but its end."""
@@ -367,12 +374,23 @@ class WebSocketRelay(Alarm):
         else:
             target.close(told.code, told.reason)
 
+    def _finish(self) -> None:
+        """The closing handshake with the client may be over: then it is for a server to close (RFC 6455 section
+        7.1.1). The origin does so by itself."""
+        if self.downstream.said and self.downstream.heard is not None:
+            self.downstream.shut_down()
+
     async def _close_both(self, closing: Closing) -> None:
         """We end it."""
         if self.closing is None:
             closing = await self._begin_to_end(closing)
         self.downstream.close(closing.code, closing.reason)
         self.upstream.close(closing.code, closing.reason)
+
+    async def fail(self, error: ExchangeError, code: int) -> None:
+        """We have to end it; `error` says why."""
+        self._note(error)
+        await self._close_both(Closing(code))
 
     async def _begin_to_end(self, closing: Closing) -> Closing:
         """The first word about the end, through the filters: what goes on."""
@@ -422,6 +440,20 @@ class WebSocketRelay(Alarm):
             self.exchange.proxy.kernel.arm(self, now + self.exchange.proxy.config.websocket.close_timeout_s)
         else:
             self.tasks.cancel()
+
+
+class _Idle(Idle):
+    """Nothing has come for too long: both sides are told so, which a reset would not."""
+
+    __slots__ = ("relay",)
+
+    relay: WebSocketRelay
+
+    def ring(self, now: float) -> None:
+        relay = self.relay
+        assert relay.tasks is not None
+        if relay.closing is None:
+            relay.tasks.start(relay.fail, self.error, GOING_AWAY)
 
 
 _WORDS: Final = {TOO_LARGE: "websocket_too_large", POLICY: "rate_limited"}
