@@ -125,8 +125,8 @@ def test_each_reason_has_its_status() -> None:
     for word, code in said.items():
         by_status.setdefault(REASONS[word].status, set()).add(code)
     assert by_status == {
-        400: {13}, 403: {7}, 405: {12}, 408: {4}, 413: {8}, 414: {8}, 417: {13}, 421: {14}, 429: {8}, 431: {8}, 500: {13},
-        501: {12}, 502: {13, 14}, 503: {14}, 504: {4, 14}, 505: {12},
+        400: {13}, 403: {7}, 405: {12}, 408: {4}, 413: {8}, 414: {8}, 417: {13}, 421: {14}, 429: {8}, 431: {8},
+        500: {13}, 501: {12}, 502: {13, 14}, 503: {14}, 504: {4, 14}, 505: {12},
     }  # fmt: skip
     assert [word for word, code in said.items() if code == 14 and REASONS[word].status == 504] == [
         "upstream_connect_timeout"

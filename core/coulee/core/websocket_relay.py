@@ -121,7 +121,7 @@ class Side:
     async def room(self) -> None:
         """Wait until it can. Both directions may: one because it writes, the other because it answers. Raises
         `ExchangeError` where it is lost."""
-        if self._much:
+        if self._much and not self.stream.blocked:
             await sleep(NEXT_TURN_S)  # then it is known whether the transport takes it
         while self.waited_for:
             await self._wait_behind()
@@ -132,6 +132,7 @@ class Side:
             if not self.ending:
                 raise
         finally:
+            self.burst = 0
             self.waited_for = False
             if self.second is not None:
                 self.second.kernel.wake(self.second, None)
