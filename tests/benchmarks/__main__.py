@@ -33,7 +33,16 @@ from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.peers import CROWDED, PEERS, RELAYS, Peer, Peers, check, need_workers
 from tests.benchmarks.processes import BenchError, child, cpu_ns, free_port, wait_ready
 from tests.benchmarks.report import Results
-from tests.benchmarks.scenarios import H2C_SCENARIOS, HTTP2_SCENARIOS, SCENARIOS, TLS_SCENARIOS, Column, Scenario
+from tests.benchmarks.scenarios import (
+    H2C_SCENARIOS,
+    HTTP2_SCENARIOS,
+    SCENARIOS,
+    TLS_SCENARIOS,
+    WEBSOCKET_SCENARIOS,
+    Column,
+    Scenario,
+)
+from tests.benchmarks.websockets import WEBSOCKET_PEERS, WebSocketLoad, WebSocketPeers, echoing
 
 WARM_UP = 1  # seconds
 CODEC, CHOICES = "codec", "choices"
@@ -44,10 +53,11 @@ TLS, TLS_IDLE = "tls", Column("tls-idle", "KiB PSS/connection", 2)
 HTTP2 = "http2"
 TLS_PARTS = [*TLS_SCENARIOS, TLS_IDLE.name]
 HTTP2_PARTS = [*HTTP2_SCENARIOS, *H2C_SCENARIOS]
-PARTS = [*ALONE, *SCENARIOS, IDLE.name, MANY, STOPPED, WORKERS, *TLS_PARTS, *HTTP2_PARTS]
-TOGETHER = {TLS: TLS_PARTS, HTTP2: HTTP2_PARTS}
+WEBSOCKETS = "websockets"
+PARTS = [*ALONE, *SCENARIOS, IDLE.name, MANY, STOPPED, WORKERS, *TLS_PARTS, *HTTP2_PARTS, *WEBSOCKET_SCENARIOS]
+TOGETHER = {TLS: TLS_PARTS, HTTP2: HTTP2_PARTS, WEBSOCKETS: list(WEBSOCKET_SCENARIOS)}
 """Words for several parts."""
-ALL_PEERS = list(dict.fromkeys((*PEERS, *HTTP2_PEERS)))
+ALL_PEERS = list(dict.fromkeys((*PEERS, *HTTP2_PEERS, *WEBSOCKET_PEERS)))
 COULEE = list(RELAYS)
 
 
@@ -81,7 +91,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=some_of(PARTS),
         default=PARTS,
         metavar="PART,...",
-        help=f"{', '.join(PARTS)}; tls: all of TLS; http2: all of HTTP/2",
+        help=f"{', '.join(PARTS)}; tls, http2, websockets: all of these",
     )
     parser.add_argument(
         "--peers", type=some_of(ALL_PEERS), default=ALL_PEERS, metavar="PEER,...", help=", ".join(ALL_PEERS)
@@ -165,6 +175,8 @@ def bench(asked: argparse.Namespace) -> tuple[str, list[Results]]:
         ours = [name for name in asked.peers if name in COULEE]
         if any(name in HTTP2_PARTS for name in asked.only):
             tables += over_http2(asked, replace(peers, certificate=make_certificate(folder)), http2_origin, generator)
+        if any(name in WEBSOCKET_SCENARIOS for name in asked.only):
+            tables.append(over_websockets(asked, peers, load_core))
         if crowded:
             base = [name for name in asked.peers if name == "nginx"]
             tables.append(each_alone(MANY, [*base, *ours], many.COLUMNS, lambda name: crowd_of(peers, name, asked)))
@@ -186,7 +198,11 @@ def may_open(part: str, files: int) -> bool:
 
 
 def measure_cpu(
-    asked: argparse.Namespace, scenarios: Sequence[Scenario], peers: Peers, generator: Generator, results: Results
+    asked: argparse.Namespace,
+    scenarios: Sequence[Scenario],
+    peers: Peers,
+    generator: Generator | WebSocketLoad,
+    results: Results,
 ) -> None:
     """Run the rounds; what cannot run is taken out of the results."""
     with contextlib.ExitStack() as stack:
@@ -243,6 +259,16 @@ def over_http2(asked: argparse.Namespace, peers: Peers, http2_origin: int, gener
         measure_cpu(asked, scenarios, running, generator, results)
         tables.append(results)
     return tables
+
+
+def over_websockets(asked: argparse.Namespace, peers: Peers, load_core: int) -> Results:
+    """Messages that are echoed, unseen and seen by a filter."""
+    scenarios = [WEBSOCKET_SCENARIOS[name] for name in asked.only if name in WEBSOCKET_SCENARIOS]
+    results = Results([name for name in asked.peers if name in WEBSOCKET_PEERS], [each.column for each in scenarios])
+    with echoing(load_core, peers.folder) as origin:
+        running = WebSocketPeers(peers.nginx, origin, peers.core, peers.folder)
+        measure_cpu(asked, scenarios, running, WebSocketLoad(), results)
+    return results
 
 
 def say_shares(results: Results) -> None:

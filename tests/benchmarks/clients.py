@@ -11,7 +11,7 @@ import re
 import select
 import socket
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 HOST = "127.0.0.1"
 ANSWER_WITHIN_S = 15.0
@@ -26,8 +26,11 @@ class ClientError(Exception):
 class Clients:
     """A closed loop on connections that are open, and on which nothing is under way."""
 
-    def __init__(self, connections: Sequence[socket.socket], request: bytes) -> None:
+    def __init__(
+        self, connections: Sequence[socket.socket], request: bytes, whole: Callable[[bytes], bool] | None = None
+    ) -> None:
         self._request = request
+        self._whole = whole or is_whole
         self._sockets = {each.fileno(): each for each in connections}
         self._poll = select.epoll()
         for each in connections:
@@ -52,7 +55,7 @@ class Clients:
                 if not data:
                     raise ClientError(f"a connection was closed instead of answered: {so_far[fd][:60]!r}")
                 so_far[fd] += data
-                if not is_whole(so_far[fd]):
+                if not self._whole(so_far[fd]):
                     continue
                 so_far[fd] = b""
                 now = time.monotonic()

@@ -116,6 +116,9 @@ _TLS = """ ssl{http2};
         ssl_ciphers {ciphers}"""
 
 
+_UPGRADING = 'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";'
+
+
 class Nginx:
     """The installed nginx: what it is, and the commands that run it."""
 
@@ -148,15 +151,26 @@ class Nginx:
         )
 
     def proxy(
-        self, port: int, origin: int, certificate: Certificate | None, *, http2: bool = False, to_http2: bool = False
+        self,
+        port: int,
+        origin: int,
+        certificate: Certificate | None,
+        *,
+        http2: bool = False,
+        to_http2: bool = False,
+        upgrades: bool = False,
     ) -> Sequence[str]:
         """The command of a proxy on `port` in front of `origin`; with a certificate it speaks TLS, and by it HTTP/2
-        where that is asked for; to the origin it speaks HTTP/1.1, or HTTP/2 without TLS."""
+        where that is asked for; to the origin it speaks HTTP/1.1, or HTTP/2 without TLS. One that passes `upgrades` on
+        does so with all requests."""
         tls, name = "", "nginx"
         if certificate is not None:
             tls = _TLS.format(certificate=certificate, ciphers=CIPHERS, http2=" http2" if http2 else "")
             name = f"nginx-{'http2' if http2 else 'tls'}{'-h2c' if to_http2 else ''}"
         way = "grpc_pass grpc://origin; grpc_buffer_size 64k;" if to_http2 else "proxy_pass http://origin;"
+        if upgrades:
+            way = f"{_UPGRADING} {way}"
+            name = "nginx-upgrading"
         kept = _KEPT_HTTP2 if http2 else _KEPT
         body = _PROXY.format(host=HOST, port=port, origin=origin, for_ever=_FOR_EVER, tls=tls, way=way, kept=kept)
         return self._command(name, body)

@@ -222,7 +222,7 @@ def module_of(file: str, function: str) -> str | None:
     for part, name in (("_ssl", "OpenSSL"), ("_socket", "the system: sockets")):
         if f"'{part}." in function:
             return name
-    library = re.search(r"/(hpack|hyperframe|h2|asyncio|coulee)/", file)
+    library = re.search(r"/(hpack|hyperframe|h2|wsproto|asyncio|coulee)/", file)
     if library is None:
         return None
     if library[1] != "coulee":
@@ -305,12 +305,12 @@ def in_the_machine(upstream: Upstream, rounds: int, varied: bool) -> tuple[float
     return alone, pstats.Stats(profile)
 
 
-def table(seconds: Mapping[str, float], alone: float) -> str:
+def table(seconds: Mapping[str, float], alone: float, unit: str = "us/request") -> str:
     """The modules, and how the microseconds fall to them."""
     counted = {name: each for name, each in seconds.items() if name != IGNORED}
     whole = sum(counted.values())
     rows = [[name, f"{each / whole:.1%}", f"{alone * each / whole:.1f}"] for name, each in counted.items()]
-    return aligned([["", "share", "us/request"], *[row for row in rows if row[1] != "0.0%"]])
+    return aligned([["", "share", unit], *[row for row in rows if row[1] != "0.0%"]])
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ class Scenario:
     tls: bool = False
     handshakes: Literal["", "full", "resumed"] = ""  # nothing but these, each on a new connection
     streams: int = 0  # of HTTP/2, at once on each connection; without, it is HTTP/1.1
+    echo: bool = False  # messages on connections that stay, in place of requests
     grpc: bool = False  # with the fields of gRPC, and trailers after the answer
 
     @property
@@ -93,7 +94,7 @@ class Scenario:
             return Column(self.name, "MB/CPU-s (more is better)", 0)
         if self.handshakes:
             return Column(self.name, "handshakes/CPU-s (more is better)", 0)
-        return Column(self.name, "CPU us/request", 1)
+        return Column(self.name, f"CPU us/{'echo' if self.echo else 'request'}", 1)
 
     def figure(self, load: Load, cpu_ns: int) -> float:
         """MB per CPU second for a scenario priced per byte, handshakes per CPU second, else CPU microseconds per
@@ -138,6 +139,14 @@ H2C_SCENARIOS = {
     )
 }
 """Of HTTP/2 by TLS; the origin speaks HTTP/2 too, without TLS."""
+WEBSOCKET_SCENARIOS = {
+    each.name: each
+    for each in (
+        Scenario("ws", "/", size=100, connections=50, echo=True),
+        Scenario("ws-64k", "/", size=64 * 1024, connections=8, echo=True, per_byte=True),
+    )
+}
+"""Messages of WebSockets that are echoed, priced up and down together."""
 FILES = ("64k", "10m")  # what the origin serves from its disk
 ENDLESS_BYTES = 64 * 1024 * 1024
 """Of the file /endless: more than everybody's buffers hold."""
