@@ -1,4 +1,4 @@
-"""Where the CPU time of a WebSocket message goes, one up and one down, in the pure machine: seen by a filter, or unseen.
+"""Where the CPU time of a WebSocket message goes, up and down, in the pure machine: seen by a filter, or unseen.
 
 Rules: those of `profile_http2.py`: only `handle` is timed, first without a profile, so that the figure is an honest
 one; the shares come from a second run under cProfile.
