@@ -461,6 +461,8 @@ class H2Origin(H11Origin):
             self.close()
         elif reply.fault == "garbage":
             speech.raw(BROKEN[stream // 2 % len(BROKEN)])
+        elif reply.fault == "unasked":
+            speech.head(stream, [(b":status", b"101")], ended=False, odd=True)
         elif served.whim == "bad_head":
             speech.head(stream, BAD_HEADS[stream // 2 % len(BAD_HEADS)], ended=False, odd=True)
         else:

@@ -18,11 +18,18 @@ from typing import Literal, TypeAlias
 
 import h11
 
+from coulee.backends.behind import Behind
 from coulee.backends.far_end import FarEnd
 from coulee.core.seam import ErrorKind
 
 Fields: TypeAlias = Sequence[tuple[str | bytes, str | bytes]]
 RawFields: TypeAlias = list[tuple[bytes, bytes]]
+
+Fault: TypeAlias = Literal[
+    "silence", "close", "reset", "reset_head", "reset_body", "truncate", "garbage", "extra", "unasked"
+]
+
+UNASKED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x02hi"
 
 _HEAD_BYTES_MAX = 1_048_576  # peers are no proxies: whether a head is too large is for those to say
 
@@ -31,7 +38,7 @@ _HEAD_BYTES_MAX = 1_048_576  # peers are no proxies: whether a head is too large
 class Ask:
     """A request to send. `pieces` is its body, sent with `gap_s` between them; without a length in `fields` a body goes
     out chunked. `talk` is what is said behind a 101, with the same pauses, and then an end; or, if it is `hasty`, right
-    behind the request."""
+    behind the request. `behind`, if given, goes on there instead."""
 
     method: str = "GET"
     target: str = "/"
@@ -41,6 +48,7 @@ class Ask:
     version: Literal["1.1", "1.0"] = "1.1"
     talk: Sequence[bytes] = ()
     hasty: bool = False
+    behind: Behind | None = None
 
 
 @dataclass(slots=True)
@@ -85,9 +93,10 @@ class Reply:
 
     `framing`: by `Content-Length`, chunked, or by closing behind the body. `trailers` need chunks. `fault`:
     no answer (`silence`), an end instead of it (`close`, `reset`), a reset behind its head or half way through its
-    body, an end half way through (`truncate`), no HTTP (`garbage`), or unasked bytes behind it (`extra`).
+    body, an end half way through (`truncate`), no HTTP (`garbage`), unasked bytes behind it (`extra`), or a 101 that
+    nobody asked for (`unasked`).
     `then_close`: closes behind the answer, and says so unless it is `rude`. `echo`: behind a 101 and its `pieces`,
-    sends back what it hears, up to its end.
+    sends back what it hears, up to its end; `behind` makes who goes on there instead.
     """
 
     status: int = 200
@@ -101,9 +110,8 @@ class Reply:
     then_close: bool = False
     rude: bool = False
     echo: bool = False
-    fault: Literal["silence", "close", "reset", "reset_head", "reset_body", "truncate", "garbage", "extra"] | None = (
-        None
-    )
+    behind: Callable[[], Behind] | None = None
+    fault: Fault | None = None
 
 
 def _get(fields: RawFields, name: str) -> str | None:
@@ -166,6 +174,7 @@ class H11Client(FarEnd):
         self._on_answer = on_answer
         self._due: deque[tuple[h11.Connection, Answer]] = deque()  # not answered whole
         self._switched = False
+        self._behind: Behind | None = None
 
     def ask(self, ask: Ask) -> None:
         """One more request, when those before it are answered."""
@@ -216,7 +225,7 @@ class H11Client(FarEnd):
                 return
         out.append(conn.send(h11.EndOfMessage()) or b"")
         if ask.hasty:
-            out += ask.talk
+            out += ask.talk if ask.behind is None else [ask.behind.early]
         self.write(b"".join(out))
         if self._asks and self._pipelined:
             self._send(self._asks.popleft())
@@ -229,11 +238,17 @@ class H11Client(FarEnd):
 
     def received(self, data: bytes) -> None:
         super().received(data)
+        if not data and self._behind is not None:
+            self.eof = True
+            self._behind.received(data)
+            return
         if not data:
             self._cut_off()
             return
         self.received_bytes += len(data)
-        if self._switched:
+        if self._behind is not None:
+            self._behind.received(data)
+        elif self._switched:
             self.switched += data
         elif self._due:
             self._read(data)
@@ -257,6 +272,9 @@ class H11Client(FarEnd):
                 return
             if conn.their_state is h11.SWITCHED_PROTOCOL:
                 self._switched = True
+                if answer.ask.behind is not None:
+                    self._goes_on(answer.ask, answer.ask.behind, conn.trailing_data[0])
+                    return
                 self.switched += conn.trailing_data[0]
                 if answer.ask.talk:
                     self._talk(answer.ask, len(answer.ask.talk) if answer.ask.hasty else 0)
@@ -268,6 +286,14 @@ class H11Client(FarEnd):
             if not self._pipelined or not self._asks:
                 self._after(conn)
         self.unasked += data
+
+    def _goes_on(self, ask: Ask, behind: Behind, data: bytes) -> None:
+        self._behind = behind
+        if not ask.hasty and behind.early:
+            self.write(behind.early)
+        behind.begin(self)
+        if data:
+            behind.received(data)
 
     def _talk(self, ask: Ask, index: int) -> None:
         """What is said behind a 101, from one piece on, and the end of it."""
@@ -329,6 +355,8 @@ class H11Client(FarEnd):
 
     def closed(self, error: ErrorKind | None) -> None:
         self.error = error
+        if self._behind is not None:
+            self._behind.closed(error)
         super().closed(error)
 
 
@@ -367,6 +395,7 @@ class H11Origin(FarEnd):
         self._begun = 0  # requests
         self._answered = False  # the current one, whole
         self._switched = False
+        self._behind: Behind | None = None
 
     def _fresh(self) -> h11.Connection:
         return h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES_MAX)
@@ -391,7 +420,9 @@ class H11Origin(FarEnd):
         super().received(data)
         if not data:
             self.eof = True
-            if self._current is None or not self._current.complete:
+            if self._behind is not None:
+                self._behind.received(data)
+            elif self._current is None or not self._current.complete:
                 self.close()  # nothing, or half a request: there is nobody to answer
             elif self._switched and self._reply is not None and self._reply.echo:
                 self.write_eof()
@@ -487,6 +518,8 @@ class H11Origin(FarEnd):
             self.reset()
         elif reply.fault == "close":
             self.close()
+        elif reply.fault == "unasked":
+            self.write(UNASKED)
         elif reply.fault == "garbage":
             self.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
             self.close()
@@ -494,8 +527,12 @@ class H11Origin(FarEnd):
             for status, fields in reply.interims:
                 self._say(h11.InformationalResponse(status_code=status, headers=encoded(fields)))
             if reply.status == 101:
-                self._say(h11.InformationalResponse(status_code=101, headers=encoded(reply.fields)))
                 self._switched = self._answered = True
+                switch = h11.InformationalResponse(status_code=101, headers=encoded(reply.fields))
+                if reply.behind is not None:
+                    self._go_on(reply.behind(), self._conn.send(switch) or b"")
+                    return
+                self._say(switch)
                 for piece in reply.pieces:
                     self.write(piece)
                 self._hear(self._conn.trailing_data[0])
@@ -504,8 +541,21 @@ class H11Origin(FarEnd):
                 return
             self._send_head(reply, asked)
 
+    def _go_on(self, behind: Behind, head: bytes) -> None:
+        self._behind = behind
+        self.write(head + behind.early)
+        behind.begin(self)
+        early = self._conn.trailing_data[0]
+        if early:
+            behind.received(early)
+        if self.eof:
+            behind.received(b"")
+
     def _hear(self, data: bytes) -> None:
         """Bytes behind a 101."""
+        if self._behind is not None:
+            self._behind.received(data)
+            return
         self.switched += data
         if data and self._reply is not None and self._reply.echo:
             self.write(data)
@@ -568,6 +618,8 @@ class H11Origin(FarEnd):
 
     def closed(self, error: ErrorKind | None) -> None:
         self.error = error
+        if self._behind is not None:
+            self._behind.closed(error)
         super().closed(error)
 
 
