@@ -261,3 +261,29 @@ def _text(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise BrokenError("text that is no UTF-8") from error
+
+
+# ------------------------------------------------------------------------------------------------ permessage-deflate
+
+
+def deflate_of(agreed: str) -> tuple[Deflate | None, Deflate | None]:
+    """What a Sec-WebSocket-Extensions of a 101 has agreed for what a client says, and for what a server says."""
+    name, *parameters = [each.strip() for each in agreed.split(";")]
+    if name != "permessage-deflate":
+        return None, None
+    of = dict(each.partition("=")[::2] for each in parameters)
+    client, server = (
+        Deflate(max(9, int(of.get(f"{side}_max_window_bits", "15"))), f"{side}_no_context_takeover" in of)
+        for side in ("client", "server")
+    )
+    return client, server
+
+
+def agree(offers: str) -> str:
+    """What a server agrees to that does whatever the first offer of it wants (RFC 7692 section 7.1); "" where there is
+    none."""
+    for offer in offers.split(","):
+        name, *parameters = [each.strip() for each in offer.split(";")]
+        if name == "permessage-deflate":
+            return "; ".join([name, *(each for each in parameters if each != "client_max_window_bits")])
+    return ""

@@ -23,5 +23,6 @@ from __future__ import annotations
 
 from coulee.testing.ends import Answer, Upstream, UpstreamRequest
 from coulee.testing.exchange import Exchange
+from coulee.testing.websocket import End, WebSocket
 
-__all__ = ["Answer", "Exchange", "Upstream", "UpstreamRequest"]
+__all__ = ["Answer", "End", "Exchange", "Upstream", "UpstreamRequest", "WebSocket"]

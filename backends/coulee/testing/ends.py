@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coulee.backends.far_end import FarEnd
 from coulee.core import Headers, Request, Response, respond
@@ -42,7 +42,8 @@ class Answer:
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """What an origin got, as far as it came. `version` is what it came in: `(1, 1)` or `(2, 0)`."""
+    """What an origin got, as far as it came. `version` is what it came in: `(1, 1)` or `(2, 0)`; `upgrade`, what it
+    asks to switch to."""
 
     method: str
     target: str
@@ -51,6 +52,48 @@ class UpstreamRequest:
     trailers: Headers = field(default_factory=Headers)
     complete: bool = False
     version: tuple[int, int] = (1, 1)
+    upgrade: str = ""
+
+
+class Behind(Protocol):
+    """Who hears what comes behind an upgrade."""
+
+    def granted(self, line: Line, fields: Headers) -> None:
+        """It begins: what to speak on, and the head of the answer."""
+
+    def heard(self, data: bytes) -> None:
+        """Bytes, or `b""` for the end of what the other side says."""
+
+    def lost(self, why: str) -> None:
+        """The connection is no more, or the stream: in order, or why not."""
+
+
+class Line:
+    """What is no HTTP any more: one end's connection, or a stream of it."""
+
+    def __init__(self, far: Client | Upstream, speech: Speech, stream: int) -> None:
+        self._far = far
+        self._speech = speech
+        self._stream = stream
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        self._speech.say(self._stream, Data(data))
+        self._far.flush()
+
+    def write_eof(self) -> None:
+        """Half-close behind them."""
+        if self._speech.ends(self._stream):
+            self._far.flush()
+        else:
+            FarEnd.write_eof(self._far)
+
+    def reset(self) -> None:
+        """Give it up."""
+        if self._speech.gives_up(self._stream):
+            self._far.flush()
+        else:
+            FarEnd.reset(self._far)
 
 
 class Client(FarEnd):
@@ -67,6 +110,9 @@ class Client(FarEnd):
         self.eof = False
         self._speech: Speech = Http2(asks=True) if http2 else Http1(asks=True)
         self._stream = 0
+        self._upgrade = ""
+        self.behind: Behind | None = None
+        self.switched = False
 
     @property
     def usable(self) -> bool:
@@ -78,24 +124,27 @@ class Client(FarEnd):
         if "host" not in request.headers:
             request.headers = Headers([("Host", "example.com"), *request.headers])
         self._stream = self._speech.ask(request)
+        self._upgrade = request.upgrade
+        self.switched = False
         self.answer = None
         self.interims = []
         self.gone = ""
-        self._flush()
+        self.flush()
 
     def say(self, part: Data | Trailers) -> None:
         """Send more of the request."""
         self._speech.say(self._stream, part)
-        self._flush()
+        self.flush()
 
     def say_raw(self, data: bytes) -> None:
         """Send bytes as they are."""
         self._speech.said_raw()
         self.answer = None
-        self._flush()
+        self.flush()
         self.write(data)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what there is to send."""
         data = self._speech.taken()
         if data:
             self.write(data)
@@ -108,8 +157,15 @@ class Client(FarEnd):
                     self.interims.append((part.status, part.headers))
                 elif isinstance(part, Response):
                     self.answer = Answer(part.status, part.headers, part.reason)
+                    self.switched = part.status == 101 or (bool(self._upgrade) and 200 <= part.status <= 299)
+                    if self.switched and self.behind is not None:
+                        self.behind.granted(Line(self, self._speech, self._stream), part.headers)
                 elif isinstance(part, Gone):
                     self.gone = part.why
+                    if self.switched and self.behind is not None:
+                        self.behind.lost(part.why)
+                elif self.switched and self.behind is not None:
+                    self.behind.heard(part.data if isinstance(part, Data) else b"")
                 elif isinstance(part, Data):
                     assert self.answer is not None
                     self.answer.body += part.data
@@ -120,12 +176,14 @@ class Client(FarEnd):
         except NotHttpError as error:
             if not self.eof:
                 self.malformed = str(error)
-        self._flush()
-        if self.eof:
+        self.flush()
+        if self.eof and not (self.switched and self.behind is not None):
             self.write_eof()
 
     def closed(self, error: ErrorKind | None) -> None:
         self.error = error
+        if self.switched and self.behind is not None:
+            self.behind.lost(error or "")
 
 
 class Upstream(FarEnd):
@@ -146,6 +204,8 @@ class Upstream(FarEnd):
         self._first = b""  # what came until then
         self._streams: list[int] = []  # of the requests
         self._early: bytes | None = b""  # of what comes before HTTP
+        self.behind: Behind | None = None
+        self._behind_at = -1  # of which request
 
     def readable(self, data: bytes) -> None:
         """See `Owner`. What comes before HTTP is taken as it comes."""
@@ -222,11 +282,24 @@ class Upstream(FarEnd):
         return self._say(Interim(status, Headers(headers)))
 
     def _say(self, part: Part) -> Exchange:
+        self._tell(part)
+        return self._exchange.settle()
+
+    def _tell(self, part: Part) -> None:
         speech = self._speech
         assert speech is not None, f"no request has come to {show_address(self.address)}"
         speech.say(self._streams[self._current], part)
-        self._flush(speech)
-        return self._exchange.settle()
+        self.flush()
+        if isinstance(part, Response) and part.status == 101:
+            for stream, early in speech.granted():
+                self._take(stream, early)
+
+    def switch(self, response: Response, behind: Behind) -> None:
+        """Grant an upgrade, and say who hears what comes from now on. Time does not go on."""
+        assert self._speech is not None
+        self.behind, self._behind_at = behind, self._current
+        behind.granted(Line(self, self._speech, self._streams[self._current]), response.headers)
+        self._tell(response)
 
     def send_raw(self, data: bytes) -> Exchange:
         """Send bytes as they are: what no honest origin would say."""
@@ -256,9 +329,12 @@ class Upstream(FarEnd):
             speech.retire()
         data = response.data if has_body and self.requests[at].method != "HEAD" else b""
         speech.say(self._streams[at], Response(response.status, fields, data=data, ended=True))
-        self._flush(speech)
+        self.flush()
 
-    def _flush(self, speech: Speech) -> None:
+    def flush(self) -> None:
+        """Send what there is to send."""
+        speech = self._speech
+        assert speech is not None
         data = speech.taken()
         if data:
             self.write(data)
@@ -270,7 +346,10 @@ class Upstream(FarEnd):
     def received(self, data: bytes) -> None:
         if not data:
             self.eof = True
-            super().close()
+            if self.behind is not None and self._speech is not None and self.requests[-1].version == (1, 1):
+                self.behind.heard(b"")
+            else:
+                super().close()
             return
         if self._speech is None:
             self._first = data = self._first + data
@@ -279,19 +358,31 @@ class Upstream(FarEnd):
             self._speech = Http2(asks=False) if data.startswith(PREFACE) else Http1(asks=False)
         for stream, part in self._speech.hear(data):
             self._take(stream, part)
-        self._flush(self._speech)
+        self.flush()
 
     def _take(self, stream: int, part: Part | Gone) -> None:
         if isinstance(part, Request):
             self._streams.append(stream)
-            self.requests.append(UpstreamRequest(part.method, part.target, part.headers, version=part.version))
+            self.requests.append(UpstreamRequest(part.method, part.target, part.headers, version=part.version,
+                                                 upgrade=part.upgrade))  # fmt: skip
+            if part.upgrade and part.version == (2, 0):
+                self._exchange._asked_to_switch(self)  # it has no end
             return
-        asked = self.requests[self._streams.index(stream)]
+        at = self._streams.index(stream)
+        asked = self.requests[at]
+        if self.behind is not None and at == self._behind_at:
+            if isinstance(part, Gone):
+                self.behind.lost(part.why)
+            else:
+                self.behind.heard(part.data if isinstance(part, Data) else b"")
+            return
         if isinstance(part, Data):
             asked.body += part.data
         elif isinstance(part, Trailers):
             asked.trailers = part.headers
             asked.complete = True
+            if asked.upgrade and asked.version == (1, 1):
+                self._exchange._asked_to_switch(self)
             if self._origin is not None:
                 self._reply(
                     self._origin(Request(asked.method, asked.target, asked.headers, asked.version, data=asked.body,
@@ -300,3 +391,5 @@ class Upstream(FarEnd):
 
     def closed(self, error: ErrorKind | None) -> None:
         self.error = error
+        if self.behind is not None:
+            self.behind.lost(error or "")

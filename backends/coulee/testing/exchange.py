@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from typing import Any
+from typing import Any, Self
 
 from coulee.backends.far_end import FarEnd
 from coulee.backends.layer import Layer
@@ -140,18 +140,25 @@ class Exchange:
         headers: Fields = (),
         body: bytes | None = None,
         more: bool = False,
-    ) -> Exchange:
+        upgrade: str = "",
+    ) -> Self:
         """Send a request: on the connection of the one before, if that can be used again. Returns this exchange.
 
         With `more` the body is not complete: go on with `send` and `end`. In HTTP/1.1 it is then
-        chunked, without a Content-Length.
+        chunked, without a Content-Length. `upgrade` asks to switch to another protocol, in HTTP/2 by an extended
+        CONNECT; where that is granted, what the other side says behind it is the `body` of `response`, and of
+        `upstream.request`.
         """
         self._before = self.proxy.counters.attempts
         fields = Headers(headers)
         if body is not None and not more and "content-length" not in fields and "transfer-encoding" not in fields:
             fields.add("Content-Length", str(len(body)))
         scheme = "http" if self._world.security is None else "https"
-        self._connect().ask(Request(method, target, fields, scheme=scheme, data=body or b"", ended=not more))
+        client = self._connect()
+        if upgrade and self._http2:
+            self.settle()  # whether it may ask so is said by the settings of the other side
+            more = True
+        client.ask(Request(method, target, fields, scheme=scheme, data=body or b"", ended=not more, upgrade=upgrade))
         return self.settle()
 
     def get(self, target: str = "/", *, headers: Fields = ()) -> Answer:
@@ -162,17 +169,17 @@ class Exchange:
         """Send a POST and give its answer, which must come without waiting."""
         return self.start("POST", target, headers=headers, body=body).response
 
-    def send(self, data: bytes) -> Exchange:
+    def send(self, data: bytes) -> Self:
         """Send a piece of the request's body."""
         self._connection.say(Data(data))
         return self.settle()
 
-    def end(self, trailers: Fields = ()) -> Exchange:
+    def end(self, trailers: Fields = ()) -> Self:
         """End the request's body."""
         self._connection.say(Trailers(Headers(trailers)))
         return self.settle()
 
-    def send_raw(self, data: bytes) -> Exchange:
+    def send_raw(self, data: bytes) -> Self:
         """Send bytes as they are, on a connection of their own if there is none: what no honest client would say."""
         self._connect().say_raw(data)
         return self.settle()
@@ -187,12 +194,12 @@ class Exchange:
             self._world.connect(_PROXY, client, source=(self._client_host, self._world.free_port()))
         return client
 
-    def leave(self) -> Exchange:
+    def leave(self) -> Self:
         """The client is gone, with a reset."""
         self._connection.reset()
         return self.settle()
 
-    def half_close(self) -> Exchange:
+    def half_close(self) -> Self:
         """The client closes its sending side."""
         self._connection.write_eof()
         return self.settle()
@@ -239,12 +246,12 @@ class Exchange:
                 return upstream
         raise AssertionError(f"no origin has a request to answer: {self._whereabouts()}")
 
-    def down(self, *endpoints: str) -> Exchange:
+    def down(self, *endpoints: str) -> Self:
         """Let these refuse connections from now on: `down("http://127.0.0.1:9000")`."""
         self._world.down.update(dict.fromkeys(map(_address_of, endpoints)))
         return self
 
-    def up(self, *endpoints: str) -> Exchange:
+    def up(self, *endpoints: str) -> Self:
         """Let these accept connections again."""
         for endpoint in endpoints:
             self._world.down.pop(_address_of(endpoint), None)
@@ -255,6 +262,9 @@ class Exchange:
         self.upstreams.append(upstream)
         return upstream
 
+    def _asked_to_switch(self, upstream: Upstream) -> None:
+        """An origin was asked for what is no HTTP: for those who play that."""
+
     # -- time, and what was reported
 
     @property
@@ -262,18 +272,18 @@ class Exchange:
         """Seconds since this exchange was made."""
         return self._world.now
 
-    def advance(self, seconds: float) -> Exchange:
+    def advance(self, seconds: float) -> Self:
         """Let time pass."""
         self._world.advance(seconds)
         return self.settle()
 
-    def settle(self) -> Exchange:
+    def settle(self) -> Self:
         """Let everything arrive that is on its way. Every other call does so by itself."""
         self._world.flush()
         self._world.advance(0.0)
         return self
 
-    def drain(self, grace_s: float = 30.0) -> Exchange:
+    def drain(self, grace_s: float = 30.0) -> Self:
         """Tell the proxy to stop."""
         self._driver.drain(grace_s)
         return self.settle()

@@ -19,6 +19,7 @@ class Http1:
         self._stream = 0
         self._to_send = b""
         self._retires = False
+        self._switched = False  # nothing is HTTP any more
 
     @property
     def spent(self) -> bool:
@@ -30,13 +31,23 @@ class Http1:
         assert self._conn.our_state is h11.IDLE, NOT_ANSWERED
         self._stream += 1
         fields = _framed(request.headers, request.ended)
+        if request.upgrade:
+            fields.add("Connection", "Upgrade")
+            fields.add("Upgrade", request.upgrade)
         self._send(h11.Request(method=request.method, target=request.target, headers=fields.raw()))
         self._send_body(request.data, request.ended)
         return self._stream
 
     def say(self, stream: int, part: Part) -> None:
         """See `Speech`."""
-        if isinstance(part, Response):
+        if self._switched:
+            assert isinstance(part, Data), "what is no HTTP has no parts"
+            self._to_send += part.data
+        elif isinstance(part, Response) and part.status == 101:
+            fields = _framed(part.headers, True)
+            self._send(h11.InformationalResponse(status_code=101, headers=fields.raw()))
+            self._switched = True
+        elif isinstance(part, Response):
             fields = _framed(part.headers, part.ended)
             if self._retires:
                 fields.set("Connection", "close")
@@ -70,14 +81,23 @@ class Http1:
     def hear(self, data: bytes) -> Iterator[Heard]:
         """See `Speech`."""
         conn = self._conn
+        if self._switched:
+            yield self._stream, Data(data) if data else Trailers(Headers())
+            return
         try:
             conn.receive_data(data)
             while True:
                 event = conn.next_event()
+                if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                    self._switched = True
+                    yield self._stream, Response(101, headers_of(event.headers.raw_items()))
+                    yield from self.granted()
+                    return
                 if isinstance(event, h11.Request):
                     self._stream += 1
                     method, target = event.method.decode("latin-1"), event.target.decode("latin-1")
-                    yield self._stream, Request(method, target, headers_of(event.headers.raw_items()))
+                    fields = headers_of(event.headers.raw_items())
+                    yield self._stream, Request(method, target, fields, upgrade=fields.get("upgrade") or "")
                 elif isinstance(event, h11.InformationalResponse):
                     yield self._stream, Interim(event.status_code, headers_of(event.headers.raw_items()))
                 elif isinstance(event, h11.Response):
@@ -93,6 +113,22 @@ class Http1:
         except h11.RemoteProtocolError as error:
             raise NotHttpError(str(error)) from error
 
+    def granted(self) -> Iterator[Heard]:
+        """See `Speech`."""
+        data, ended = self._conn.trailing_data
+        if data:
+            yield self._stream, Data(data)
+        if ended:
+            yield self._stream, Trailers(Headers())
+
+    def gives_up(self, stream: int) -> bool:
+        """See `Speech`."""
+        return False
+
+    def ends(self, stream: int) -> bool:
+        """See `Speech`."""
+        return False
+
     def _turn_over(self) -> None:
         """Be ready for the next request."""
         if self._conn.our_state is self._conn.their_state is h11.DONE:
@@ -100,7 +136,8 @@ class Http1:
 
     def owes(self, stream: int) -> bool:
         """See `Speech`."""
-        return stream == self._stream and self._conn.our_state in (h11.SEND_RESPONSE, h11.SEND_BODY)
+        owing = (h11.SEND_RESPONSE, h11.SEND_BODY, h11.SWITCHED_PROTOCOL)
+        return stream == self._stream and self._conn.our_state in owing
 
     def retire(self) -> None:
         """See `Speech`."""

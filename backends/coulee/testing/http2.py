@@ -25,6 +25,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
 
 from coulee.core.headers import Headers
 from coulee.core.parts import Data, Interim, Part, Request, Response, Trailers
@@ -53,6 +54,9 @@ class Http2:
 
     def __init__(self, *, asks: bool) -> None:
         self._conn = H2Connection(H2Configuration(client_side=asks, header_encoding=None))
+        if not asks:  # all here grant what is no HTTP (RFC 8441 section 3)
+            self._conn.local_settings[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
+            self._conn.local_settings.acknowledge()
         self._conn.initiate_connection()
         self._asks = asks
         self._streams: dict[int, _Stream] = {}
@@ -79,6 +83,9 @@ class Http2:
             ":authority": request.headers.get("host") or "",
             ":path": request.target,
         }
+        if request.upgrade:
+            assert self._conn.remote_settings.enable_connect_protocol, "the proxy does not offer extended CONNECT"
+            pseudo |= {":method": "CONNECT", ":protocol": request.upgrade}
         self._send_head(stream, pseudo, request.headers, request.data, request.ended)
         return stream
 
@@ -127,6 +134,21 @@ class Http2:
                 conn.send_headers(stream, _pairs({}, state.trailers), end_stream=True)
             else:
                 conn.end_stream(stream)
+
+    def granted(self) -> Iterator[Heard]:
+        """See `Speech`. What came was heard as it came."""
+        yield from ()
+
+    def gives_up(self, stream: int) -> bool:
+        """See `Speech`."""
+        self._gone(self._streams[stream], "")
+        self._conn.reset_stream(stream, ErrorCodes.CANCEL)
+        return True
+
+    def ends(self, stream: int) -> bool:
+        """See `Speech`."""
+        self.say(stream, Trailers(Headers()))
+        return True
 
     def taken(self) -> bytes:
         """See `Speech`."""
@@ -224,7 +246,8 @@ def _request(fields: list[tuple[bytes, bytes]]) -> Request:
     pseudo, headers = _parted(fields)
     if b":authority" in pseudo and "host" not in headers:
         headers = Headers([("Host", pseudo[b":authority"]), *headers])
-    return Request(pseudo[b":method"], pseudo.get(b":path", ""), headers, (2, 0), pseudo.get(b":scheme", ""))
+    return Request(pseudo[b":method"], pseudo.get(b":path", ""), headers, (2, 0), pseudo.get(b":scheme", ""),
+                   upgrade=pseudo.get(b":protocol", ""))  # fmt: skip
 
 
 def _answer(fields: list[tuple[bytes, bytes]]) -> tuple[int, Headers]:

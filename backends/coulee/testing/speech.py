@@ -39,7 +39,8 @@ class Speech(Protocol):
         ...
 
     def ask(self, request: Request) -> int:
-        """Send the head of a request, on the stream that is returned."""
+        """Send the head of a request, on the stream that is returned. One with `upgrade` asks for what is no HTTP: if
+        that is granted, all behind the answer is `Data`, both ways."""
         ...
 
     def say(self, stream: int, part: Part) -> None:
@@ -64,6 +65,18 @@ class Speech(Protocol):
 
     def said_raw(self) -> None:
         """Something was sent that is not from here."""
+        ...
+
+    def granted(self) -> Iterator[Heard]:
+        """An upgrade was granted: what came too early for that."""
+        ...
+
+    def gives_up(self, stream: int) -> bool:
+        """Reset a stream. False where that is to reset the connection."""
+        ...
+
+    def ends(self, stream: int) -> bool:
+        """Say that nothing follows on a stream. False where that is to half-close the connection."""
         ...
 
 
