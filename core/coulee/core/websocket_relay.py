@@ -255,7 +255,8 @@ class WebSocketRelay(Alarm):
             except Fault as fault:
                 await self._broken(source, target, fault)
         if not source.ending:
-            await self._begin_to_end(Closing(NO_CLOSE, "", source.name))
+            if self.closing is None:
+                await self._begin_to_end(Closing(NO_CLOSE, "", source.name))
             target.shut_down()
         elif target.heard is not None:
             target.close(target.heard.code, target.heard.reason)  # nobody else will answer it
