@@ -823,3 +823,45 @@ def test_last_bytes_are_not_destroyed() -> None:
     line.world.gives(Received(line.client, b""))
     closes = [each for each in line.world.operations if isinstance(each, Close)]
     assert [(each.conn, each.abort) for each in closes] == [(line.client, False), (line.origin, False)]
+
+
+def test_an_origin_that_is_lost_while_nobody_reads_from_it() -> None:
+    async def think(exchange: Exchange, message: Message) -> None:
+        if message.sender == "upstream":
+            await sleep(100)
+
+    line = Line(Seen(think))
+    line.answers(text("hm", mask=None))
+    line.says(frame(BINARY, bytes(100_000)))
+    line.world.gives(Blocked(line.origin))
+    line.says(text("never"))
+    line.world.resets(line.origin)
+    assert line.record == ("upstream_reset", 1006)
+
+
+def test_a_loss_and_a_drain_when_the_end_has_begun() -> None:
+    seen = Seen()
+    line = Line(seen)
+    line.says(close(4000))
+    line.world.gives(Drain(60))
+    line.world.wait(3)
+    assert line.up == bye(4000), "and nothing more"
+    line.world.resets(line.client)
+    assert line.record == ("client_gone", 4000)
+    assert [end[0] for end in seen.ends] == [4000]
+
+
+def test_two_half_closes_are_one_end() -> None:
+    seen = Seen()
+    line = Line(seen)
+    line.says(b"")
+    line.answers(b"")
+    assert [end[2] for end in seen.ends] == ["downstream"]
+    assert line.record == ("", 1006)
+    line.is_over()
+
+
+def test_a_code_that_wsproto_does_not_know_with_words() -> None:
+    line = Line(Seen())
+    line.answers(frame(CLOSE, b"\x03\xf6\xff", mask=None))
+    assert no_reason(line.up) == bye(1007), "which have to be UTF-8 there too"
