@@ -41,8 +41,8 @@ from coulee.core.websocket_deflate import Deflate
 TOO_LARGE: Final = 1009
 """What the sender of too much is closed with (section 7.4.1)."""
 
-REASON_BYTES_MAX: Final = 123
-"""Of a close frame, behind its code: no control frame has more than 125 bytes (section 5.5)."""
+NO_UTF8: Final = 1007
+"""... of text that is none."""
 
 _KEYS_AT_ONCE: Final = 64
 _LONG_BYTES: Final = 2048
@@ -158,6 +158,8 @@ class WebSocketCodec:
             detail = "a message that inflates to more than is allowed"
         elif detail == _OF_EXTENSION:
             detail = "a compressed message that cannot be inflated, or a bit of compression where it must not be"
+        elif code == NO_UTF8:
+            detail = "text that is not UTF-8 (RFC 6455 section 8.1)"
         return Fault(code, detail)
 
     # -- writing

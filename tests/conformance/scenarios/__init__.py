@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.conformance.scenarios import clients, endings, failures, filters, messages, refusals, times, upgrades
+from tests.conformance.scenarios import (
+    clients,
+    endings,
+    failures,
+    filters,
+    messages,
+    refusals,
+    times,
+    upgrades,
+    websockets,
+)
 from tests.conformance.stage import Scenario
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     scenario.name: scenario
-    for module in (messages, refusals, failures, clients, times, upgrades, filters, endings)
+    for module in (messages, refusals, failures, clients, times, upgrades, websockets, filters, endings)
     for scenario in module.SET
 }
