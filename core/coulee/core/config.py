@@ -292,7 +292,8 @@ class WebSocket:
     sees them, bytes pass as they come."""
 
     message_bytes_max: int = 16 * 1024 * 1024
-    """A message, inflated; from either side. The sender of a larger one is closed with 1009."""
+    """A message, inflated; from either side. The sender of a larger one is closed with 1009. It is held until it is
+    whole, so this is what each connection can make us hold; few applications need so much."""
 
     fragments_max: int = 1024
     """... and the frames that it may be sent in."""
