@@ -271,7 +271,7 @@ def deflate_of(agreed: str) -> tuple[Deflate | None, Deflate | None]:
     name, *parameters = [each.strip() for each in agreed.split(";")]
     if name != "permessage-deflate":
         return None, None
-    of = dict(each.partition("=")[::2] for each in parameters)
+    of = {name: value for name, _, value in (each.partition("=") for each in parameters)}
     client, server = (
         Deflate(max(9, int(of.get(f"{side}_max_window_bits", "15"))), f"{side}_no_context_takeover" in of)
         for side in ("client", "server")
