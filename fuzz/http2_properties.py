@@ -139,7 +139,7 @@ class Player:
             return
         if isinstance(news, Request | Malformed):
             self.head_due[number] = True
-        ended = isinstance(news, Trailers) or (isinstance(news, Request | Malformed | Data) and news.ended)
+        ended = isinstance(news, Malformed | Trailers) or (isinstance(news, Request | Data) and news.ended)
         if self.head_due.get(number) and (ended or not self.case.slow):
             self.head_due[number] = False
             self.answer(number, isinstance(news, Malformed))

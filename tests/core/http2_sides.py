@@ -117,7 +117,7 @@ def word_of(number: int, news: News) -> str:
         case Trailers():
             return f"{number} {' '.join(f'{name}={value}' for name, value in news.headers)} trailers".replace("  ", " ")
         case Malformed():
-            return f"{number} MALFORMED {news.error.status}{end}"
+            return f"{number} MALFORMED {news.error.status}"
         case Reset():
             return f"{number} {'BROKEN' if news.ours else 'RESET'} {name_of(news.code)}"
         case Leaving():

@@ -41,7 +41,7 @@ def test_the_status_of_a_reason_says_whose_doing_it_was() -> None:
     assert statuses == {
         "downstream": {0, 400, 403, 405, 408, 413, 414, 417, 421, 429, 431, 501, 504, 505},
         "upstream": {502, 503, 504},
-        "coulee": {0, 500, 503},
+        "coulee": {0, 500, 502, 503},
     }
 
 
@@ -53,6 +53,7 @@ def test_the_list_is_closed() -> None:
         "misdirected", "no_healthy_endpoint", "not_implemented", "plain_http", "pool_full", "proxy_header_invalid",
         "proxy_header_timeout", "proxy_header_untrusted", "rate_limited", "send_timeout", "shutting_down", "superseded",
         "target_too_long", "tls_failed", "tls_timeout", "too_many_connections", "too_many_handshakes",
+        "upgrade_unsupported",
         "upstream_connect_timeout", "upstream_invalid", "upstream_proxy_refused", "upstream_refused",
         "upstream_refused_stream", "upstream_reset", "upstream_status", "upstream_timeout", "upstream_tls",
         "upstream_unreachable", "version_not_supported", "websocket_error", "websocket_too_large",

@@ -71,7 +71,7 @@ def test_a_server_begins_with_its_settings() -> None:
                                      stream_window_bytes=2**20))  # fmt: skip
     first, window = side.frames()
     assert first.name == "SETTINGS"
-    assert first.values == {1: 100, 3: 7, 4: 2**20, 5: FRAME_MAX, 6: 9000}
+    assert first.values == {1: 100, 3: 7, 4: 2**20, 5: FRAME_MAX, 6: 9000, 8: 1}
     assert (window.stream, window.increment) == (0, 2**20 - WINDOW)
     assert side.codec.within_head
     assert not side.codec.idle
@@ -210,14 +210,14 @@ def test_trailers_of_which_none_may_go_on_end_a_body_all_the_same() -> None:
 
 def test_who_may_be_believed_about_tls() -> None:
     wrong = headers(1, fields(h2.request(scheme="https")))
-    assert served().hears(wrong) == ["1 MALFORMED 421 end"]
+    assert served().hears(wrong) == ["1 MALFORMED 421"]
     side = served()
     side.codec.believed = True
     assert side.hears(wrong) == ["1 GET / end"]
     side = served()
     side.codec.secure = side.codec.believed = True
     assert side.hears(wrong) == ["1 GET / end"]
-    assert side.hears(headers(3, get())) == ["3 MALFORMED 421 end"]
+    assert side.hears(headers(3, get())) == ["3 MALFORMED 421"]
 
 
 def test_tunnels() -> None:
@@ -229,7 +229,7 @@ def test_tunnels() -> None:
     assert side.hears(data(1, end=True)) == ["1 DATA '' end"]
     is_over(side)
     assert side.hears(headers(3, connect)) == ["3 CONNECT b:1 end", "3 DATA '' end"]
-    assert served().hears(headers(1, connect)) == ["1 MALFORMED 405 end"]
+    assert served().hears(headers(1, connect)) == ["1 MALFORMED 405"]
 
 
 def test_tunnels_through_an_origin() -> None:
@@ -270,7 +270,7 @@ def test_a_malformed_request_can_be_answered(block: bytes, status: int) -> None:
     pieces = [block[at : at + 16000] for at in range(0, len(block), 16000)] or [b""]
     sent = [headers(1, pieces[0], more=len(pieces) > 1)]
     sent += [continuation(1, piece, more=piece is not pieces[-1]) for piece in pieces[1:]]
-    assert side.hears(*sent, headers(3, get("/b"))) == [f"1 MALFORMED {status} end", "3 GET /b end"]
+    assert side.hears(*sent, headers(3, get("/b"))) == [f"1 MALFORMED {status}", "3 GET /b end"]
     side.write(1, respond(status, b"no"))
     assert side.says() == [f"1 {status}", "1 DATA 'no' end"]
     side.write(3, Response(200))

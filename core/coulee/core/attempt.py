@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coulee.core.errors import ExchangeError
 from coulee.core.filters import FilterError, decide, transform
@@ -21,13 +21,18 @@ from coulee.core.report import Attempt
 from coulee.core.retrying import backoff_s, may_follow
 from coulee.core.translate import keep_allowed_trailers, request_for_upstream
 from coulee.core.transport import DIRECT
-from coulee.core.upgrade import sees_messages
+from coulee.core.upgrade import is_websocket, sees_messages
+from coulee.core.websocket_handshake import put_key
 from coulee.core.websocket_relay import offer
 
 if TYPE_CHECKING:
     from coulee.core.exchange import Exchange
     from coulee.core.peer import Peer
     from coulee.core.stream import Stream
+
+
+OURS_BUT_ELSEWHERE: Final = frozenset({"pool_full", "upgrade_unsupported"})
+"""Reasons that are no endpoint's fault, and that another endpoint may not have."""
 
 
 def begin(exchange: Exchange, peer: Peer) -> Stream | None:
@@ -128,8 +133,10 @@ def plain_request(exchange: Exchange, peer: Peer) -> Request:
         request.headers.set("Host", peer.authority)
     if exchange.continued:
         request.headers.remove("expect")  # we answered it ourselves
-    if request.upgrade and sees_messages(exchange):
-        offer(exchange, request)
+    if request.upgrade and is_websocket(request):
+        put_key(exchange, request)
+        if sees_messages(exchange):
+            offer(exchange, request)
     if exchange.replay:
         request.data = b"".join(exchange.replay)
     request.ended = exchange.body_ended and exchange.trailers is None
@@ -199,8 +206,10 @@ async def send_trailers(exchange: Exchange, upstream: Stream, trailers: Trailers
 async def after_failure(exchange: Exchange, error: ExchangeError) -> Peer | None:
     """Where to try again after a failed attempt; None where the rules, or a filter, say that it was the last."""
     end(exchange, error)
-    if exchange.head_sent or (error.side != "upstream" and error.reason != "pool_full"):
+    if exchange.head_sent or (error.side != "upstream" and error.reason not in OURS_BUT_ELSEWHERE):
         return None
+    if error.reason == "upgrade_unsupported":
+        exchange.connected = False  # as good as no connection: another endpoint may have one, and this one never will
     return await _another_peer(exchange, error)
 
 

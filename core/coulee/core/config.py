@@ -19,9 +19,9 @@ PROTOCOL: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:/[!#$%&'*+\-.^_`|~
 
 RETRIABLE: Final = (
     "upstream_refused", "upstream_unreachable", "upstream_connect_timeout", "upstream_tls", "pool_full",
-    "upstream_reset", "upstream_refused_stream", "upstream_timeout", "upstream_invalid",
+    "upstream_reset", "upstream_refused_stream", "upstream_timeout", "upstream_invalid", "upgrade_unsupported",
 )  # fmt: skip
-"""Reasons for which an attempt may be followed by another: an endpoint's doing, or the queue for it."""
+"""Reasons for which an attempt may be followed by another: an endpoint's doing, the queue for it, or that it cannot."""
 
 
 def _require_positive(settings: Limits | Timeouts | Http2 | WebSocket, zero_allowed: tuple[str, ...] = ()) -> None:
@@ -364,7 +364,7 @@ class Retry:
 
     reasons: tuple[str, ...] = (
         "upstream_refused", "upstream_unreachable", "upstream_connect_timeout", "upstream_tls", "pool_full",
-        "upstream_reset", "upstream_refused_stream",
+        "upstream_reset", "upstream_refused_stream", "upgrade_unsupported",
     )  # fmt: skip
     """What a failed attempt may have failed for. A connection that could not be had is tried again at another endpoint
     only, whatever the method, for nothing was sent. What an origin of HTTP/2 says that it did not process is tried

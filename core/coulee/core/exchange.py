@@ -50,7 +50,7 @@ from coulee.core.translate import (
     keep_allowed_trailers,
     response_for_downstream,
 )
-from coulee.core.upgrade import note_upgrade, relay_tunnel, relay_upgraded, sees_messages, target_of
+from coulee.core.upgrade import is_switched, note_upgrade, relay_tunnel, relay_upgraded, sees_messages, target_of
 from coulee.core.websocket_relay import WebSocketRelay, agree
 
 if TYPE_CHECKING:
@@ -398,7 +398,7 @@ class Exchange:
                 return other
         if self.limit is not None:
             proxy.kernel.disarm(self.limit)
-        switches = response.status == 101
+        switches = is_switched(self, response) if self.request.upgrade else response.status == 101
         self.upstream_ended = response.ended
         if chains.upstream_response_filter:
             other = await decide(chains.upstream_response_filter, Response, self, response)

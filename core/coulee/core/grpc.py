@@ -67,6 +67,7 @@ STATUSES: Final = {
     "no_healthy_endpoint": UNAVAILABLE,
     "pool_full": UNAVAILABLE,
     "circuit_open": UNAVAILABLE,
+    "upgrade_unsupported": UNAVAILABLE,
     "too_many_connections": UNAVAILABLE,
     "filter_error": INTERNAL,
     "internal_error": INTERNAL,
@@ -110,7 +111,7 @@ _ENCODED_IN_MESSAGE: Final = re.compile(rb"[^ -$&-~]")
 
 def is_grpc(request: Request) -> bool:
     """Whether a request is a call: by its version, and by Content-Type, with or without a format (`+proto`)."""
-    if request.version < (2, 0):
+    if request.version < (2, 0) or request.upgrade:
         return False
     headers = request.headers
     kind = (headers._marks or headers.marks).get(b"content-type")

@@ -70,7 +70,6 @@ class Malformed:
     """A request whose head breaks the rules: it can be answered; without a body, where it asks for the head of one."""
 
     error: ProtocolError
-    ended: bool
     bodiless: bool = False
 
 
@@ -111,7 +110,7 @@ News: TypeAlias = Part | Malformed | Reset | Leaving | Ponged | Counted
 class Http2Codec(Http2Writer):
     """One HTTP/2 connection. `role` is ours: a `"server"` reads requests; CONNECT is one where `Config.forward` is."""
 
-    __slots__ = ("_eof", "_forwards", "_highest", "_limits", "_news", "_server", "believed", "resets_made",
+    __slots__ = ("_eof", "_extended", "_forwards", "_highest", "_limits", "_news", "_server", "believed", "resets_made",
                  "settled")  # fmt: skip
 
     expects_continue = False  # a stream knows
@@ -124,6 +123,7 @@ class Http2Codec(Http2Writer):
         self._server = role == "server"
         self._limits = config.limits
         self._forwards = config.forward is not None
+        self._extended = bool(config.upgrades)  # we have said that we take the CONNECT of RFC 8441
         self._news: deque[tuple[int, News]] = deque()
         self._eof = False
         self._highest = 0  # the last stream that the peer has begun
@@ -281,23 +281,23 @@ class Http2Codec(Http2Writer):
                 limits=self._limits,
                 secure=None if self.believed and not self.secure else self.secure,
                 forwards=self._forwards,
-                extended=False,
+                extended=self._extended,
             )
         except ProtocolError as error:
             bodiless = (b":method", b"HEAD") in fields
             state.asked = "HEAD" if bodiless else ""
-            self._news.append((number, Malformed(error, ended, bodiless)))
+            self._news.append((number, Malformed(error, bodiless)))
             return
         state.asked = request.method
-        tunnel = request.method == "CONNECT" or request.upgrade != ""  # and what follows has no length
+        state.tunnel = request.method == "CONNECT" or request.upgrade != ""  # and what follows has no length
         state.upgrade = request.upgrade
-        state.left = None if ended or tunnel else request.length
+        state.left = None if ended or state.tunnel else request.length
         said = priority_field(request)
         if said:
             state.priority = parse_priority(said)
             self._waiting.default = Priority()  # a client that knows priorities means the default by saying nothing
         self._news.append((number, request))
-        if ended and tunnel:
+        if ended and state.tunnel:
             self._news.append((number, Data(b"", True)))
 
     def _answer(self, number: int, fields: FieldList, ended: bool) -> None:
@@ -313,6 +313,7 @@ class Http2Codec(Http2Writer):
         if isinstance(answer, Response):
             state.head_read = True
             state.told = answer.ended
+            state.tunnel = answer.status == 101 or (state.asked == "CONNECT" and answer.status < 300)
             if answer.status in BODILESS or state.asked == "HEAD":
                 state.left = 0
             else:
@@ -325,6 +326,8 @@ class Http2Codec(Http2Writer):
 
     def _trailers(self, number: int, fields: FieldList) -> None:
         state = self._states[number]
+        if state.tunnel:
+            raise StreamFault(number, Code.PROTOCOL_ERROR, "trailers of a tunnel, which has none (section 8.5)")
         if state.left:
             raise StreamFault(number, Code.PROTOCOL_ERROR, f"{state.left} bytes less than announced (section 8.1.1)")
         try:

@@ -8,7 +8,8 @@
   was the last that is served (RFC 9113 section 6.8). Nothing is cut by it.
 - A stream counts until nothing of it goes on any more, here or at an origin: who takes back what it asked for gains no
   room by it.
-- An answer that cannot be whole ends in RST_STREAM. A request whose body is not wanted any more does too, behind its
+- An answer that cannot be whole ends in RST_STREAM, and so does what is no HTTP any more, with the code that RFC 8441
+  section 5 has for it. A request whose body is not wanted any more does too, behind its
   answer (section 8.1).
 """
 
@@ -30,6 +31,7 @@ from coulee.core.pace import Pace
 from coulee.core.parts import Data, Interim, Part, Request
 from coulee.core.report import Event
 from coulee.core.seam import ErrorKind
+from coulee.core.upgrade import obstacle_to_upgrade
 
 if TYPE_CHECKING:
     from coulee.core.entrance import Count, Guest
@@ -200,7 +202,7 @@ class Http2Downstream(Http2Connection[ClientStream]):
             if not self.guest.covers(request.authority):
                 return ExchangeError("misdirected", f"the certificate is not for {request.authority}")
             self.covered = request.authority
-        return None
+        return obstacle_to_upgrade(request, self.proxy.config.upgrades) if request.upgrade else None
 
     def _take(self, number: int, request: Request, obstacle: ExchangeError | None) -> None:
         """A stream has begun."""
@@ -241,7 +243,8 @@ class Http2Downstream(Http2Connection[ClientStream]):
         if self.closing or self.broken or self.streams.get(stream.number) is not stream:
             self.discard(stream)
         elif not exchange.answered:
-            self.codec.reset(stream.number, code_of(exchange.error))
+            upgraded = exchange.switched and exchange.request.upgrade
+            self.codec.reset(stream.number, Code.CANCEL if upgraded else code_of(exchange.error))
             self.discard(stream)
         elif self.codec.is_written(stream.number):
             self.finished(stream)
@@ -380,7 +383,9 @@ class Http2Downstream(Http2Connection[ClientStream]):
         for stream in list(self.streams.values()):
             if stream.exchange is not None and not self.codec.is_read(stream.number):
                 self._end(stream, ExchangeError("client_gone", "the client closed the connection within a request"))
-            elif stream.exchange is not None and self.proxy.config.cancel_on_half_close:
+            elif (
+                stream.exchange is not None and self.proxy.config.cancel_on_half_close and not stream.exchange.switched
+            ):
                 self._end(
                     stream, ExchangeError("client_gone", "the client closed its side while it was being answered")
                 )

@@ -437,8 +437,9 @@ def _with_never_indexed(fields: FieldList, sensitive: frozenset[bytes]) -> Field
     ]
 
 
-def fields_of_answer(response: Response, *, asked: str) -> FieldList:
-    """An answer to a request with the method `asked` as fields. Raises `ProtocolError` for what cannot be written."""
+def fields_of_answer(response: Response, *, asked: str, upgrade: str = "") -> FieldList:
+    """An answer to a request with the method `asked`, or to an extended CONNECT for `upgrade`, as fields. Raises
+    `ProtocolError` for what cannot be written."""
     status = response.status
     headers = response.headers
     marks = headers._marks or headers.marks
@@ -447,6 +448,8 @@ def fields_of_answer(response: Response, *, asked: str) -> FieldList:
     if status == 101:
         check_switch(response)
         status = 200  # RFC 8441 section 5
+    elif upgrade and status < 300:
+        raise ProtocolError(f"{status} would switch to {upgrade} (RFC 8441); to refuse, answer with a 4xx")
     elif asked == "CONNECT" and 200 <= status < 300:
         if response.ended:
             raise ProtocolError(f"{status} to CONNECT would open a tunnel; to refuse, answer with a 4xx")

@@ -79,6 +79,8 @@ class H2(H2Connection):
         said[SettingCodes.MAX_HEADER_LIST_SIZE] = config.limits.head_bytes_max
         if server:
             said[SettingCodes.MAX_CONCURRENT_STREAMS] = http2.streams_max
+            if config.upgrades:
+                said[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1  # RFC 8441 section 3
             self.receive_data(PREFACE)  # the reader of frames has seen it
         else:
             said[SettingCodes.ENABLE_PUSH] = 0

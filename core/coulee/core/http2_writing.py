@@ -42,7 +42,7 @@ class StreamState:
     """What is known of one stream: how far each direction is."""
 
     __slots__ = ("asked", "head_read", "head_written", "interims", "left", "priority", "read", "to_write", "told",
-                 "upgrade", "written")  # fmt: skip
+                 "tunnel", "upgrade", "written")  # fmt: skip
 
     def __init__(self, asked: str = "", upgrade: str = "") -> None:
         self.asked = asked  # the method of the request
@@ -50,6 +50,7 @@ class StreamState:
         self.head_read = False  # the request's, or that of the final answer
         self.left: int | None = None  # of the body that was announced
         self.told = False  # of its end, which may still have to come
+        self.tunnel = False  # what is read of it is no HTTP
         self.read = False  # to its end
         self.interims = 0
         self.head_written = False
@@ -162,7 +163,7 @@ class Http2Writer:
     def _write_answer(self, number: int, state: StreamState, part: Response) -> None:
         if state.head_written:
             raise ProtocolError("a second answer")
-        fields = fields_of_answer(part, asked=state.asked)
+        fields = fields_of_answer(part, asked=state.asked, upgrade=state.upgrade)
         state.head_written = True
         said = priority_field(part)
         if said:

@@ -6,13 +6,17 @@ Rules:
 - Whether a request asks is decided here, once: HTTP/1.1, a GET without a body, `upgrade` in Connection, and one
   protocol in Upgrade, which `Config.upgrades` allows. In any other request Upgrade is a hop-by-hop field like others:
   it is not passed on, and nothing comes of it. A server may always ignore it.
+- By HTTP/2 it asks with an extended CONNECT (RFC 8441), which cannot be ignored: any other protocol is answered 501, as
+  RFC 9220 section 3 has it for HTTP/3. There a 2xx is what a 101 is by HTTP/1.1, so that the 2xx of an origin which has
+  not switched cannot be given to such a client.
 - Nothing of what a client sends behind such a request goes anywhere before the origin has agreed. Where it does not
   agree those bytes are no request either, since they cannot be told from a smuggled one: so a request that asks is the
   last of its connection, whatever is answered.
 - A CONNECT goes to its own target, if `Config.forward` allows it, or to the peer that a filter chooses. It gets a
   connection that carries nothing else. When that stands the client hears 200, and else an error, as ever.
 - Behind the 101, or the 200, bytes go both ways as they come, and body filters do not see them. Each direction ends by
-  itself, at its half-close; a reset of one side, or a time limit, resets the other.
+  itself, at its half-close; a reset of one side, or a time limit, resets the other. By HTTP/2 these are END_STREAM and
+  RST_STREAM (RFC 8441 section 5).
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from coulee.core.relay import relay_bytes
 from coulee.core.seam import Address, show_address
 from coulee.core.stream import SoleStream
 from coulee.core.translate import add_date
+from coulee.core.websocket_handshake import check_acceptance, pass_acceptance
 
 if TYPE_CHECKING:
     from coulee.core.exchange import Exchange
@@ -54,7 +59,31 @@ def _asked_for(request: Request, allowed: tuple[str, ...]) -> str:
     if b"upgrade" not in options_of(request.headers.marks):
         return ""
     wanted = request.headers.get("upgrade") or ""  # two of them are joined, and on no list
-    return wanted if wanted.lower() in [protocol.lower() for protocol in allowed] else ""
+    return wanted if _is_allowed(wanted, allowed) else ""
+
+
+def obstacle_to_upgrade(request: Request, allowed: tuple[str, ...]) -> ExchangeError | None:
+    """Why an extended CONNECT is not served, if it is not."""
+    if _is_allowed(request.upgrade, allowed):
+        return None
+    return ExchangeError("not_implemented", f"a CONNECT for {request.upgrade}, which is not among `upgrades`")
+
+
+def _is_allowed(protocol: str, allowed: tuple[str, ...]) -> bool:
+    return protocol.lower() in [each.lower() for each in allowed]
+
+
+def is_switched(exchange: Exchange, response: Response) -> bool:
+    """Whether an origin has switched to what it was asked for. Raises `ExchangeError` for an answer that such a client
+    cannot be given."""
+    if response.status == 101:
+        if is_websocket(exchange.request):
+            check_acceptance(exchange, response)
+        return True
+    if response.status < 300 and exchange.request.version >= (2, 0):
+        detail = f"the endpoint answered {response.status} and did not switch; by HTTP/2 that would say that it has"
+        raise ExchangeError("upgrade_unsupported", detail)
+    return False
 
 
 async def relay_upgraded(exchange: Exchange, upstream: Stream, response: Response) -> None:
@@ -62,15 +91,22 @@ async def relay_upgraded(exchange: Exchange, upstream: Stream, response: Respons
     if response.status != 101 or response.upgrade.lower() != exchange.request.upgrade.lower():
         raise ExchangeError("filter_error", "a filter changed what a 101 switches to; to refuse, return another answer")
     response.ended = False
+    if is_websocket(exchange.request):
+        pass_acceptance(exchange, response)
     if exchange.websocket is not None:
         await exchange.websocket.run(response)
     else:
         await relay_bytes(exchange, upstream, response)
 
 
+def is_websocket(request: Request) -> bool:
+    """Whether a request asks for a WebSocket."""
+    return request.upgrade.lower() == "websocket"
+
+
 def sees_messages(exchange: Exchange) -> bool:
-    """Whether an exchange asks for a WebSocket, and a filter wants to see its messages."""
-    return exchange.proxy.chains.websocket and exchange.request.upgrade.lower() == "websocket"
+    """... and a filter wants to see its messages."""
+    return exchange.proxy.chains.websocket and is_websocket(exchange.request)
 
 
 class Target(Peer):
