@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from hashlib import sha1
+from hashlib import sha1, sha256
 from typing import TYPE_CHECKING, Final
 
 from coulee.core.errors import ExchangeError
@@ -64,8 +64,8 @@ def pass_acceptance(exchange: Exchange, response: Response) -> None:
 
 
 def new_key(rng: Random) -> str:
-    """A key for one handshake."""
-    return b64encode(rng.randbytes(16)).decode()
+    """A key for one handshake, that tells nothing of the randomness which it is from."""
+    return b64encode(sha256(rng.randbytes(32)).digest()[:16]).decode()
 
 
 def accept_of(key: str) -> str:
