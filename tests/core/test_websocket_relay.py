@@ -865,3 +865,23 @@ def test_a_code_that_wsproto_does_not_know_with_words() -> None:
     line = Line(Seen())
     line.answers(frame(CLOSE, b"\x03\xf6\xff", mask=None))
     assert no_reason(line.up) == bye(1007), "which have to be UTF-8 there too"
+
+
+def test_compression_with_each_side_apart() -> None:
+    offer = ASK.replace(b"Connection", b"Sec-WebSocket-Extensions: permessage-deflate\r\nConnection")
+    agreed = SWITCH.replace(b"Connection", b"Sec-WebSocket-Extensions: permessage-deflate\r\nConnection")
+    line = Line(Seen(), ask=offer)
+    assert b"Extensions" not in line.asked
+    assert b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12\r\n" in line.switched
+    line.answers(text("a" * 500, mask=None))
+    (said,) = line.down
+    assert said.rsv == 4
+    assert len(said.payload) < 50
+    line.says(frame(TEXT, said.payload, rsv=4))
+    assert line.up == told("a" * 500)
+
+    line = Line(Seen(), switch=agreed, compress_upstream=True)
+    assert b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=12\r\n" in line.asked
+    assert b"Extensions" not in line.switched
+    line.says(text("b" * 500))
+    assert [each.rsv for each in line.up] == [4]
