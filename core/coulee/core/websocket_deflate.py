@@ -1,21 +1,21 @@
-"""permessage-deflate (RFC 7692): what is agreed with each side, and inflating within bounds.
+"""permessage-deflate (RFC 7692): what is agreed with each side apart, and messages deflated and inflated by it.
 
 Rules:
 
-- Of a client's offers the first that can be met is taken; what is malformed in them is declined, and the WebSocket goes
-  on without. An origin that agrees to what was not offered has broken the rules.
-- Whatever was agreed, a message may go out as it is: short ones do, and all of them where 8 bits were asked for, which
-  zlib cannot do.
-- A message inflates to no more than its own limit, and to no more than a multiple of what came, once it is beyond what
-  may be as compressible as it is. No more than that is ever made at once.
+- Of a client's offers the first that is well formed is taken; one that is not is passed over, never a fault. An origin
+  may agree to what was offered and nothing else.
+- Nothing is inflated without a bound: see `Deflate.allowed`. Whether a message is within it does not depend on how its
+  bytes were cut on the way. (Whether zlib minds a window larger than agreed to does.)
+- zlib cannot deflate with a window of 8 bits. Who insists on it gets its messages as they are, which it has to
+  understand (section 6).
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterator
+from typing import Final, TypeAlias
 
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
@@ -25,249 +25,280 @@ from coulee.core.config import WebSocket
 
 NAME: Final = "permessage-deflate"
 
-SHORT_BYTES: Final = 64
-"""A shorter message goes out as it is: deflating takes as long as all else that is done with it, and saves little."""
+FINAL_BLOCKS_MAX: Final = 1024
+"""In one message: behind each, zlib has to begin anew, and an empty one has two bytes."""
+
+LEVEL: Final = 3
+"""As fast as level 1 for messages of JSON, and half as much better as level 6, which takes up to three times as long
+for it."""
+
+_STEP_BYTES: Final = 512
+_BITS_MAX: Final = 15
+_DEFLATE_BITS_MIN: Final = 9
+_TAIL: Final = b"\x00\x00\xff\xff"
+_COMPRESSED: Final = RsvBits(True, False, False)
+_NOT_RESERVED: Final = RsvBits(False, False, False)
+
+_WORD: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_EXTENSION: Final = re.compile(rf"[ \t]*(?:({_WORD})[ \t]*)?")
+_PARAMETER: Final = re.compile(rf";[ \t]*({_WORD})[ \t]*(?:=[ \t]*(?:({_WORD})|\"((?:[^\"\\]|\\.)*)\")[ \t]*)?")
+_QUOTED_PAIR: Final = re.compile(r"\\(.)")
+_BITS: Final = re.compile(r"[89]|1[0-5]")
 
 Parameters: TypeAlias = list[tuple[str, str | None]]
 
-BITS_MAX: Final = 15
-_BITS: Final = re.compile(r"[89]|1[0-5]")
-_ZLIB_BITS_MIN: Final = 9
-_TAIL: Final = b"\x00\x00\xff\xff"
-"""Of what zlib makes when it flushes; it does not go on the line (section 7.2.1)."""
-
-_WORD: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PARAMETER: Final = re.compile(rf'[ \t]*;[ \t]*({_WORD})(?:[ \t]*=[ \t]*(?:({_WORD})|"((?:[^"\\]|\\.)*)"))?')
-_EXTENSION: Final = re.compile(rf"[ \t]*({_WORD})((?:{_PARAMETER.pattern})*)[ \t]*(?:,|\Z)")
-
-
-# ------------------------------------------------------------------------------------------------- what is agreed
-
 
 def offered(settings: WebSocket) -> str:
-    """What is offered to an origin in Sec-WebSocket-Extensions; "" where nothing is."""
+    """What is offered to an origin. The origin's own window is left to it: many know no parameter for it, and would
+    have to decline."""
     return f"{NAME}; client_max_window_bits={settings.window_bits}" if settings.compress_upstream else ""
 
 
 def agree_upstream(settings: WebSocket, value: str | None) -> Deflate | None:
-    """What an origin has agreed to, by the field of its 101. Raises `ProtocolError` for what was not offered."""
+    """What an origin has agreed to. Raises `ProtocolError`."""
     if value is None:
         return None
-    extensions = parse_extensions(value) or []
-    agreed = Terms.of(extensions[0][1]) if [name for name, _ in extensions] == [NAME] else None
-    known = agreed is not None and not agreed.client_bits_open
-    if agreed is None or not (known and settings.compress_upstream):
-        raise ProtocolError(f"the endpoint agreed to an extension that was not offered so: {value[:100]!r}")
-    if (agreed.client_bits or 0) > settings.window_bits:
-        raise ProtocolError("the endpoint agreed to more client_max_window_bits than were offered (RFC 7692)")
+    try:
+        extensions = list(_extensions(value))
+    except ValueError as error:
+        raise ProtocolError(
+            f"the origin's Sec-WebSocket-Extensions is malformed (RFC 6455 section 9.1): {error}"
+        ) from None
+    if not settings.compress_upstream or [name for name, _ in extensions] != [NAME]:
+        raise ProtocolError("the origin agreed to an extension that was not offered (RFC 6455 section 9.1)")
+    try:
+        terms = _Terms(extensions[0][1])
+    except ValueError as error:
+        raise ProtocolError(f"the origin agreed to {NAME} with {error} (RFC 7692 section 7.1)") from None
+    if terms.client_bits == 0:
+        raise ProtocolError(
+            f"the origin agreed to {NAME} with client_max_window_bits without a value (RFC 7692 section 7.1)"
+        )
     return Deflate(
         settings,
-        writes_bits=min(agreed.client_bits or BITS_MAX, settings.window_bits),
-        writes_afresh=agreed.client_afresh,
-        reads_bits=agreed.server_bits or BITS_MAX,
-        reads_afresh=agreed.server_afresh,
+        inflate_bits=terms.server_bits or _BITS_MAX,
+        inflate_anew=terms.server_anew,
+        deflate_bits=min(terms.client_bits or _BITS_MAX, settings.window_bits),
+        deflate_anew=terms.client_anew,
     )
 
 
 def agree_downstream(settings: WebSocket, value: str | None) -> tuple[Deflate | None, str]:
-    """What we agree to of a client's offers, and what our 101 says of it; None and "" where there is nothing."""
+    """What we agree to of a client's offers, and how that is said. Where it lets us say so, its window is no larger
+    than ours."""
     if value is None or not settings.compress_downstream:
         return None, ""
-    for name, parameters in parse_extensions(value) or []:
-        wanted = Terms.of(parameters) if name == NAME else None
-        if wanted is None:
+    try:
+        extensions = list(_extensions(value))
+    except ValueError:
+        return None, ""
+    for name, parameters in extensions:
+        if name != NAME:
             continue
-        agreed = Terms(
-            # A client that says nothing of its window uses the largest.
-            client_bits=min(wanted.client_bits or BITS_MAX, settings.window_bits) if wanted.client_bits_said else None,
-            server_bits=min(wanted.server_bits or BITS_MAX, settings.window_bits),
-            client_afresh=wanted.client_afresh,
-            server_afresh=wanted.server_afresh,
-        )
+        try:
+            terms = _Terms(parameters)
+        except ValueError:
+            continue
+        server_bits = min(terms.server_bits or _BITS_MAX, settings.window_bits)
+        client_bits = _BITS_MAX
+        agreed = f"{NAME}; server_max_window_bits={server_bits}"
+        if terms.client_bits is not None:
+            client_bits = min(terms.client_bits or _BITS_MAX, settings.window_bits)
+            agreed += f"; client_max_window_bits={client_bits}"
+        if terms.server_anew:
+            agreed += "; server_no_context_takeover"
+        if terms.client_anew:
+            agreed += "; client_no_context_takeover"
         deflate = Deflate(
             settings,
-            writes_bits=agreed.server_bits or BITS_MAX,
-            writes_afresh=agreed.server_afresh,
-            reads_bits=agreed.client_bits or BITS_MAX,
-            reads_afresh=agreed.client_afresh,
+            inflate_bits=client_bits,
+            inflate_anew=terms.client_anew,
+            deflate_bits=server_bits,
+            deflate_anew=terms.server_anew,
         )
-        return deflate, str(agreed)
+        return deflate, agreed
     return None, ""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The parameters of an offer, or of what is agreed (section 7.1). `*_afresh` forgets what earlier messages had
-    ("no context takeover")."""
-
-    client_bits: int | None = None
-    server_bits: int | None = None
-    client_afresh: bool = False
-    server_afresh: bool = False
-    client_bits_open: bool = False  # named without a value: an offer may leave it to us
-
-    @property
-    def client_bits_said(self) -> bool:
-        """Whether an offer says anything of them, so that the answer may (section 7.1.2.2)."""
-        return self.client_bits_open or self.client_bits is not None
-
-    @classmethod
-    def of(cls, parameters: Parameters) -> Terms | None:
-        """What parameters say; None where they are malformed, unknown, or said twice."""
-        known: dict[str, Any] = {}
-        for name, value in parameters:
-            field = _FIELDS.get(name)
-            if field is None or field in known:
-                return None
-            if field.endswith("_afresh"):
-                if value is not None:
-                    return None
-                known[field] = True
-            elif value is not None:
-                if _BITS.fullmatch(value) is None:
-                    return None
-                known[field] = int(value)
-            elif field == "client_bits":
-                known[field] = None
-                known["client_bits_open"] = True
-            else:
-                return None
-        return cls(**known)
-
-    def __str__(self) -> str:
-        said = [NAME]
-        for name, field in _FIELDS.items():
-            value = getattr(self, field)
-            if value is True:
-                said.append(name)
-            elif value:
-                said.append(f"{name}={value}")
-        return "; ".join(said)
-
-
-_FIELDS: Final = {
-    "server_no_context_takeover": "server_afresh",
-    "client_no_context_takeover": "client_afresh",
-    "server_max_window_bits": "server_bits",
-    "client_max_window_bits": "client_bits",
-}
-
-
-def parse_extensions(value: str) -> list[tuple[str, Parameters]] | None:
-    """The extensions of a field (RFC 6455 section 9.1), with their parameters; None where it is malformed."""
-    found: list[tuple[str, Parameters]] = []
-    at = 0
-    while at < len(value):
-        extension = _EXTENSION.match(value, at)
-        if extension is None:
-            return None
-        parameters: Parameters = [
-            (each[1], each[2] if each[3] is None else re.sub(r"\\(.)", r"\1", each[3]))
-            for each in _PARAMETER.finditer(extension[2])
-        ]
-        found.append((extension[1], parameters))
-        at = extension.end()
-    return found
-
-
-# ---------------------------------------------------------------------------------------------------- what is done
-
-
 class Deflate(Extension):
-    """Both directions of one side, as agreed. What it keeps is eight times `window_bits` of what it deflates (32 KiB by
-    default), and the peer's window (4 to 32 KiB, and 7 more)."""
+    """What was agreed with one side, at work: inflates what it sends and deflates what it is sent.
+
+    With windows of 12 bits that is some 38 kB to deflate and 11 kB to inflate for each side, from its first compressed
+    message on; with 15 bits 262 kB and 40 kB. With `..._anew`, each message is compressed for itself, and nothing is
+    held between two.
+    """
 
     name = NAME
 
     def __init__(
-        self, settings: WebSocket, *, writes_bits: int, writes_afresh: bool, reads_bits: int, reads_afresh: bool
+        self, settings: WebSocket, *, inflate_bits: int, inflate_anew: bool, deflate_bits: int, deflate_anew: bool
     ) -> None:
-        self._settings = settings
-        self._writes_bits = writes_bits
-        self._writes_afresh = writes_afresh
-        self._reads_bits = max(reads_bits, _ZLIB_BITS_MIN)
-        self._reads_afresh = reads_afresh
-        self._deflater: Any = None
-        self._inflater: Any = None
-        self._is_data = False  # of the frame that is being read
-        self._compressed = False  # of the message
-        self._came = 0  # of it, on the line
-        self._made = 0  # of it, inflated
+        self._bytes_max = settings.message_bytes_max
+        self._ratio_max = settings.inflate_ratio_max
+        self._free_bytes = settings.inflate_free_bytes
+        self.inflate_bits = inflate_bits
+        self.inflate_anew = inflate_anew
+        self.deflate_bits = deflate_bits
+        self.deflate_anew = deflate_anew
+        self._inflater: zlib._Decompress | None = None
+        self._deflater: zlib._Compress | None = None
+        # What is coming.
+        self._data = False  # whether the frame is one of a message
+        self._within = False  # whether the message has had a frame
+        self._compressed = False  # whether the message is
+        self._line_bytes = 0
+        self._inflated_bytes = 0
+        self._final_blocks = 0
 
     def enabled(self) -> bool:
-        """It was agreed."""
+        """It always is: it is made when it has been agreed to."""
         return True
 
     def offer(self) -> bool:
-        """wsproto has no part in that."""
+        """See `offered`."""
         return False
 
-    # -- reading
+    # -- what comes
 
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> CloseReason | RsvBits:
-        """The head of a frame: only the first of a message says that it is compressed (section 6)."""
-        self._is_data = not opcode.iscontrol()
-        first = self._is_data and opcode is not Opcode.CONTINUATION
-        if rsv.rsv1 and not first:
-            return CloseReason.PROTOCOL_ERROR
-        if first:
-            self._compressed = rsv.rsv1
-            self._came = self._made = 0
-        return _FIRST_RESERVED
+        """The head of a frame; wsproto may come again with the same one. The bit may be set where a message begins
+        (section 6.1)."""
+        self._data = not opcode.iscontrol()
+        if not self._data or opcode is Opcode.CONTINUATION or self._within:
+            return _NOT_RESERVED
+        self._compressed = rsv.rsv1
+        self._line_bytes = self._inflated_bytes = self._final_blocks = 0
+        return _COMPRESSED
 
     def frame_inbound_payload_data(self, proto: FrameDecoder | FrameProtocol, data: bytes) -> bytes | CloseReason:
-        """A piece of a frame."""
-        return self._inflate(data) if self._compressed and self._is_data else data
+        """Bytes of a frame."""
+        if not (self._data and self._compressed):
+            return data
+        return self._inflate(data)
 
     def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> bytes | CloseReason | None:
-        """The end of a frame, and perhaps of the message."""
-        if not (fin and self._compressed and self._is_data):
+        """The end of a frame."""
+        if not self._data:
             return None
-        rest = self._inflate(_TAIL)
-        if self._reads_afresh:
+        self._within = not fin
+        if not (fin and self._compressed):
+            return None
+        self._compressed = False
+        # An empty message should have a byte (section 7.2.3.6), but some send none, and behind a final block there may
+        # be nothing either: then there is no block that lacks its tail.
+        rest = self._inflate(_TAIL) if self._inflater is not None and self._line_bytes else None
+        if self.inflate_anew:
             self._inflater = None
         return rest
 
     def _inflate(self, data: bytes) -> bytes | CloseReason:
-        settings = self._settings
-        self._came += len(data)
-        allowed = max(settings.inflate_free_bytes, self._came * settings.inflate_ratio_max)
-        most = int(min(allowed, settings.message_bytes_max))
-        made: list[bytes] = []
-        try:
-            while data:
-                if self._inflater is None:
-                    self._inflater = zlib.decompressobj(-self._reads_bits)
-                piece = self._inflater.decompress(data, most - self._made + 1)
-                self._made += len(piece)
-                if self._made > most:
-                    return CloseReason.MESSAGE_TOO_BIG
-                made.append(piece)
-                data = self._inflater.unconsumed_tail
-                if self._inflater.eof:  # a final block, which need not be the end (section 7.2.3.4)
-                    data = self._inflater.unused_data
-                    self._inflater = None
-        except zlib.error:
-            return CloseReason.INVALID_FRAME_PAYLOAD_DATA
-        return b"".join(made)
+        """More of a message. What zlib has not read of it is put in again, with room for one byte more than is allowed
+        up to there."""
+        inflated: list[bytes] = []
+        more = data != b""
+        while more:
+            inflater = self._inflater
+            if inflater is None:
+                inflater = self._inflater = zlib.decompressobj(-self.inflate_bits)
+            room = self.allowed() - self._inflated_bytes + 1
+            try:
+                piece = inflater.decompress(data, room)
+            except zlib.error:
+                return CloseReason.INVALID_FRAME_PAYLOAD_DATA
+            inflated.append(piece)
+            rest = inflater.unconsumed_tail
+            more = rest != b"" or len(piece) == room
+            if inflater.eof:
+                rest = inflater.unused_data
+                more = rest != b""
+                self._inflater = None
+                self._final_blocks += 1
+                if self._final_blocks > FINAL_BLOCKS_MAX:
+                    return CloseReason.INVALID_FRAME_PAYLOAD_DATA
+            self._line_bytes += len(data) - len(rest)
+            self._inflated_bytes += len(piece)
+            if self._inflated_bytes > self.allowed():
+                return CloseReason.MESSAGE_TOO_BIG
+            data = rest
+        return b"".join(inflated)
 
-    # -- writing
+    def allowed(self) -> int:
+        """How large what has come on the line may have become: whatever the settings say of its bytes, rounded up to
+        512, so that it does not matter whether they came one by one."""
+        steps = -(-self._line_bytes // _STEP_BYTES)
+        return int(min(self._bytes_max, max(self._free_bytes, self._ratio_max * _STEP_BYTES * steps)))
+
+    # -- what goes
 
     def frame_outbound(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, data: bytes, fin: bool
     ) -> tuple[RsvBits, bytes]:
-        """A frame that goes out; ours are whole messages."""
-        if opcode.iscontrol() or len(data) < SHORT_BYTES or self._writes_bits < _ZLIB_BITS_MIN:
+        """A message, which goes in one frame. An empty one goes as it is: zlib makes nothing of it, which is not what
+        section 7.2.3.6 asks for."""
+        if opcode.iscontrol() or not data or self.deflate_bits < _DEFLATE_BITS_MIN:
             return rsv, data
-        bits = self._writes_bits
+        assert fin, "a message goes in one frame"
         deflater = self._deflater
         if deflater is None:
-            deflater = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -bits, bits - 7)
-            self._deflater = None if self._writes_afresh else deflater
-        data = deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)
-        return _FIRST_RESERVED, data[: -len(_TAIL)]
+            bits = self.deflate_bits
+            deflater = zlib.compressobj(LEVEL, zlib.DEFLATED, -bits, bits - 7)
+        deflated = deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        if self.deflate_anew:
+            return (_COMPRESSED, deflated[:-4]) if len(deflated) - 4 < len(data) else (rsv, data)
+        self._deflater = deflater
+        return _COMPRESSED, deflated[:-4]
 
 
-_FIRST_RESERVED: Final = RsvBits(True, False, False)
+class _Terms:
+    """The parameters of permessage-deflate. Raises `ValueError` for what section 7.1 does not know."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.server_anew = self.client_anew = False
+        self.server_bits: int | None = None
+        self.client_bits: int | None = None  # 0 without a value, which is for an offer only
+        seen: list[str] = []
+        for name, value in parameters:
+            if name in seen:
+                raise ValueError(f"{name} twice")
+            seen.append(name)
+            if name == "server_no_context_takeover" and value is None:
+                self.server_anew = True
+            elif name == "client_no_context_takeover" and value is None:
+                self.client_anew = True
+            elif name == "server_max_window_bits" and value is not None and _BITS.fullmatch(value):
+                self.server_bits = int(value)
+            elif name == "client_max_window_bits" and (value is None or _BITS.fullmatch(value)):
+                self.client_bits = int(value or 0)
+            else:
+                raise ValueError(name if value is None else f"{name}={value}")
+
+
+def _extensions(field: str) -> Iterator[tuple[str, Parameters]]:
+    """What a field lists, with its parameters (RFC 6455 section 9.1). Raises `ValueError`."""
+    at = 0
+    found = False
+    while True:
+        extension = _EXTENSION.match(field, at)
+        assert extension is not None, "it may be empty, as an element of a list may"
+        at = extension.end()
+        if extension[1] is not None:
+            parameters: Parameters = []
+            while parameter := _PARAMETER.match(field, at):
+                at = parameter.end()
+                name, value, quoted = parameter.groups()
+                if quoted is not None:
+                    value = _QUOTED_PAIR.sub(r"\1", quoted)
+                    if re.fullmatch(_WORD, value) is None:
+                        raise ValueError("a quoted value that is no token")
+                parameters.append((name, value))
+            found = True
+            yield extension[1], parameters
+        if at == len(field):
+            break
+        if field[at] != ",":
+            raise ValueError(f"something unexpected at its byte {at + 1}")
+        at += 1
+    if not found:
+        raise ValueError("it names none")
