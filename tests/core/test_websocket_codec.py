@@ -120,6 +120,15 @@ def test_controls_between_the_pieces_are_none_of_them() -> None:
     assert all_news(codec) == [Ping(b"x" * 100)] * 5 + [Message("1234567890", "downstream")]
 
 
+def test_the_head_of_a_frame_that_comes_in_pieces_counts_once() -> None:
+    codec = reader(fragments_max=2, message_bytes_max=10)
+    news: list[object] = []
+    for byte in frame(TEXT, b"12345", fin=False) + frame(PING) + frame(CONTINUATION, b"67890"):
+        codec.feed(bytes([byte]))
+        news += all_news(codec)
+    assert news == [Ping(b""), Message("1234567890", "downstream")]
+
+
 def test_who_is_stopped_reads_nothing() -> None:
     codec = reader()
     codec.feed(text("a") + text("b"))

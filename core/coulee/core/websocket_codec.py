@@ -192,8 +192,7 @@ class Bounds(Extension):
     def __init__(self, settings: WebSocket) -> None:
         self._bytes_max = settings.message_bytes_max
         self._fragments_max = settings.fragments_max
-        self._bytes = 0  # of the message that is coming
-        self._fragments = 0
+        self._came = self._comes = (0, 0)  # bytes and frames of the message, without the frame that comes and with it
         self.broken = ""  # what was too much
 
     def enabled(self) -> bool:
@@ -207,20 +206,23 @@ class Bounds(Extension):
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> CloseReason | RsvBits:
-        """The head of a frame is here."""
+        """The head of a frame is here. wsproto comes again with the same one while its mask is not."""
         if opcode.iscontrol():
+            self._comes = self._came
             return _NOT_RESERVED
-        if opcode is not Opcode.CONTINUATION:
-            self._bytes = self._fragments = 0
-        self._bytes += payload_length
-        self._fragments += 1
-        if self._bytes > self._bytes_max:
+        size, frames = self._came if opcode is Opcode.CONTINUATION else (0, 0)
+        self._comes = (size + payload_length, frames + 1)
+        if size + payload_length > self._bytes_max:
             self.broken = f"a message of more than {self._bytes_max} bytes (message_bytes_max)"
             return CloseReason.MESSAGE_TOO_BIG
-        if self._fragments > self._fragments_max:
+        if frames >= self._fragments_max:
             self.broken = f"a message in more than {self._fragments_max} frames (fragments_max)"
             return CloseReason.MESSAGE_TOO_BIG
         return _NOT_RESERVED
+
+    def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> None:
+        """The frame has come."""
+        self._came = self._comes
 
 
 _BAD_GATEWAY: Final = 1014
