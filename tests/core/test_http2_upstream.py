@@ -596,11 +596,15 @@ def test_a_drain_ends_what_is_idle_and_what_is_left_at_its_end() -> None:
     assert world.machine.finished
 
 
-def test_upgrades_and_tunnels_go_by_http1() -> None:
-    world = single()
+def test_upgrades_and_tunnels_go_by_http1_where_there_is_a_choice() -> None:
+    tls = UpstreamTls(alpn=("h2", "http/1.1"), verified_name="a")
+    world = played(peers=(peer(transport=Transport(tls=tls)),))
     conn = world.client()
     world.receives(conn, b"GET /w HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
     origin = world.connects()
+    asked = world.secures().tls
+    assert isinstance(asked, UpstreamTls)
+    assert asked.alpn == ("http/1.1",)
     assert world.sent(origin).startswith(b"GET /w HTTP/1.1\r\n")
     world.receives(origin, b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
     assert world.sent(conn).startswith(b"HTTP/1.1 101 ")

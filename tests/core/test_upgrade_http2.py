@@ -6,17 +6,45 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from h2.settings import SettingCodes
 
-from coulee.core import Exchange, Filter, Limits, Response, Timeouts, respond
+from coulee.core import (
+    Exchange,
+    ExchangeError,
+    Filter,
+    Limits,
+    Request,
+    Response,
+    Retry,
+    Timeouts,
+    UpstreamTls,
+    respond,
+)
 from coulee.core.seam import Drain
-from coulee.core.transport import DIRECT
-from tests.core.http2_ends import H2C, OK, ends, peer, played, reasons
+from coulee.core.transport import DIRECT, Transport
+from coulee.core.websocket import Message
+from tests.core.http2_ends import H2, H2C, OK, ends, peer, played, reasons
 from tests.core.ledger import on
-from tests.core.upgraded import Client2, End2, Origin1, Spoken, asked, switched
+from tests.core.upgraded import (
+    NOTHING,
+    OFFERED,
+    PROOF,
+    SAMPLE,
+    Client,
+    Client1,
+    Client2,
+    End,
+    End2,
+    Origin1,
+    Origin2,
+    Spoken,
+    asked,
+    switched,
+)
 from tests.core.world import World
 from tests.http2 import frames as h2
 
-ALL: list[tuple[Spoken, Spoken]] = [("h1", "h1"), ("h2", "h1")]
+ALL: list[tuple[Spoken, Spoken]] = [("h1", "h1"), ("h2", "h1"), ("h1", "h2"), ("h2", "h2")]
 
 
 def between(up: Spoken, *filters: Filter, **changes: Any) -> World:
@@ -31,9 +59,12 @@ def over(world: World, *all_ends: Any) -> None:
     ends(world)
 
 
-def no_faults(world: World) -> None:
-    assert not world.events("filter_error")
-    assert not world.events("internal_error")
+def time_passes(world: World, seconds: int, *listening: End) -> None:
+    """While these answer what they are asked (by a PING)."""
+    for _ in range(seconds):
+        world.wait(1)
+        for end in listening:
+            end.listen()
 
 
 # --------------------------------------------------------------------------------------------------- who may ask
@@ -213,11 +244,11 @@ def test_a_reset_of_an_origin_that_has_said_all(down: Spoken, up: Spoken) -> Non
 def test_one_in_which_nothing_moves_ends(down: Spoken, up: Spoken) -> None:
     world = between(up, timeouts=Timeouts(upgraded_idle_timeout_s=60))
     client, origin = switched(world, down, up)
-    world.wait(50)
+    time_passes(world, 50, origin)
     client.says(b"hello")
-    world.wait(59)
+    time_passes(world, 59, origin)
     assert not world.access
-    world.wait(2)
+    time_passes(world, 2, origin)
     client.listen()
     origin.listen()
     assert client.reset
@@ -231,7 +262,7 @@ def test_a_drain_lets_it_live_for_its_grace(down: Spoken, up: Spoken) -> None:
     world = between(up)
     client, origin = switched(world, down, up)
     world.gives(Drain(30))
-    world.wait(20)
+    time_passes(world, 20, origin)
     client.says(b"still")
     assert origin.heard() == b"still"
     origin.says(b"here")
@@ -245,7 +276,7 @@ def test_a_drain_lets_it_live_for_its_grace(down: Spoken, up: Spoken) -> None:
     over(world, client, origin)
 
 
-# ------------------------------------------------------------------------------------- what only HTTP/2 has, downstream
+# ------------------------------------------------------------------------------- what only a client of HTTP/2 can do
 
 
 def test_one_that_has_ended_with_its_head() -> None:
@@ -442,4 +473,434 @@ def test_the_limits_of_bodies_are_not_those_of_what_is_no_http() -> None:
     world.wait(100)
     client.says(b"still")
     assert len(origin.heard()) == 2005
+    over(world, client, origin)
+
+
+# ------------------------------------------------------------------------------ what only an origin of HTTP/2 can do
+
+
+@pytest.mark.parametrize("down", ["h1", "h2"])
+def test_it_is_asked_by_extended_connect(down: Spoken) -> None:
+    world = between("h2")
+    client, origin = asked(world, down, "h2")
+    assert origin.start == "CONNECT websocket http /chat"
+    assert (origin.fields[":authority"], origin.fields["sec-websocket-version"]) == ("a", "13")
+    assert "sec-websocket-key" not in origin.fields
+    assert not {"connection", "upgrade", "content-length"} & set(origin.fields)
+    origin.accepts()
+    client.listen()
+    assert client.status == 101
+    over(world, client, origin)
+
+
+def test_one_that_speaks_nothing_else_in_tls() -> None:
+    tls = UpstreamTls(alpn=("h2",), verified_name="a")
+    world = played(peers=(peer(transport=Transport(tls=tls)),))
+    client = Client1(world)
+    client.asks()
+    conn = world.connects()
+    world.secures(H2)
+    origin = Origin2(world, conn=conn)
+    assert origin.start == "CONNECT websocket https /chat"
+    origin.accepts(b"hello")
+    assert client.heard() == b"hello"
+    over(world, client, origin)
+
+
+def test_it_shares_a_connection_with_what_else_there_is() -> None:
+    world = between("h2")
+    client, origin = switched(world, "h1", "h2")
+    assert isinstance(origin, Origin2)
+    other = Client1(world)
+    world.receives(other.conn, b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n")
+    page = origin.beside(3)
+    page.listen()
+    assert page.fields[":path"] == "/page"
+    page.answers(200, b"a page")
+    assert other.heard() == b"a page"
+    client.resets()
+    page.listen()
+    assert origin.reset == h2.Code.CANCEL
+    world.receives(other.conn, b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n")
+    third = origin.beside(5)
+    third.listen()
+    assert third.fields[":path"] == "/page"
+    over(world, other, origin)
+
+
+@pytest.mark.parametrize("down", ["h1", "h2"])
+def test_it_waits_for_the_word_that_it_may_ask(down: Spoken) -> None:
+    world = between("h2")
+    client: Client = Client1(world) if down == "h1" else Client2(world)
+    client.asks(b"early")
+    origin = Origin2(world, None)
+    other = Client1(world)
+    world.receives(other.conn, b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n")
+    world.wait(1)
+    frames, _ = h2.cut(world.outbox[origin.conn][len(h2.PREFACE) :])
+    assert [frame.stream for frame in frames if frame.type == h2.HEADERS] == [1], "others need no word"
+    origin.stream = 3
+    origin.begins(OFFERED)
+    assert origin.start == "CONNECT websocket http /chat"
+    origin.accepts(b"welcome")
+    assert client.heard() == b"welcome"
+    assert origin.heard() == b"early"
+    over(world, client, other, origin)
+
+
+@pytest.mark.parametrize("settings", [NOTHING, {h2.ENABLE_CONNECT_PROTOCOL: 0}])
+@pytest.mark.parametrize("down", ["h1", "h2"])
+@pytest.mark.parametrize("late", [False, True])
+def test_where_it_is_not_offered(down: Spoken, settings: dict[int, int], late: bool) -> None:
+    world = between("h2")
+    if late:
+        client: Client = Client1(world) if down == "h1" else Client2(world)
+        client.asks()
+        origin = Origin2(world, settings)
+    else:
+        before = Client1(world)
+        world.receives(before.conn, b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n")
+        origin = Origin2(world, settings)
+        client = Client1(world) if down == "h1" else Client2(world)
+        client.asks()
+        before.leaves()
+    assert client.heard().startswith(b'{"error": "upgrade_unsupported"')
+    assert client.status == 502
+    assert "error=http_upgrade_failed" in client.fields["proxy-status"]
+    (record,) = [record for record in world.access if record.target == "/chat"]
+    assert (record.reason, record.detail) == (
+        "upgrade_unsupported", "it speaks HTTP/2, and does not offer extended CONNECT"
+    )  # fmt: skip
+    assert [attempt.peer for attempt in record.attempts] == ["a"], "it would refuse again"
+    assert not (late and origin.fields), "nothing was asked of it"
+    assert origin.conn not in world.closing, "it can be asked for other things"
+    over(world, client, origin)
+
+
+def test_another_origin_may_offer_it() -> None:
+    world = played(peers=(peer("a", H2C), peer("b", DIRECT), peer("c", H2C)))
+    heard: list[str] = []
+    client = Client1(world)
+    client.asks(b"early ")
+    Origin2(world, NOTHING)
+    second = Origin1(world)
+    second.listen()
+    assert second.fields["sec-websocket-key"] == SAMPLE, "as the client sent it"
+    second.resets()
+    third = Origin2(world)
+    assert "sec-websocket-key" not in third.fields
+    third.accepts()
+    client.says(b"late")
+    assert third.heard() == b"early late"
+    client.listen()
+    assert client.fields["sec-websocket-accept"] == PROOF
+    client.resets()
+    third.listen()
+    assert third.reset == h2.Code.CANCEL
+    (record,) = world.access
+    heard = [f"{attempt.peer} {attempt.reason}" for attempt in record.attempts]
+    assert heard == ["a upgrade_unsupported", "b upstream_reset", "c client_gone"]
+    third.leaves()
+
+
+def test_a_filter_hears_that_no_connection_for_it_could_be_had() -> None:
+    heard = []
+
+    def note(exchange: Exchange, error: ExchangeError) -> None:
+        heard.append(error.reason)
+
+    world = between("h2", on("fail_to_connect", note), on("error_while_proxy", _never))
+    client = Client1(world)
+    client.asks()
+    origin = Origin2(world, NOTHING)
+    client.listen()
+    assert (client.status, heard) == (502, ["upgrade_unsupported"])
+    over(world, client, origin)
+
+
+def test_an_origin_that_never_says_what_it_takes() -> None:
+    world = between("h2", timeouts=Timeouts(answer_timeout_s=20), retry=Retry(retries_max=0))
+    client = Client1(world)
+    client.asks()
+    origin = Origin2(world, None)
+    world.wait(19)
+    assert not world.access
+    world.wait(2)
+    client.listen()
+    assert (client.status, reasons(world)) == (504, ["upstream_timeout"])
+    over(world, client, origin)
+
+
+@pytest.mark.parametrize("how", ["dies", "ends", "breaks", "is silent"])
+def test_a_connection_that_ends_before_it_says_what_it_takes(how: str) -> None:
+    world = between("h2", retry=Retry(retries_max=0))
+    client = Client1(world)
+    client.asks()
+    origin = Origin2(world, None)
+    if how == "dies":
+        world.resets(origin.conn)
+    elif how == "ends":
+        world.receives(origin.conn, b"")
+    elif how == "breaks":
+        world.receives(origin.conn, h2.ping())
+    else:
+        world.wait(100)
+    client.listen()
+    word = {"breaks": "upstream_invalid", "is silent": "upstream_timeout"}.get(how, "upstream_reset")
+    assert reasons(world) == [word]
+    over(world, client)
+
+
+@pytest.mark.parametrize("down", ["h1", "h2"])
+def test_a_client_that_leaves_before_the_origin_says_what_it_takes(down: Spoken) -> None:
+    world = between("h2")
+    client: Client = Client1(world) if down == "h1" else Client2(world)
+    client.asks()
+    origin = Origin2(world, None)
+    client.resets()
+    assert reasons(world) == ["client_gone"]
+    origin.begins(OFFERED)
+    assert origin.start == "", "nobody asks any more"
+    assert origin.conn not in world.closing
+    over(world, client, origin)
+
+
+def test_many_wait_and_not_all_have_room() -> None:
+    world = between("h2", retry=Retry(retries_max=0))
+    clients = [Client1(world) for _ in range(4)]
+    for client in clients:
+        client.asks()
+    clients.pop(1).resets()
+    origin = Origin2(world, None)
+    origin.begins({**OFFERED, h2.MAX_CONCURRENT_STREAMS: 2})
+    second = origin.beside(3)
+    assert origin.start
+    origin.accepts(b"one")
+    second.start = "asked"
+    second.accepts(b"two")
+    assert [client.heard() for client in clients[:2]] == [b"one", b"two"]
+    clients[2].listen()
+    assert clients[2].status == 503
+    assert reasons(world) == ["client_gone", "upstream_refused_stream"]
+    over(world, *clients, origin)
+
+
+def test_what_cannot_be_written_is_found_when_it_is() -> None:
+    def change(exchange: Exchange, request: Request) -> None:
+        request.target = "nowhere"
+
+    world = between("h2", on("upstream_request_filter", change))
+    client = Client1(world)
+    client.asks()
+    origin = Origin2(world)
+    client.listen()
+    assert (client.status, reasons(world)) == (500, ["filter_error"])
+    client.leaves()
+    origin.leaves()
+
+
+def test_a_connection_that_is_given_up_as_it_is_asked() -> None:
+    """It says at once that it is going: nothing is begun on it."""
+    world = between("h2", retry=Retry(retries_max=0))
+    client = Client1(world)
+    client.asks()
+    origin = Origin2(world, None)
+    world.receives(origin.conn, h2.settings(dict(OFFERED)) + h2.goaway(0))
+    client.listen()
+    assert (client.status, reasons(world)) == (503, ["upstream_refused_stream"])
+    over(world, client)
+
+
+def test_an_offer_that_comes_late_counts_from_then_on() -> None:
+    world = between("h2")
+    first = Client1(world)
+    first.asks()
+    origin = Origin2(world, NOTHING)
+    first.listen()
+    assert first.status == 502
+    origin.h2.update_settings({SettingCodes.ENABLE_CONNECT_PROTOCOL: 1})
+    origin.flush()
+    second = Client1(world)
+    second.asks()
+    origin.listen()
+    origin.accepts(b"hello")
+    assert second.heard() == b"hello"
+    over(world, first, second, origin)
+
+
+@pytest.mark.parametrize(
+    "settings", [[(8, 0)], [(8, 1), (8, 0)], [(8, 2)]], ids=["taken back", "taken back at once", "no number for it"]
+)
+def test_an_offer_is_not_taken_back(settings: list[tuple[int, int]]) -> None:
+    """Section 3."""
+    world = between("h2")
+    client, origin = switched(world, "h1", "h2")
+    world.receives(origin.conn, h2.settings(settings))
+    client.listen()
+    assert client.reset
+    assert reasons(world) == ["upstream_invalid"]
+    assert [frame.code for frame in h2.cut(world.sent(origin.conn))[0] if frame.type == h2.GOAWAY] == [
+        h2.Code.PROTOCOL_ERROR
+    ]
+    over(world, client)
+
+
+def test_what_a_client_says_of_the_setting_is_nothing() -> None:
+    """ "Receipt of this parameter by a server does not have any impact" (section 3)."""
+    world = between("h1")
+    client, origin = switched(world, "h2", "h1")
+    world.receives(client.conn, h2.settings([(8, 1), (8, 0)]))
+    client.says(b"hello")
+    assert origin.heard() == b"hello"
+    over(world, client, origin)
+
+
+@pytest.mark.parametrize("down", ["h1", "h2"])
+def test_an_origin_that_switches_and_says_no_more(down: Spoken) -> None:
+    world = between("h2")
+    client, origin = asked(world, down, "h2")
+    assert isinstance(origin, Origin2)
+    origin.accepts(end=True)
+    client.listen()
+    assert client.status == 101
+    assert client.ended
+    client.says(b"but I do")
+    assert origin.heard() == b"but I do"
+    client.ends()
+    origin.listen()
+    assert origin.ended
+    assert reasons(world) == [""]
+    over(world, client, origin)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_refused_is_ended_and_not_reset(whole: bool) -> None:
+    """A reset for each refusal would look like a flood of them to the origin."""
+    world = between("h2")
+    client, origin = asked(world, "h1", "h2")
+    assert isinstance(origin, Origin2)
+    if whole:
+        origin.h2.send_headers(1, [(":status", "401"), ("date", "now")], end_stream=True)
+        origin.flush()
+    else:
+        origin.answers(401, b"who are you?")
+    client.listen()
+    assert client.status == 401
+    origin.listen()
+    assert origin.ended
+    assert origin.reset is None
+    over(world, client, origin)
+
+
+def test_trailers_of_an_origin_break_its_stream() -> None:
+    world = between("h2")
+    client, origin = switched(world, "h1", "h2")
+    assert isinstance(origin, Origin2)
+    world.receives(origin.conn, h2.headers(1, h2.fields([("a", "b")])))
+    client.listen()
+    origin.listen()
+    assert client.reset
+    assert origin.reset == h2.Code.PROTOCOL_ERROR
+    assert reasons(world) == ["upstream_invalid"]
+    over(world, client, origin)
+
+
+def test_an_origin_that_goes_lets_it_live() -> None:
+    world = between("h2")
+    client, origin = switched(world, "h1", "h2")
+    world.receives(origin.conn, h2.goaway(1))
+    client.says(b"still")
+    assert origin.heard() == b"still"
+    client.ends()
+    origin.ends()
+    assert world.closing[origin.conn] is False
+    assert reasons(world) == [""]
+    over(world, client)
+
+
+def test_an_origin_that_goes_before_it_has_looked() -> None:
+    world = played(peers=(peer("a", H2C), peer("b", H2C)))
+    client, origin = asked(world, "h1", "h2")
+    world.receives(origin.conn, h2.goaway(0))
+    second = Origin2(world)
+    second.accepts(b"hello")
+    assert client.heard() == b"hello"
+    over(world, client, second)
+
+
+def test_an_origin_that_wants_http1_for_it() -> None:
+    """HTTP_1_1_REQUIRED (RFC 9113 section 7): the next attempt goes by Upgrade."""
+    world = between("h2")
+    client, origin = asked(world, "h2", "h2")
+    assert isinstance(origin, Origin2)
+    origin.h2.reset_stream(1, h2.Code.HTTP_1_1_REQUIRED)
+    origin.flush()
+    again = Origin1(world)
+    again.accepts(b"by HTTP/1.1")
+    assert client.heard() == b"by HTTP/1.1"
+    over(world, client, again)
+
+
+def test_an_origin_that_takes_nothing_stops_the_client() -> None:
+    world = between("h2")
+    client, origin = switched(world, "h1", "h2")
+    assert isinstance(origin, Origin2)
+    origin.takes = False
+    sent = 0
+    while world.reading[client.conn]:
+        client.says(bytes(16384))
+        sent += 16384
+        assert sent < 2**20, "it is never held"
+    origin.listen()
+    assert len(origin.body) == h2.WINDOW
+    origin.takes = True
+    origin.h2.acknowledge_received_data(h2.WINDOW, 1)
+    origin.flush()
+    origin.listen()
+    assert len(origin.body) == sent
+    over(world, client, origin)
+
+
+def test_an_origin_that_takes_nothing_for_too_long() -> None:
+    world = between("h2", timeouts=Timeouts(send_stall_timeout_s=30))
+    client, origin = switched(world, "h1", "h2")
+    assert isinstance(origin, Origin2)
+    origin.takes = False
+    while world.reading[client.conn]:
+        client.says(bytes(16384))
+    time_passes(world, 31, origin)
+    client.listen()
+    assert client.reset
+    assert origin.reset == h2.Code.CANCEL
+    assert reasons(world) == ["upstream_timeout"]
+    over(world, client, origin)
+
+
+# ------------------------------------------------------------------------------------- filters that see messages
+
+
+class Shout(Filter):
+    def websocket_message(self, exchange: Exchange, message: Message) -> str | None:
+        return message.data.upper() if isinstance(message.data, str) else None
+
+
+@pytest.mark.parametrize(("down", "up"), ALL)
+def test_messages_go_through_filters_in_all_versions(down: Spoken, up: Spoken) -> None:
+    world = between(up, Shout())
+    client, origin = switched(world, down, up)
+    client.says(b"\x81\x85\0\0\0\0hello")
+    heard = origin.heard()
+    assert (heard[:2], len(heard)) == (b"\x81\x85", 11)
+    assert bytes(byte ^ heard[2 + at % 4] for at, byte in enumerate(heard[6:])) == b"HELLO"
+    origin.says(b"\x81\x03you")
+    assert client.heard() == b"\x81\x03YOU"
+    client.says(b"\x88\x82\0\0\0\0\x03\xe8")
+    assert origin.heard()[:2] == b"\x88\x82"
+    origin.says(b"\x88\x02\x03\xe8")
+    origin.ends()
+    assert client.heard() == b"\x88\x02\x03\xe8"
+    assert client.ended
+    client.ends()
+    assert reasons(world) == [""]
+    assert world.access[0].tags == {"websocket_close": 1000}
     over(world, client, origin)

@@ -12,7 +12,7 @@ from coulee.core.transport import DIRECT
 from coulee.core.websocket_handshake import accept_of
 from tests.core.http2_ends import H2C, ends, peer, played, reasons
 from tests.core.ledger import on
-from tests.core.upgraded import PROOF, SAMPLE, Client1, Client2, Origin1, Spoken, asked, proof_of
+from tests.core.upgraded import PROOF, SAMPLE, Client1, Client2, Origin1, Origin2, Spoken, asked, proof_of
 from tests.core.world import World
 
 ABOUT = [
@@ -145,4 +145,68 @@ def test_filters_see_the_proof_that_came() -> None:
     client.listen()
     assert seen == [proof_of(origin.fields["sec-websocket-key"])]
     assert "sec-websocket-accept" not in client.fields
+    over(world, client, origin)
+
+
+# --------------------------------------------------------------------------------------------- HTTP/1.1 to HTTP/2
+
+
+def test_a_client_of_http1_gets_its_proof_from_us() -> None:
+    world = between("h2")
+    client = Client1(world)
+    client.asks(fields=ABOUT)
+    origin = Origin2(world)
+    about = {name: value for name, value in origin.fields.items() if name.startswith("sec-")}
+    assert about == lower(ABOUT) | {"sec-websocket-version": "13"}, "but no key"
+    origin.accepts(fields=AGREED)
+    client.listen()
+    assert client.start == "HTTP/1.1 101 Switching Protocols"
+    assert client.fields == {
+        "date": "now", "connection": "upgrade", "upgrade": "websocket", "sec-websocket-accept": PROOF, **lower(AGREED)
+    }  # fmt: skip
+    over(world, client, origin)
+
+
+@pytest.mark.parametrize("stray", [PROOF, "nonsense"])
+def test_the_proof_of_an_origin_that_was_not_asked_for_one_is_ours(stray: str) -> None:
+    world = between("h2")
+    client = Client1(world)
+    client.asks()
+    origin = Origin2(world)
+    origin.accepts(fields=[("Sec-WebSocket-Accept", stray)])
+    client.listen()
+    assert client.fields["sec-websocket-accept"] == PROOF
+    over(world, client, origin)
+
+
+@pytest.mark.parametrize(
+    "key", ["", SAMPLE[:-1], SAMPLE + "=", "A" * 24, "=" * 24, "dGhlIHNhbXBsZSBub2-jZQ==", f"{SAMPLE}, {SAMPLE}"]
+)
+def test_a_key_is_looked_at_where_no_origin_will(key: str) -> None:
+    world = between("h2")
+    client = Client1(world)
+    client.asks(key=key)
+    origin = Origin2(world)
+    client.listen()
+    assert (client.status, reasons(world)) == (400, ["bad_request"])
+    assert world.access[0].detail == "no Sec-WebSocket-Key of 16 bytes (RFC 6455 section 4.2.1)"
+    assert not origin.fields, "it was asked nothing"
+    over(world, client, origin)
+
+
+# ----------------------------------------------------------------------------------------------- HTTP/2 to HTTP/2
+
+
+@pytest.mark.parametrize("key", ["", SAMPLE, "nonsense"])
+def test_there_are_no_keys_between_two_of_http2(key: str) -> None:
+    world = between("h2")
+    client = Client2(world)
+    client.asks(fields=ABOUT, key=key)
+    origin = Origin2(world)
+    about = {name: value for name, value in origin.fields.items() if name.startswith("sec-")}
+    assert about == lower(ABOUT) | {"sec-websocket-version": "13"}
+    origin.accepts(fields=[*AGREED, *([("Sec-WebSocket-Accept", PROOF)] if key else [])])
+    client.listen()
+    assert client.status == 101
+    assert client.fields == {"date": "now", **lower(AGREED)}
     over(world, client, origin)

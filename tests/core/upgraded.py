@@ -14,7 +14,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from copy import copy
 from hashlib import sha1
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -31,7 +31,7 @@ from h2.settings import SettingCodes, Settings
 
 from coulee.core.seam import Received
 from tests.core.world import World
-from tests.http2.frames import GOAWAY, Frame, cut
+from tests.http2.frames import GOAWAY, PREFACE, Frame, cut
 
 SAMPLE: Final = "dGhlIHNhbXBsZSBub25jZQ=="
 """The key of RFC 6455 section 1.3, and its proof."""
@@ -179,6 +179,7 @@ class End2(End):
         self.stream = stream
         self.streams: list[End2] = [self]
         self.raw = b""
+        self.preface = b"" if h2.config.client_side else PREFACE
         self.ended = False
         self.reset: ErrorCodes | int | None = None
         self.told_to_go = False
@@ -194,6 +195,14 @@ class End2(End):
         self.flush()
         self.listen()
 
+    def beside(self, stream: int) -> Self:
+        """Another stream of the same connection."""
+        other = copy(self)
+        other.stream = stream
+        other.start, other.status, other.fields, other.body, other.ended, other.reset = "", 0, {}, b"", False, None
+        self.streams.append(other)
+        return other
+
     def flush(self) -> None:
         """Send what h2 has to say."""
         raw = self.h2.data_to_send()
@@ -202,6 +211,11 @@ class End2(End):
 
     def listen(self) -> None:
         while raw := self.world.sent(self.conn):
+            if self.preface:
+                assert raw.startswith(self.preface), raw
+                self.h2.receive_data(self.preface)
+                raw = raw[len(self.preface) :]
+                self.preface = b""
             frames, rest = cut(self.raw + raw)
             self.raw = rest
             for frame in frames:
@@ -229,7 +243,9 @@ class End2(End):
                 status = int(self.fields.pop(":status"))
                 self.status = 101 if 200 <= status < 300 else status
             else:
-                self.start = " ".join(self.fields[name] for name in (":method", ":protocol", ":scheme", ":path"))
+                self.start = " ".join(
+                    self.fields.get(name, "-") for name in (":method", ":protocol", ":scheme", ":path")
+                )
         elif isinstance(event, DataReceived):
             self.body += event.data
             if self.takes:
@@ -269,13 +285,6 @@ class Client2(End2):
         h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         super().__init__(world, world.client(), h2, stream, settings)
 
-    def beside(self, stream: int) -> Client2:
-        """Another stream of the same connection."""
-        other = copy(self)
-        other.stream = stream
-        self.streams.append(other)
-        return other
-
     def asks(
         self, early: bytes = b"", fields: Iterable[tuple[str, str]] = (), key: str = "", *, end: bool = False,
         protocol: str = "websocket",
@@ -297,9 +306,9 @@ class Client2(End2):
 class Origin2(End2):
     """An origin, and its stream: that of the oldest `Connect`. It offers extended CONNECT at once, unless told."""
 
-    def __init__(self, world: World, settings: Mapping[int, int] | None = OFFERED, *, stream: int = 1) -> None:
+    def __init__(self, world: World, settings: Mapping[int, int] | None = OFFERED, *, conn: int = 0) -> None:
         h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
-        super().__init__(world, world.connects(), h2, stream, settings)
+        super().__init__(world, conn or world.connects(), h2, 1, settings)
 
     def accepts(self, early: bytes = b"", fields: Iterable[tuple[str, str]] = (), *, end: bool = False) -> None:
         """Switch."""

@@ -111,7 +111,7 @@ class Http2Codec(Http2Writer):
     """One HTTP/2 connection. `role` is ours: a `"server"` reads requests; CONNECT is one where `Config.forward` is."""
 
     __slots__ = ("_eof", "_extended", "_forwards", "_highest", "_limits", "_news", "_server", "believed", "resets_made",
-                 "settled")  # fmt: skip
+                 "settled", "takes_upgrades")  # fmt: skip
 
     expects_continue = False  # a stream knows
 
@@ -119,6 +119,7 @@ class Http2Codec(Http2Writer):
         super().__init__(role, config)
         self.believed = False  # whether the peer is, about TLS that it ended before us
         self.settled = False  # the peer has heard of our settings
+        self.takes_upgrades: bool | None = None  # whether the peer takes the CONNECT of RFC 8441, once it is known
         self.resets_made = 0  # streams that we had to reset, because of what the peer did
         self._server = role == "server"
         self._limits = config.limits
@@ -320,6 +321,8 @@ class Http2Codec(Http2Writer):
                 state.left = answer.length
             if ended:
                 self._is_read(number, state)
+            if state.upgrade and not state.tunnel:
+                self._write_data(number, state, b"", True)  # it was refused: we say nothing more
         self._news.append((number, answer))
         if ended and isinstance(answer, Response) and not answer.ended:
             self._news.append((number, Data(b"", True)))  # a tunnel that is over at once
@@ -392,12 +395,19 @@ class Http2Codec(Http2Writer):
         for number, value in settings:
             if number == SettingCodes.HEADER_TABLE_SIZE:  # h2 knows the last of several (RFC 7541 section 4.2)
                 self._h2.heads_written.header_table_size = value
+            elif number == SettingCodes.ENABLE_CONNECT_PROTOCOL and not self._server:  # a client says nothing by it
+                if self.takes_upgrades and not value:
+                    detail = "extended CONNECT was offered, and is no more (RFC 8441 section 3)"
+                    raise ConnectionFault(Code.PROTOCOL_ERROR, detail)
+                self.takes_upgrades = value == 1
         heeded = [pair for pair in settings if pair[0] in HEEDED]
         if len(heeded) != len(settings):  # h2 would keep the others too, for good
             found = found.with_settings(heeded)
         self._give(found)
         if found.flags & ACK:
             self._h2.open_windows(self._states)
+        elif self.takes_upgrades is None:
+            self.takes_upgrades = False
         self._windows_opened = True
         self._frame_bytes_max = min(self._h2.max_outbound_frame_size, self._frame_bytes_wanted)
 

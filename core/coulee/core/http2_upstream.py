@@ -7,6 +7,9 @@ Rules:
   known when its request is written, for numbers go up in the order of heads (RFC 9113 section 5.1.1).
 - What the origin says that it has not looked at (REFUSED_STREAM, a stream above the last of a GOAWAY) may be asked
   again, whatever the method (section 8.7). After a GOAWAY nothing more is lent, and what runs goes on.
+- An upgrade waits for the origin's SETTINGS to say that it may be asked for (RFC 8441 section 3). Meanwhile its stream
+  has a place in the table like others, with a number below 0: so its time limits, and the connection's end, are found
+  as ever.
 - An origin that owes us an answer, and has sent nothing for a while, is asked by a PING whether it is there; not often,
   for gRPC servers mind.
 """
@@ -39,17 +42,20 @@ _QUESTION: Final = b"are you?"
 class OriginStream(Http2Stream):
     """One request to the origin, and its answer."""
 
-    __slots__ = ("on_loss", "upstream")
+    __slots__ = ("on_loss", "upgrade", "upstream")
 
     def __init__(self, connection: Http2Upstream) -> None:
         super().__init__(connection, 0, connection.timeouts.answer_timeout_s)
         self.upstream = connection
         self.on_loss: Callable[[ExchangeError], None] | None = None
+        self.upgrade: Request | None = None  # one that waits for the origin's word
 
     def write(self, part: Part) -> None:
         """See `Stream`: a request gives it its number."""
         if type(part) is Request and self.error is None:
             connection = self.upstream
+            if part.upgrade and not self._may_ask(part):
+                return
             if connection.refuses:
                 gone = "the connection would take no more requests when this one was to be written"
                 self.error = ExchangeError("upstream_refused_stream", gone)
@@ -58,6 +64,30 @@ class OriginStream(Http2Stream):
                 connection.streams[self.number] = self
                 connection.expect_a_sign()
         super().write(part)
+
+    def _may_ask(self, request: Request) -> bool:
+        """Whether an upgrade can be asked for now; it waits where that is not known. Raises `ExchangeError` where it
+        cannot be at all."""
+        connection = self.upstream
+        takes = connection.codec.takes_upgrades
+        if takes is None and not connection.refuses:
+            self.upgrade = request
+            connection.unsettled -= 1
+            self.number = connection.unsettled
+            connection.streams[self.number] = self
+            return False
+        if takes is False:
+            raise ExchangeError("upgrade_unsupported", "it speaks HTTP/2, and does not offer extended CONNECT")
+        return True
+
+    def go_on(self) -> None:
+        """The origin's SETTINGS are here."""
+        request, self.upgrade = self.upgrade, None
+        assert request is not None
+        try:
+            self.write(request)
+        except ExchangeError as error:
+            self.fail(error)
 
     def tell_of_loss(self, tell: Callable[[ExchangeError], None]) -> None:
         """See `Stream`."""
@@ -70,8 +100,8 @@ class OriginStream(Http2Stream):
 class Http2Upstream(Http2Connection[OriginStream]):
     """One connection to an origin, lent to several exchanges, or idle."""
 
-    __slots__ = ("_asked", "_asked_at", "_heard", "desk", "going", "lent", "placed", "pool", "told_to_go", "until",
-                 "uses", "uses_max")  # fmt: skip
+    __slots__ = ("_asked", "_asked_at", "_heard", "desk", "going", "lent", "placed", "pool", "told_to_go", "unsettled",
+                 "until", "uses", "uses_max")  # fmt: skip
 
     resets_count = False  # an origin that answers early resets each request behind its answer (section 8.1)
 
@@ -92,6 +122,7 @@ class Http2Upstream(Http2Connection[OriginStream]):
         self.lent = 0  # streams that somebody has
         self.going = False  # nothing more is lent
         self.told_to_go = False  # nor is anything more begun of what was
+        self.unsettled = 0  # the last number below 0, of those that wait for the origin's SETTINGS
         self.placed = True  # it has a place in the count of its peer's connections
         self.uses = 0
         self.uses_max = min(before.uses_max, STREAMS_MAX)
@@ -246,6 +277,13 @@ class Http2Upstream(Http2Connection[OriginStream]):
         self.pool.review(self)
 
     def settle(self) -> None:
+        if self.unsettled and self.codec.takes_upgrades is not None:
+            self.unsettled = 0
+            waiting = [stream for stream in self.streams.values() if stream.upgrade is not None]
+            for stream in waiting:  # all of them, for those that are left count
+                del self.streams[stream.number]
+            for stream in waiting:
+                stream.go_on()
         self.pool.review(self)
 
     def timed_out(self, reading: bool) -> None:

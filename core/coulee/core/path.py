@@ -31,7 +31,7 @@ async def establish(connection: SoleConnection, peer: Peer, connect_limit_s: flo
         connection.push(peer.prelude)
     if transport.tls is not None:
         security = await connection.secure(transport.tls, connection.timeouts.upstream_tls_timeout_s)
-        if not security.alpn and transport.tls.alpn == ("h2",):
+        if not security.alpn and transport.speaks_http2_only:
             raise ExchangeError("upstream_tls", "it does not speak HTTP/2, and alpn offers nothing else")
 
 
@@ -48,8 +48,8 @@ async def _go_through(connection: SoleConnection, peer: Peer, through: Through, 
 
 def announced(peer: Peer, client: Connection, upgrade: str = "") -> Peer:
     """The peer as it is for one client where each connection to it has to say who the client is; and as it is for an
-    `upgrade`, which goes by HTTP/1.1 where there is a choice."""
-    if upgrade and peer.transport.may_speak_http2:
+    `upgrade`, which goes by HTTP/1.1 where there is a choice: every origin of that knows how."""
+    if upgrade and peer.transport.may_speak_http2 and not peer.transport.speaks_http2_only:
         peer = peer.by(peer.transport.without_http2())
     version = peer.transport.proxy_protocol
     if not version:

@@ -56,6 +56,11 @@ class Transport:
         """Whether a connection may turn out to speak HTTP/2."""
         return self.prior_knowledge or (self.tls is not None and "h2" in self.tls.alpn)
 
+    @property
+    def speaks_http2_only(self) -> bool:
+        """Whether there is nothing else that a connection may turn out to speak."""
+        return self.prior_knowledge or (self.tls is not None and self.tls.alpn == ("h2",))
+
     def without_http2(self) -> Transport:
         """The same for what only goes by HTTP/1.1."""
         tls = self.tls
