@@ -17,6 +17,7 @@ from coulee.core.forward import Forward
 from coulee.core.parts import Response
 from coulee.core.peer import PeerLimits
 from coulee.core.seam import Address, Connected, Hold, Send
+from coulee.core.transport import Transport
 from tests.core.ledger import Ledger
 from tests.core.world import LISTENER, TLS, World
 
@@ -672,3 +673,12 @@ def test_how_it_is_cut_does_not_matter(cuts: list[int], early: bytes) -> None:
     world.receives(client, b"")
     world.receives(target, b"")
     assert world.access[0].bytes_in == len(early)
+
+
+def test_a_tunnel_to_a_peer_of_http2_goes_by_no_http_at_all() -> None:
+    """What the peer speaks is for its connections that carry requests."""
+    peer = Peer(("10.0.0.1", 80), "a", transport=Transport(prior_knowledge=True))
+    world = make(on("upstream_peer", lambda exchange: peer))
+    client, target = tunnelled(world)
+    world.receives(client, SECRET)
+    assert world.sent(target) == SECRET

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from coulee.core import Config, Forwarding, Peer, PeerLimits, Proxy, Retry, Timeouts
+from coulee.core.connection import Connection
 from coulee.core.listener import Listener, ProxyProtocol
 from coulee.core.path import announced
 from coulee.core.proxy_protocol import Header, TlsInfo, read_header, to_bytes
-from coulee.core.seam import Closed, Connect, ConnectOptions, Operation, Receive, Secure, Send, UpstreamTls
+from coulee.core.seam import Closed, Connect, ConnectOptions, Operation, Receive, Secure, Security, Send, UpstreamTls
 from coulee.core.through import Through
 from coulee.core.tls import ListenerTls
 from coulee.core.transport import DIRECT, Transport
@@ -332,3 +333,36 @@ def test_what_a_balancer_has_said_is_said_to_the_origin_too() -> None:
     found = read_header(world.sent(world.connects()))
     assert found is not None
     assert found[0] == told
+
+
+def test_an_origin_that_does_not_speak_the_only_protocol_it_is_offered() -> None:
+    world = make("https://a.test", transport=Transport(tls=UpstreamTls(alpn=("h2",))))
+    asks(world)
+    world.connects()
+    world.secures(Security("TLSv1.3", "TLS_AES_256_GCM_SHA384", ""))
+    assert last(world) == (502, "upstream_tls", "it does not speak HTTP/2, and alpn offers nothing else")
+    world.leaves_nothing()
+
+
+@pytest.mark.parametrize(
+    ("transport", "only"),
+    [
+        (DIRECT, False),
+        (Transport(prior_knowledge=True), True),
+        (Transport(tls=UpstreamTls()), False),
+        (Transport(tls=UpstreamTls(alpn=("h2",))), True),
+        (Transport(tls=UpstreamTls(alpn=("h2", "http/1.1"))), False),
+        (Transport(tls=UpstreamTls(alpn=("http/1.1", "h2"))), False),
+    ],
+)
+def test_what_an_upgrade_goes_by(transport: Transport, only: bool) -> None:
+    assert transport.speaks_http2_only is only
+    world = make("https://a.test")
+    client = world.machine.connections[world.client()]
+    assert isinstance(client, Connection)
+    peer = Peer(("10.0.0.1", 443), transport=transport)
+    found = announced(peer, client, "websocket")
+    assert found.transport.may_speak_http2 is only
+    assert announced(peer, client).key == peer.key
+    if only or not transport.may_speak_http2:
+        assert found.key == peer.key, "it shares the connections of all else"

@@ -20,7 +20,8 @@ from coulee.core import (
     UpstreamTls,
     respond,
 )
-from coulee.core.seam import Drain
+from coulee.core.config import Http2
+from coulee.core.seam import Blocked, Drain, Sent
 from coulee.core.transport import DIRECT, Transport
 from coulee.core.websocket import Message
 from tests.core.http2_ends import H2, H2C, OK, ends, peer, played, reasons
@@ -904,3 +905,43 @@ def test_messages_go_through_filters_in_all_versions(down: Spoken, up: Spoken) -
     assert reasons(world) == [""]
     assert world.access[0].tags == {"websocket_close": 1000}
     over(world, client, origin)
+
+
+# ------------------------------------------------------------------------- what is read when nobody has a stream
+
+
+def test_the_end_of_one_that_was_not_taken() -> None:
+    """A head that is also the end is two pieces of news."""
+    world = between("h1", http2=Http2(streams_max=1))
+    client, origin = switched(world, "h2", "h1")
+    assert isinstance(client, Client2)
+    second = client.beside(3)
+    client.h2.remote_settings._settings[SettingCodes.MAX_CONCURRENT_STREAMS][0] = 2
+    second.asks(end=True)
+    client.listen()
+    assert second.reset == h2.Code.REFUSED_STREAM
+    client.says(b"still")
+    assert origin.heard() == b"still"
+    over(world, client, origin)
+
+
+def test_the_end_of_an_answer_that_nobody_waits_for_any_more() -> None:
+    """It was read, but not yet told, when the client left: the origin took too little of what we said."""
+    world = between("h2", http2=Http2(unsent_control_bytes_max=1000))
+    client, origin = asked(world, "h1", "h2")
+    world.gives(Blocked(origin.conn))
+    other = Client1(world)
+    world.receives(other.conn, b"GET /page HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 2000 + b"\r\n\r\n")
+    assert isinstance(origin, Origin2)
+    origin.accepts(end=True)
+    client.listen()
+    assert client.status == 101
+    client.resets()
+    assert reasons(world) == ["client_gone"]
+    world.gives(Sent(origin.conn))
+    page = origin.beside(3)
+    page.listen()
+    assert page.fields[":path"] == "/page"
+    page.answers(200, b"a page")
+    assert other.heard() == b"a page"
+    over(world, other, origin)
