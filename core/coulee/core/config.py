@@ -172,6 +172,11 @@ class Timeouts:
     upstream_idle_timeout_s: float = 60.0
     """Without a byte of an answer's body that is not finished."""
 
+    event_stream_idle_timeout_s: float = 3600.0
+    """Without a byte of a stream of server-sent events (an answer of type text/event-stream), in place of the limit
+    above: it may be quiet for long. Where origins send comments, to keep it alive, a little more than they are apart
+    is enough, and finds those that have died without a word."""
+
     upstream_keep_alive_idle_s: float = 55.0
     """An idle upstream connection. Below 60, so that we close before an origin with the usual limit does."""
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from coulee.core.codec import Http2Begins, ProtocolError
 from coulee.core.connection import NEXT_TURN_S, Connection
 from coulee.core.errors import ExchangeError
+from coulee.core.event_stream import sends_events
 from coulee.core.exchange import NO_REQUEST, Exchange
 from coulee.core.kernel import _Parked
 from coulee.core.pace import Pace
@@ -142,7 +143,11 @@ class Downstream(SoleConnection):
             self.serve()
         elif self.state is not State.BUSY:
             self.close()
-        elif self.proxy.config.cancel_on_half_close and not (self.exchange is not None and self.exchange.switched):
+        elif (
+            (exchange := self.exchange) is not None
+            and not exchange.switched
+            and (self.proxy.config.cancel_on_half_close or sends_events(exchange))
+        ):
             self.cancel(ExchangeError("client_gone", "the client closed its side while it was being answered"))
 
     # -- exchanges

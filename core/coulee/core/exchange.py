@@ -31,6 +31,7 @@ from coulee.core.attempt import (
     tell_balancer,
 )
 from coulee.core.errors import ExchangeError
+from coulee.core.event_stream import EventReader, idle_limit_s
 from coulee.core.filters import Chain, conclude, decide, transform
 from coulee.core.grpc import Call, call_of, status_fields
 from coulee.core.headers import UNDERSCORE
@@ -89,6 +90,7 @@ class Exchange:
         "continued",
         "downstream",
         "error",
+        "event_streams",
         "failure",
         "first_byte",
         "head_sent",
@@ -135,6 +137,7 @@ class Exchange:
         self.task: Task | None = None
         self.call: Call | None = None  # of gRPC
         self.websocket: WebSocketRelay | None = None  # one whose messages are seen
+        self.event_streams: tuple[EventReader, ...] = ()  # of its answer, for those who see the events
         # where it goes
         self.peer: Peer | None = None
         self.upstream: Stream | None = None
@@ -387,7 +390,7 @@ class Exchange:
             await self._relay_interim(response)
             response = await upstream.receive()
         timeouts = proxy.config.timeouts
-        upstream.patience_s = timeouts.upstream_idle_timeout_s if self.call is None else timeouts.grpc_idle_timeout_s
+        upstream.patience_s = idle_limit_s(response, timeouts) if self.call is None else timeouts.grpc_idle_timeout_s
         self.status = response.status
         self.latency_s = proxy.kernel.now - self.began
         if proxy.balancer.hears_answers:

@@ -22,6 +22,7 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from coulee.core.errors import ExchangeError
+from coulee.core.event_stream import sends_events
 from coulee.core.exchange import NO_REQUEST, Exchange
 from coulee.core.http2 import Http2Codec, Leaving, Malformed, Reset
 from coulee.core.http2_connection import Http2Connection, Http2Stream, code_of
@@ -383,8 +384,9 @@ class Http2Downstream(Http2Connection[ClientStream]):
         for stream in list(self.streams.values()):
             if stream.exchange is not None and not self.codec.is_read(stream.number):
                 self._end(stream, ExchangeError("client_gone", "the client closed the connection within a request"))
-            elif (
-                stream.exchange is not None and self.proxy.config.cancel_on_half_close and not stream.exchange.switched
+            elif stream.exchange is not None and (
+                sends_events(stream.exchange)
+                or (self.proxy.config.cancel_on_half_close and not stream.exchange.switched)
             ):
                 self._end(
                     stream, ExchangeError("client_gone", "the client closed its side while it was being answered")
