@@ -101,6 +101,7 @@ EXAMPLES: list[tuple[bytes, list[ServerSentEvent]]] = [
     (b"data: a\r\n\ndata: b\n\r\ndata: c\r\r\n", [E("a"), E("b"), E("c")]),
     (b"data: a\ndata: b\r\ndata: c\rdata: d\n\n", [E("a\nb\nc\nd")]),
     (MARK + b"data: a\n\n" + MARK + b"data: b\n\ndata: c\n\n", [E("a"), E("c")]),
+    (MARK + b":before\ndata: a\n\n", [E("a")]),
     (b"id: 7\nretry: 2500\nevent: x\ndata: a\n\n", [E("a", "x", "7", 2500)]),
     (b"id: 1\nid: 2\nevent: x\nevent: y\nretry: 1\nretry: 2\ndata: a\n\n", [E("a", "y", "2", 2)]),
     (b"retry: -1\ndata: a\n\nretry: 1x\ndata: b\n\nretry:\ndata: c\n\n", [E("a"), E("b"), E("c")]),
@@ -187,6 +188,8 @@ def act(event: ServerSentEvent) -> Any:
 @given(STREAMS, CUTS)
 @example(b"data\r\n\r\ndata\r\r\n\ndata:a\r\r\n", [8, 15])
 @example(b"data: x\n\r\ndata: x\r\n\r\n", [9, 20])
+@example(b"data:x\r\rdata:y\n\n", [14])
+@example(b"data:x\r\r:c\n\ndata:x\n\n", [10])
 def test_any_cuts_give_the_same_stream_behind_a_filter(stream: bytes, cuts: list[int]) -> None:
     def behind(*pieces: bytes) -> tuple[bytes, list[ServerSentEvent]]:
         seen = Seen(act)
@@ -309,10 +312,30 @@ def test_trailers_end_a_stream_too() -> None:
 
 
 def test_two_filters_see_one_after_the_other_what_goes_on() -> None:
-    first = Seen(lambda event: [event, E(event.data + " first", "first")])
-    second = Seen(lambda event: E(event.data + " second"))
-    assert through([first, second], b"data: a\n\n") == b"data: a second\n\nevent: first\ndata: a second first\n\n"
-    assert [event.data for event in second.events] == ["a"], "the last of the list is nearest to the origin"
+    stream = b":c\ndata: a\n\n"
+    for at in range(len(stream)):
+        first = Seen(lambda event: [event, E(event.data + " first", "first")])
+        second = Seen(lambda event: E(event.data + " second"))
+        assert through([first, second], stream[:at], stream[at:]) == (
+            b":c\ndata: a second\n\nevent: first\ndata: a second first\n\n"
+        )
+        assert [event.data for event in second.events] == ["a"], "the last of the list is nearest to the origin"
+
+
+def test_a_filter_before_it_that_holds_a_piece_back_between_cr_and_lf() -> None:
+    def hold(exchange: Exchange, data: bytes, ended: bool) -> bytes:
+        return b"" if data == b"held" else data
+
+    seen = Seen(lambda _: E("x"))
+    world, _ = played(seen, on("upstream_response_body_filter", hold))
+    client = world.client()
+    world.receives(client, GET)
+    origin = world.connects()
+    world.receives(origin, HEAD)
+    world.sent(client)
+    for piece in (b"data: a\r\n\r", b"held", b"\n", b"\n"):
+        world.receives(origin, chunk(piece))
+    assert unchunked(world.sent(client)) == b"data: x\n\n\n"
 
 
 def test_the_events_behind_one_that_takes_its_time_wait() -> None:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 TYPE: Final = "text/event-stream"
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_NO_FIELD: Final = b":\r\n"
+"""What a line that is part of no event begins with, while none has begun."""
+
 _COMMENT: Final = re.compile(rb"[^\r\n]*+")
 _BETWEEN: Final = re.compile(rb"(?:(?::[^\r\n]*+)?(?:\r\n?|\n))*+(:[^\r\n]*+)?")
 _END: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n?|\n)")
@@ -237,37 +240,46 @@ class EventReader:
             text = kept
         start = 0
         if not self.begun:
-            if len(text) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(text) and not ended:
+            if text != _BYTE_ORDER_MARK and _BYTE_ORDER_MARK.startswith(text) and not ended:
                 self.kept = bytearray(text)
                 return pieces
-            self.begun = True
-            if text.startswith(_BYTE_ORDER_MARK):
-                start = len(_BYTE_ORDER_MARK)
-                pieces.append(_BYTE_ORDER_MARK)
+            start = self._begin(text, pieces)
         while start < len(text):
             if not within:
-                search_from = self._pass_over(text, start)
-                if search_from > start:
-                    pieces.append(bytes(text[start:search_from]))
-                    start = search_from
+                if self.in_comment or text[start] in _NO_FIELD:
+                    event_at = self._pass_over(text, start)
+                    pieces.append(bytes(text[start:event_at]))
+                    start = event_at
                     continue
+                search_from = start
             end = _END.search(text, search_from)
             if end is None:
                 break
-            self._check_size(end.start() - start)
-            pieces.append(found_in(bytes(text[start : end.end()]), whole=True))
-            start = end.end()
+            if end.start() - start > self.event_bytes_max:
+                raise self._too_large()
+            after = end.end()
+            pieces.append(found_in(bytes(text[start:after]), whole=True))
+            start = after
             within = False
         if text is kept:
             del kept[:start]
-        else:
+        elif start < len(text):
             kept += text[start:]
         if kept:
-            self._check_size(len(kept) - _END_PART_BYTES_MAX)
+            if len(kept) - _END_PART_BYTES_MAX > self.event_bytes_max:
+                raise self._too_large()
             if ended:
                 pieces.append(found_in(bytes(kept), whole=False))
                 kept.clear()
         return pieces
+
+    def _begin(self, text: bytes | bytearray, pieces: list[bytes | Found]) -> int:
+        """Where the first line begins."""
+        self.begun = True
+        if not text.startswith(_BYTE_ORDER_MARK):
+            return 0
+        pieces.append(_BYTE_ORDER_MARK)
+        return len(_BYTE_ORDER_MARK)
 
     def _pass_over(self, text: bytes | bytearray, start: int) -> int:
         """Where the next event begins, behind comments and blank lines."""
@@ -282,9 +294,8 @@ class EventReader:
         self.in_comment = found.lastindex is not None
         return found.end()
 
-    def _check_size(self, size: int) -> None:
-        if size > self.event_bytes_max:
-            raise ExchangeError("upstream_invalid", f"an event is larger than {self.event_bytes_max} bytes")
+    def _too_large(self) -> ExchangeError:
+        return ExchangeError("upstream_invalid", f"an event is larger than {self.event_bytes_max} bytes")
 
 
 def found_in(raw: bytes, *, whole: bool) -> bytes | Found:
