@@ -51,7 +51,7 @@ async def _pump_up(exchange: Exchange, upstream: Stream, idle: Idle) -> None:
             exchange.bytes_in += len(part.data)
             if upstream.blocked:
                 await upstream.wait_for_room()
-            upstream.write(part)
+            upstream.pass_on(part.data)
         ended = part.ended
     upstream.send_eof()
 
@@ -68,7 +68,7 @@ async def _pump_down(exchange: Exchange, upstream: Stream, idle: Idle) -> None:
             exchange.bytes_out += len(part.data)
             if downstream.blocked:
                 await downstream.wait_for_room()
-            downstream.write(part)
+            downstream.pass_on(part.data)
         ended = part.ended
     downstream.send_eof()
     upstream.tell_of_loss(exchange.cancel)  # nobody reads from it any more, and so nobody else would hear of its end

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from coulee.core.codec import ProtocolError
 from coulee.core.errors import ExchangeError
 from coulee.core.kernel import PARKED, Task, _Parked
-from coulee.core.parts import Part
+from coulee.core.parts import Data, Part
 
 if TYPE_CHECKING:
     from coulee.core.connection import Connection
@@ -56,6 +56,10 @@ class Stream:
         """Send a part now. Raises `ExchangeError` where nobody will get it, and where it does not fit what was written
         before: both codecs check what they read, so it was a filter that changed a length or left a body unfinished."""
         raise NotImplementedError
+
+    def pass_on(self, data: bytes) -> None:
+        """Of what is no HTTP any more: send bytes now. Raises `ExchangeError` where nobody will get them."""
+        self.write(Data(data))
 
     def limit(self, seconds: float) -> None:
         """From now on, `seconds` for the part that is awaited."""
@@ -184,6 +188,12 @@ class SoleStream(Stream):
         except ProtocolError as error:
             raise ExchangeError("filter_error", error.detail) from error
         connection.push(data)
+
+    def pass_on(self, data: bytes) -> None:
+        """See `Stream`. A codec would add nothing to them, which costs more than all the rest of this."""
+        if self.error is not None:
+            raise self.error
+        self.connection.push(data)
 
     def limit(self, seconds: float) -> None:
         """See `Stream`."""
