@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 3
 
-.PHONY: help demo test lint types unit coverage sweep reloads failover grpc properties fuzz bench versions docs clean system
+.PHONY: help demo test lint types unit coverage sweep reloads failover grpc websockets properties fuzz bench versions docs clean system
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,7 +42,8 @@ coverage: $(STAMP)  ## branch coverage of the core and of load balancing, by the
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report --skip-covered --show-missing --include='core/*,lb/*'
 
-sweep: $(STAMP)  ## the simulation over many more seeds: make sweep SEEDS=20000
+sweep: $(STAMP)  ## the simulation over many more seeds, and all cases of Autobahn: make sweep SEEDS=20000
+	WEBSOCKET_LONG=1 $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_autobahn.py
 	SEEDS=$(or $(SEEDS),20000) $(BIN)/python -m pytest -q -s --timeout 0 tests/simulation
 
 reloads: $(STAMP)  ## twenty reloads and five killed workers under the load of wrk
@@ -53,6 +54,9 @@ failover: $(STAMP)  ## twenty rounds of origins that die, hang, are slow and com
 
 grpc: $(STAMP)  ## HTTP/2 and gRPC with real programs at full length, on every backend: many calls, large bodies, floods
 	HTTP2_LONG=1 $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_grpc.py tests/interop/test_http2_*.py
+
+websockets: $(STAMP)  ## WebSocket with real programs at full length, on every backend: all cases of Autobahn, many connections, large streams
+	WEBSOCKET_LONG=1 $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_autobahn.py tests/interop/test_websocket_*.py
 
 properties: $(STAMP)  ## the properties with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/lb tests/differential
