@@ -1,0 +1,37 @@
+"""coulee before an origin of WebSockets: `passed`, where no filter sees them, and `filtered`, where one does that
+changes nothing.
+
+`WEBSOCKETS_LONG=1` in the environment makes the tests of WebSocket as long as `make websockets` has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator
+
+from tests.interop.conftest import Coulee, running
+
+LONG = bool(os.environ.get("WEBSOCKETS_LONG"))
+WAYS = ["passed", "filtered"]
+
+APP = """
+from coulee.core import Filter, Proxy
+from coulee.lb import Cluster
+
+
+class Nothing(Filter):
+    def websocket_message(self, exchange, message):
+        return None
+
+
+proxy = Proxy(Cluster({url!r}), [Nothing()])
+"""
+
+
+@contextlib.contextmanager
+def before(url: str, way: str, backend: str, *args: str) -> Generator[Coulee, None, None]:
+    """coulee, while the block lasts."""
+    args = ("--backend", backend, "--log", "json", "--grace", "0", *args)
+    with running(*args, app=APP.format(url=url)) if way == "filtered" else running("--to", url, *args) as child:
+        yield child
