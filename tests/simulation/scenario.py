@@ -40,6 +40,7 @@ from tests.simulation.bodies import pattern, pieces_of
 from tests.simulation.bounds import check_bounds
 from tests.simulation.edges import Edges
 from tests.simulation.versions import FLOOD, Versions
+from tests.simulation.websockets import Talk, WebSockets
 
 PROXY: Address = ("10.0.0.1", 80)
 MALFORMED = (
@@ -71,6 +72,7 @@ class Plan:
     body_down: bytes = b""
     talk: bytes = b""  # behind a 101
     is_call: bool = False  # of gRPC
+    websocket: Talk | None = None
 
 
 class Gate(Filter):
@@ -146,12 +148,15 @@ class Scenario:
         self.edges = Edges(seed, self.simulator, hostile=hostile)
         self.versions = Versions(seed, hostile=hostile)
         self.versions.has_alpn = self.edges.origins_have_tls
+        self.websockets = WebSockets(seed, hostile=hostile)
         for place, address in enumerate(self.endpoints):
             self.simulator.listen(address, partial(self._origin, place))
         filters: list[Filter] = [Gate()]
         if rng.random() < 0.5:
             filters.append(Bodies())
         filters += self.balance.filters()
+        if self.websockets.filter is not None:
+            filters.append(self.websockets.filter)
         transport = self.edges.transport(http2=self.versions.origins)
         self.definition = Proxy(self.balance.cluster(self.endpoints, transport), filters, self._config())
         self.proxies: list[Proxy] = []  # one; or those that followed each other
@@ -204,6 +209,7 @@ class Scenario:
             limits=limits,
             timeouts=timeouts,
             http2=self.versions.settings(),
+            websocket=self.websockets.settings(),
             retry=self.balance.retry(Retry(retries_max=rng.choice((0, 2))) if self.hostile else Retry()),
             cancel_on_half_close=self.hostile and rng.random() < 0.2,
             http1_codec="h11" if rng.random() < 0.3 else "own",
@@ -301,6 +307,8 @@ class Scenario:
             return Reply(404)
         plan = None if asked.target == HEALTH else self.plans[int(asked.target[1:])]
         reply = self.balance.reply(place, asked, plan.reply if plan is not None else None)
+        if plan is not None and plan.websocket is not None:
+            return self.websockets.agree(asked, plan.websocket, reply)
         if origin.layer_fault == "truncate" and reply.status != 101 and not reply.fault:
             self.cut_short += 1  # in TLS it shows where a body is cut that has no other end
             return replace(reply, framing="close", trailers=(), fault="truncate")
@@ -327,10 +335,11 @@ class Scenario:
                 leave_by=rng.choice(("reset", "close")),
             )
             self._arrives(client, plans)
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 and not self.websockets.style:  # what is said there is no WebSocket
             leaves = self.hostile and rng.random() < 0.3
             plan = self._upgrade()
             self._arrives(H11Client([plan.ask], leave_after_bytes=rng.choice((150, 400)) if leaves else None), [plan])
+        self._talk()
         if self.hostile and rng.random() < 0.4:
             simulator.call_later(rng.random() * 0.3, self._stranger)
         simulator.advance((60.0 if self.stalling else rng.choice((0.1, 2.0, 20.0))) if self.hostile else 400.0)
@@ -341,6 +350,26 @@ class Scenario:
         simulator.settle()
         self._judge_the_end()
         return self._outcome()
+
+    def _talk(self) -> None:
+        """Those who want a WebSocket."""
+        simulator, websockets = self.simulator, self.websockets
+        rng = websockets.rng
+        for _ in range(websockets.count):
+            number = len(self.plans) + 1
+            body = pattern(number, rng.choice((0, 20, 3000)), "d")
+            refusal = Reply(fields=[("X-Number", str(number))], pieces=pieces_of(rng, body),
+                            delay_s=rng.choice((0.0, 0.0, 0.01, 0.2)))  # fmt: skip
+            talk = websockets.talk(number, refusal)
+            plan = self.plans[number] = Plan(number, talk.ask, talk.reply, body_down=body, websocket=talk)
+            client = H11Client([talk.ask])
+            begins = rng.random() * 0.3
+            self.clients.append((client, [plan]))
+            simulator.call_later(begins, partial(simulator.connect, PROXY, client, self.edges.client(client)))
+            if talk.kill_client_at_s:
+                simulator.call_later(begins + talk.kill_client_at_s, partial(talk.kill_client, client))
+        if websockets.drain_at_s:
+            simulator.call_later(websockets.drain_at_s, partial(self.driver.drain, 3.0))
 
     def _make_calls(self, plans: Sequence[Plan]) -> None:
         for plan in plans:
@@ -394,6 +423,7 @@ class Scenario:
         assert not [target for target, count in of.items() if count > 1], "no request is served twice"
         assert sum(len(record.attempts) for record in records) == self._counted("attempts")
         by_target = {record.target: record for record in records}
+        self.websockets.is_fair = not self.hostile and len(self.proxies) == 1  # those that followed have drained it
         for client, plans in self.clients:
             assert not client.malformed, client.malformed
             assert not client.unasked, "nothing comes that was not asked for"
@@ -401,7 +431,11 @@ class Scenario:
                 record = by_target.get(plan.ask.target)
                 if record is not None:
                     self.edges.judge(client, record)
-                if answer.status == 101:
+                if plan.websocket is not None and answer.status == 101:
+                    assert record is not None or not answer.complete
+                    if record is not None:
+                        self.websockets.judge(plan.websocket, answer, record)
+                elif answer.status == 101:
                     self._judge_upgrade(plan, client, record)
                 else:
                     self._judge_answer(plan, answer, record)
@@ -505,6 +539,7 @@ class Scenario:
             assert not left, f"left at the end: {left}"
         assert len(self.records) == self._counted("requests")
         self.balance.judge(self.proxies, self.records)
+        self.websockets.judge_the_end()
         for proxy in self.proxies:
             assert not proxy.pool.desks
             assert not proxy.pool.idle
@@ -521,6 +556,7 @@ class Scenario:
         census += self.balance.census(self.driver.records)
         census += self.edges.census(self.driver.records)
         census += self.versions.census(self.driver.records)
+        census += self.websockets.census(self.records)
         for name in ("retries", "reuses", "hedges"):
             census[name] += self._counted(name)
         census["machines"] = len(self.proxies)

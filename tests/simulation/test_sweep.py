@@ -23,7 +23,8 @@ EXPECTED_REASONS = (
     "upstream_unreachable", "upstream_connect_timeout", "upstream_reset", "upstream_timeout",
     "upstream_invalid", "pool_full", "filter_error", "too_many_connections", "body_too_large", "idle_timeout",
     "circuit_open", "no_healthy_endpoint", "plain_http", "misdirected", "upstream_tls", "http2_flood", "http2_error",
-    "upstream_refused_stream", "deadline_exceeded", "shutting_down",
+    "upstream_refused_stream", "deadline_exceeded", "shutting_down", "websocket_error", "websocket_too_large",
+    "rate_limited",
 )  # fmt: skip
 """What must come up somewhere in a thousand seeds."""
 
@@ -49,6 +50,21 @@ EXPECTED_OF_HTTP2 = (
     "http2:fallen back", "http2:shared", "http2:calls",
 )  # fmt: skip
 """... and of HTTP/2."""
+
+EXPECTED_OF_WEBSOCKET = (
+    *(f"websocket:{kind}" for kind in ("agrees", "refuses", "another protocol", "unasked")),
+    *(f"websocket:{filtered}{end}, by {who}" for filtered in ("", "filtered, ")
+      for end in ("close frame", "half-close", "kill", "silence") for who in ("client", "origin")),
+    *(f"websocket:filtered, {end}, by {who}" for end in ("asks to close", "breaks a rule")
+      for who in ("client", "origin")),
+    *(f"websocket:{what} {who}" for what in ("early by", "reset heard by", "pong heard by", "1001 heard by",
+      "1002 heard by", "1009 heard by", "4321 heard by") for who in ("client", "origin")),
+    "websocket:client killed", "websocket:origin killed", "websocket:by bytes", "websocket:fragments",
+    "websocket:ping between fragments", "websocket:slow", "websocket:filtered, idle_timeout", "websocket:idle_timeout",
+    "websocket:client_gone", "websocket:filtered, client_gone", "websocket:upstream_reset",
+    "websocket:filtered, upstream_reset", "websocket:filtered, shutting_down",
+)  # fmt: skip
+"""... and of WebSocket."""
 
 _census: Counter[str] = Counter()
 
@@ -82,6 +98,8 @@ def test_every_fault_and_every_reason_occurred() -> None:
     assert not never, f"what never came up at the edges: {never}"
     never = [name for name in EXPECTED_OF_HTTP2 if not _census[name]]
     assert not never, f"what never came up of HTTP/2: {never}"
+    never = [name for name in EXPECTED_OF_WEBSOCKET if not _census[name]]
+    assert not never, f"what never came up of WebSocket: {never}"
     assert min(_census["retries"], _census["reuses"], _census["attempts:3"], _census["upgraded"]) > 0
 
 

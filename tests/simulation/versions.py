@@ -259,7 +259,7 @@ class Versions:
             reasons = {
                 attempt.reason for record in records if isinstance(record, Access) for attempt in record.attempts
             }
-            assert reasons <= {"", "upstream_refused_stream"}, reasons
+            assert reasons <= {"", "upstream_refused_stream", "websocket_error"}, reasons
 
     def judge_origin(self, origin: H11Origin) -> None:
         """What an origin heard of HTTP/2."""

@@ -53,10 +53,11 @@ class Act:
 
 
 class WebSocketEnd:
-    """One end. `masks`: it is a client's. `answers`: pings and close frames are answered.
+    """One end. `masks`: it is a client's. `answers`: pings and close frames are answered. `dies_after_s`: it resets the
+    connection so long after the 101, if that is not 0.
 
-    `said` and `heard` are all bytes behind the head, `mine` and `theirs` what these say. `has_ended` and `was_told`
-    tell that the one side says no more, and the other. `error` is how the line ended, once it `is_closed`.
+    `said` and `heard` are all bytes behind the head, `mine` and `theirs` what these say. `gone` is how this end has
+    ended its side, `was_told` that the other has in order. `error` is how the line ended, once it `is_closed`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class WebSocketEnd:
         masks: bool,
         early: bytes = b"",
         answers: bool = True,
+        dies_after_s: float = 0.0,
         my_deflate: Deflate | None = None,
         their_deflate: Deflate | None = None,
     ) -> None:
@@ -74,24 +76,27 @@ class WebSocketEnd:
         self.heard = bytearray()
         self.mine = Reader(masks, my_deflate)
         self.theirs = Reader(not masks, their_deflate)
-        self.has_ended = False
+        self.gone: Literal["", "end", "reset", "close"] = ""
         self.was_told = False
         self.is_closed = False
         self.error: ErrorKind | None = None
         self.line: Line | None = None  # since it has begun
         self._acts = deque(acts)
         self._masks = masks
+        self._dies_after_s = dies_after_s
         self._answers = answers
         self._owed: deque[bytes] = deque()
         self.mine.feed(early)
 
     @property
     def _over(self) -> bool:
-        return self.is_closed or self.has_ended
+        return self.is_closed or self.gone != ""
 
     def begin(self, line: Line) -> None:
         """See `Behind`."""
         self.line = line
+        if self._dies_after_s:
+            line.call_later(self._dies_after_s, self.kill)
         self._act(False)
 
     # -- saying
@@ -127,16 +132,24 @@ class WebSocketEnd:
             line.pause()
         elif act.then == "take":
             line.resume()
+        elif act.then == "reset":
+            self.kill()
         else:
-            self.has_ended = True
-            line.reset() if act.then == "reset" else line.close()
+            self.gone = "close"
+            line.close()
+
+    def kill(self) -> None:
+        """Reset the connection now, if there is one."""
+        if self.line is not None and not self.is_closed:
+            self.gone = "reset"
+            self.line.reset()
 
     def _pay(self) -> None:
         """Answer what is to be answered, if no frame is half said."""
         while self._owed and self.mine.between_frames and self.mine.closing is None and not self._over:
             self._say(self._owed.popleft())
         if self._answers and self.mine.closing is not None and self.theirs.closing is not None:
-            self._acts.clear()
+            self._acts = deque(Act(after_s=act.after_s, then="take") for act in self._acts if act.then == "take")
             if not self._masks:
                 self._end()
 
@@ -147,7 +160,7 @@ class WebSocketEnd:
 
     def _end(self) -> None:
         if not self._over and self.line is not None:
-            self.has_ended = True
+            self.gone = "end"
             self.line.write_eof()
 
     # -- hearing
