@@ -218,7 +218,7 @@ class WebSocketRelay(Alarm):
             raise
         except Cancelled:
             await self._lost(exchange.failure)
-            if self.downstream.said and self.downstream.heard is not None:
+            if self.downstream.said and (self.downstream.heard is not None or self.downstream.shut):
                 exchange.failure = self.error  # who has said all may go at once
             raise
         finally:
