@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from coulee.backends.http2_peers import H2Client, H2Origin
 from coulee.backends.peers import Answer, Ask, Asked, H11Client, H11Origin, Reply
 from coulee.backends.simulator import FarEnd, Simulator, Weather
 from coulee.backends.websocket_peers import MASK, Act, WebSocketEnd, agreed, asking
@@ -21,6 +22,17 @@ def masked(opcode: int, payload: bytes = b"", *, mask: bytes = b"mask") -> bytes
     return frame(opcode, payload, mask=mask)
 
 
+_by_http2: list[bool] = []
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["HTTP/1.1", "HTTP/2"])
+def by_http2(request: pytest.FixtureRequest) -> bool:
+    """Every test is one of both versions."""
+    _by_http2[:] = [request.param]
+    chosen: bool = request.param
+    return chosen
+
+
 class World:
     """A client's end and an origin's."""
 
@@ -33,16 +45,19 @@ class World:
             return Reply(101, agreed(asked), behind=lambda: origin, delay_s=0.5)
 
         def come(_: FarEnd) -> FarEnd:
-            return H11Origin(answer)
+            return (H2Origin if http2 else H11Origin)(answer)
 
+        http2 = _by_http2[-1]
         self.sim.listen(ORIGIN, come)
-        self.client = H11Client([asking("/chat", hasty=hasty, behind=client)])
+        self.client = (H2Client if http2 else H11Client)([asking("/chat", hasty=hasty, behind=client)])
         self.sim.connect(ORIGIN, self.client)
         self.sim.settle()
         for end, other in ((client, origin), (origin, client)):
             assert other.said.startswith(end.heard)
             assert not (end.theirs.broken or end.mine.broken)
         assert not any(self.sim.left.values())
+        assert self.answer.granted
+        assert self.asked[0].method == ("CONNECT" if http2 else "GET")
 
     @property
     def answer(self) -> Answer:
@@ -64,8 +79,8 @@ def test_messages_both_ways_up_to_a_close_frame(split: float) -> None:
         [Act(frame(TEXT, b"hi"), 1.5), Act(frame(TEXT, b"never said"), 60.0)],
     )
     world = World(client, origin, split=split)
-    assert world.answer.status == 101
-    assert world.answer.get("sec-websocket-accept") is not None
+    assert world.answer.status == (200 if _by_http2[0] else 101)
+    assert (world.answer.get("sec-websocket-accept") is None) == _by_http2[0]
     assert origin.theirs.messages == ["hello"]
     assert (client.theirs.messages, client.theirs.pongs) == (["hi"], [b"?"])
     assert origin.theirs.closing == client.theirs.closing == (4000, "done")
@@ -133,7 +148,7 @@ def test_a_slow_reader_takes_everything_in_the_end() -> None:
     world = World(client, origin)
     assert client.theirs.messages == ["x" * 600_000]
     assert world.sim.now > 3.0
-    client = WebSocketEnd([Act(then="stop"), Act(b"not said", 3.0, "take")], masks=True)
+    client = WebSocketEnd([Act(then="stop"), Act(after_s=3.0, then="take")], masks=True)
     origin = WebSocketEnd(masks=False, early=BYE)  # which comes with the 101
     World(client, origin, split=0.0)
     assert (client.theirs.closing, bytes(client.said)) == ((1000, "bye"), masked(CLOSE, BYE[2:], mask=MASK))
@@ -142,12 +157,16 @@ def test_a_slow_reader_takes_everything_in_the_end() -> None:
 
 def test_who_is_refused_has_no_line() -> None:
     sim = Simulator(1)
-    sim.listen(ORIGIN, lambda _: H11Origin(lambda asked: Reply(403, pieces=[b"no"])))
+    origin, asker = (H2Origin, H2Client) if _by_http2[0] else (H11Origin, H11Client)
+    sim.listen(ORIGIN, lambda _: origin(lambda asked: Reply(403, pieces=[b"no"])))
     end = WebSocketEnd(masks=True, early=masked(TEXT, b"early"))
-    client = H11Client([asking("/", hasty=True, fields=[("X-A", "b")], behind=end), Ask()])
+    client = asker([asking("/", hasty=True, fields=[("X-A", "b")], behind=end), Ask()])
     sim.connect(ORIGIN, client)
     sim.settle()
-    assert (client.answers[0].status, client.answers[0].body, end.line) == (403, b"no", None)
+    answers = [(answer.status, answer.body, answer.complete) for answer in client.answers]
+    assert answers[0] == (403, b"no", True)
+    assert (answers[1] == answers[0]) == _by_http2[0], "in HTTP/1.1 what was early is no request"
+    assert (end.line, any(sim.left.values())) == (None, False)
     assert bytes(end.heard) == b""
 
 

@@ -355,6 +355,8 @@ class Scenario:
         """Those who want a WebSocket."""
         simulator, websockets = self.simulator, self.websockets
         rng = websockets.rng
+        shared: list[Plan] = []  # of one client, in HTTP/2
+        shares = self.versions.clients and rng.random() < 0.5
         for _ in range(websockets.count):
             number = len(self.plans) + 1
             body = pattern(number, rng.choice((0, 20, 3000)), "d")
@@ -362,14 +364,26 @@ class Scenario:
                             delay_s=rng.choice((0.0, 0.0, 0.01, 0.2)))  # fmt: skip
             talk = websockets.talk(number, refusal)
             plan = self.plans[number] = Plan(number, talk.ask, talk.reply, body_down=body, websocket=talk)
-            client = H11Client([talk.ask])
-            begins = rng.random() * 0.3
-            self.clients.append((client, [plan]))
-            simulator.call_later(begins, partial(simulator.connect, PROXY, client, self.edges.client(client)))
-            if talk.kill_client_at_s:
-                simulator.call_later(begins + talk.kill_client_at_s, partial(talk.kill_client, client))
+            if shares:
+                shared.append(plan)
+            else:
+                self._asks_to_talk([plan])
+        if shared:
+            self._asks_to_talk([self._plan(), *shared, self._plan()])
         if websockets.drain_at_s:
             simulator.call_later(websockets.drain_at_s, partial(self.driver.drain, 3.0))
+
+    def _asks_to_talk(self, plans: list[Plan]) -> None:
+        simulator = self.simulator
+        client = self.versions.client([plan.ask for plan in plans])
+        begins = self.websockets.rng.random() * 0.3
+        self.clients.append((client, plans))
+        simulator.call_later(begins, partial(simulator.connect, PROXY, client, self.edges.client(client)))
+        if len(plans) > 1:
+            self.versions.let_loose(client, begins, simulator)
+        for talk in [plan.websocket for plan in plans if plan.websocket is not None]:
+            if talk.kill_client_at_s:
+                simulator.call_later(begins + talk.kill_client_at_s, partial(talk.kill_client, client))
 
     def _make_calls(self, plans: Sequence[Plan]) -> None:
         for plan in plans:
@@ -431,7 +445,7 @@ class Scenario:
                 record = by_target.get(plan.ask.target)
                 if record is not None:
                     self.edges.judge(client, record)
-                if plan.websocket is not None and answer.status == 101:
+                if plan.websocket is not None and answer.granted:
                     assert record is not None or not answer.complete
                     if record is not None:
                         self.websockets.judge(plan.websocket, answer, record)
@@ -451,7 +465,7 @@ class Scenario:
         a GOAWAY, behind which a client asks no more."""
         for answer in client.answers:
             assert answer.complete, f"{answer.ask.target} was not answered whole"
-            if answer.get("connection") == "close":
+            if answer.get("connection") == "close" or answer.status == 101:
                 return
         assert len(client.answers) == asked or (isinstance(client, H2Client) and client.told_to_go)
 

@@ -244,7 +244,9 @@ class Versions:
         for answer in (*client.answers, *client.oddities):
             self.counts["http2:refused by us"] += answer.reset == REFUSED_STREAM
             self.counts["http2:cut by us"] += answer.reset == INTERNAL_ERROR
-            if answer.complete:
+            if answer.granted:
+                self.counts["http2:websockets"] += 1
+            elif answer.complete:
                 assert answer.reset in (None, NO_ERROR), "what was answered whole is not taken back"
             else:
                 assert answer.reset is not None or client.is_closed or client.eof, "a cut answer looks like one"

@@ -309,8 +309,13 @@ class WebSockets:
         else:
             self._judge_bytes(talk, client, origin, record)
         if self.is_fair:
-            assert (client.error, origin.error) == (None, None)
-            assert record.reason == ("websocket_error" if talk.end == "breaks a rule" else "")
+            if talk.end == "breaks a rule":
+                assert record.reason == "websocket_error"
+            else:
+                assert (client.error, record.reason) == (None, "")
+                # A client of HTTP/2 may end its connection when the close frames are exchanged with it, and then the
+                # origin's is not kept for what else it says.
+                assert origin.error is None or (self.style and record.version == (2, 0))
         self._count(talk, client, origin)
 
     def _judge_bytes(self, talk: Talk, client: WebSocketEnd, origin: WebSocketEnd, record: Access) -> None:

@@ -20,6 +20,7 @@ from h2.events import (
     Event,
     InformationalResponseReceived,
     PingReceived,
+    RemoteSettingsChanged,
     RequestReceived,
     ResponseReceived,
     StreamEnded,
@@ -27,7 +28,9 @@ from h2.events import (
     TrailersReceived,
 )
 
+from coulee.backends.behind import Behind
 from coulee.backends.far_end import FarEnd
+from coulee.backends.http2_line import StreamLine
 from coulee.backends.http2_speech import (
     BROKEN,
     CANCEL,
@@ -42,6 +45,7 @@ from coulee.backends.http2_speech import (
     frame,
 )
 from coulee.backends.peers import Answer, Ask, Asked, H11Client, H11Origin, RawFields, Reply, encoded
+from coulee.core.seam import ErrorKind
 
 Whim: TypeAlias = Literal["refuse", "http1", "goaway", "goaway_all", "bad_head", "early_end"]
 """What an origin does to a request besides its script: it refuses it, or wants HTTP/1.1 for it; it goes, and takes
@@ -101,6 +105,7 @@ class H2Client(H11Client):
         self._at_once = at_once
         self._lies = lies
         self._streams: dict[int, Answer] = {}  # that are not over
+        self._lines: dict[int, StreamLine] = {}  # those of them that are no HTTP any more
         self._said_all = False  # its side is ended
         self._gaps = 0  # bodies that wait for their next piece
 
@@ -123,6 +128,8 @@ class H2Client(H11Client):
         while self._asks and not self.told_to_go and not self.is_closed and not self.eof:
             if len(self._streams) >= self._at_once or speech.room <= 0:
                 return
+            if self._asks[0].behind is not None and not speech.may_connect:
+                return  # its settings are on their way
             self._begin(speech, self._asks.popleft())
         if self._streams or self._gaps or speech.busy or self._stay or self.is_closed:
             return
@@ -134,12 +141,20 @@ class H2Client(H11Client):
         answer = self._streams[stream] = Answer(ask)
         self.answers.append(answer)
         fields = encoded(ask.fields)
+        if ask.behind is not None:
+            fields = [field for field in fields if field[0].lower() not in _OF_HTTP1]
         authority = next(value for name, value in fields if name.lower() == b"host")
         scheme = b"https" if self.layer is not None else b"http"
         head = [(b":method", ask.method.encode()), (b":scheme", scheme), (b":path", ask.target.encode()),
                 (b":authority", authority)]  # fmt: skip
         head += [(name.lower(), value) for name, value in fields if name.lower() != b"host"]
         speech.listen(stream)
+        if ask.behind is not None:
+            head = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *head[1:]]
+            speech.head(stream, head, ended=False)
+            if ask.hasty and ask.behind.early:
+                speech.body(stream, ask.behind.early)
+            return
         pieces = list(ask.pieces)
         if pieces and self._lies and any(name == b"content-length" for name, _ in head):
             pieces = pieces[:-1] + ([pieces[-1] + b"more"] if self._lies == "more" else [pieces[-1][:-1]])
@@ -189,6 +204,8 @@ class H2Client(H11Client):
             self.taken_back[answer.ask.target] = self.network.now
             del self._streams[stream]
             speech.reset(stream, code)
+            if stream in self._lines:
+                self._lines.pop(stream).lost(None)
             self._next()
 
     def leave(self, code: int = NO_ERROR) -> None:
@@ -280,31 +297,71 @@ class H2Client(H11Client):
 
     def _hear(self, event: Event) -> None:
         stream: int | None = getattr(event, "stream_id", None)
+        if isinstance(event, RemoteSettingsChanged):
+            self._next()
         if isinstance(event, StreamReset):
             answer = self._streams.pop(event.stream_id, None)
             if answer is None:
                 return
             answer.reset = int(event.error_code or 0)
+            line = self._lines.pop(event.stream_id, None)
+            if line is not None:
+                line.lost("reset")
             self._next()
             return
         if stream is None or stream not in self._streams:
             return
         answer = self._streams[stream]
+        if stream in self._lines:
+            if isinstance(event, DataReceived | StreamEnded):
+                self._lines[stream].hear(event.data if isinstance(event, DataReceived) else b"")
+        else:
+            self._hear_answer(event, stream, answer)
+
+    def _hear_answer(self, event: Event, stream: int, answer: Answer) -> None:
         if isinstance(event, InformationalResponseReceived):
             fields = event.headers
             answer.interims.append((_status(fields), _plain(fields)))
         elif isinstance(event, ResponseReceived):
             answer.status = _status(event.headers)
             answer.fields = _plain(event.headers)
+            if answer.ask.behind is not None and 200 <= answer.status <= 299:
+                self._grant(stream, answer, answer.ask.behind)
         elif isinstance(event, DataReceived):
             answer.body += event.data
         elif isinstance(event, TrailersReceived):
             answer.trailers = _plain(event.headers)
         elif isinstance(event, StreamEnded):
             self._answered(answer)
+            if answer.ask.behind is not None and self.speech is not None:
+                self.speech.end(stream)  # it was refused, and there is nothing to say
             if self.speech is not None and self.speech.is_said(stream):
                 del self._streams[stream]
             self._next()
+
+    def _grant(self, stream: int, answer: Answer, behind: Behind) -> None:
+        speech = self.speech
+        assert speech is not None
+        answer.granted = True
+        self._answered(answer)
+        line = self._lines[stream] = StreamLine(self, speech, stream, behind, partial(self._line_over, stream))
+        if not answer.ask.hasty and behind.early:
+            line.write(behind.early)
+        behind.begin(line)
+
+    def _line_over(self, stream: int) -> None:
+        self._lines.pop(stream, None)
+        self._streams.pop(stream, None)
+        self._next()
+
+    def closed(self, error: ErrorKind | None) -> None:
+        for line in list(self._lines.values()):
+            line.lost(error)
+        super().closed(error)
+
+
+_OF_HTTP1: Final = (b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-accept")
+"""What an extended CONNECT and its answer do without (RFC 8441 section 5)."""
 
 
 def _status(fields: Sequence[tuple[Any, Any]]) -> int:
@@ -320,6 +377,7 @@ class _Served:
     reply: Reply | None = None
     decided: bool = False
     answered: bool = False
+    line: StreamLine | None = None
 
 
 class H2Origin(H11Origin):
@@ -394,7 +452,12 @@ class H2Origin(H11Origin):
         served = self._served[stream]
         if isinstance(event, StreamReset):
             del self._served[stream]
+            if served.line is not None:
+                served.line.lost("reset")
             self._one_less()
+        elif served.line is not None:
+            if isinstance(event, DataReceived | StreamEnded):
+                served.line.hear(event.data if isinstance(event, DataReceived) else b"")
         elif isinstance(event, DataReceived):
             served.asked.body += event.data
         elif isinstance(event, TrailersReceived):
@@ -432,7 +495,7 @@ class H2Origin(H11Origin):
             self._go(ENDLESS)
         self.asked.append(asked)
         served = self._served[stream] = _Served(asked, whim)
-        if self._early or whim == "early_end":
+        if self._early or whim == "early_end" or b":protocol" in of:
             self._resolve(stream, served)
         elif self._continues and asked.get("expect") == "100-continue":
             speech.head(stream, [(b":status", b"100")], ended=False)
@@ -468,7 +531,35 @@ class H2Origin(H11Origin):
         else:
             for status, fields in reply.interims:
                 speech.head(stream, [(b":status", b"%d" % status), *_lower(fields)], ended=False)
-            self._say_answer(speech, stream, reply, asked)
+            if reply.status == 101 and reply.behind is not None:
+                self._grant(speech, stream, served, reply)
+            else:
+                self._say_answer(speech, stream, reply, asked)
+
+    def _grant(self, speech: Speech, stream: int, served: _Served, reply: Reply) -> None:
+        assert reply.behind is not None
+        behind = reply.behind()
+        served.answered = True
+        fields = [field for field in _lower(reply.fields) if field[0] not in _OF_HTTP1]
+        speech.head(stream, [(b":status", b"200"), *fields], ended=False)
+        served.line = line = StreamLine(self, speech, stream, behind, partial(self._line_over, stream))
+        if behind.early:
+            line.write(behind.early)
+        behind.begin(line)
+        if served.asked.body:
+            line.hear(served.asked.body)
+        if served.asked.complete:
+            line.hear(b"")
+
+    def _line_over(self, stream: int) -> None:
+        self._served.pop(stream, None)
+        self._one_less()
+
+    def closed(self, error: ErrorKind | None) -> None:
+        for served in list(self._served.values()):
+            if served.line is not None:
+                served.line.lost(error)
+        super().closed(error)
 
     def _say_answer(self, speech: Speech, stream: int, reply: Reply, asked: Asked) -> None:
         bodiless = asked.method == "HEAD" or reply.status in (204, 304)

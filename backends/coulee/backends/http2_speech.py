@@ -83,7 +83,7 @@ class Manners:
     of the connection is opened at the beginning. What comes opens the windows again as `opens` says: `at once`, by
     `opens_by` bytes at least, `late`, for the first `drops` times `by bytes`, or `never`. Data is padded by `padding`
     bytes, heads are cut into so many `continuations`, and there is a PING behind every so many `pings` frames of data,
-    if that is not 0.
+    if that is not 0. An origin says at the beginning that it `takes_connect`, the extended one (RFC 8441 section 3).
     """
 
     settings: Mapping[int, int] = field(default_factory=dict[int, int])
@@ -95,6 +95,7 @@ class Manners:
     padding: int = 0
     continuations: int = 0
     pings: int = 0
+    takes_connect: bool = True
 
 
 @dataclass(slots=True)
@@ -125,6 +126,8 @@ class Speech:
         initial: dict[SettingCodes, int] = {
             SettingCodes.MAX_CONCURRENT_STREAMS: 100, SettingCodes.MAX_HEADER_LIST_SIZE: 65536,
         }  # fmt: skip
+        if manners.takes_connect and not client:
+            initial[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
         initial.update({SettingCodes(code): value for code, value in first.items()})
         conn.local_settings = Settings(client, initial)
         self._settings_due: deque[Mapping[int, int]] = deque([rest] if rest else [])
@@ -142,6 +145,7 @@ class Speech:
         self._drops_left = manners.drops
         self._opening = False  # a timer will open the windows
         self._data_frames = 0
+        self._paused: dict[int, None] = {}  # streams of which nothing is taken
 
     def begin(self) -> None:
         """Say what comes first."""
@@ -226,14 +230,29 @@ class Speech:
         """From now on the other side may say something on a stream."""
         self._listening.add(stream)
 
+    def pause(self, stream: int) -> None:
+        """Open the windows for nothing that comes on a stream."""
+        self._paused[stream] = None
+
+    def resume(self, stream: int) -> None:
+        """... and do so again, for what came meanwhile as well."""
+        if self._paused.pop(stream, ...) is None and not self._far.is_closed:
+            self._open_windows()
+            self.flush()
+
+    @property
+    def _open_for(self) -> list[int]:
+        return [stream for stream in self._owed if stream not in self._paused]
+
     def forget(self, stream: int) -> None:
         """A stream is over."""
+        self._paused.pop(stream, None)
         self._listening.discard(stream)
         self._bodies.pop(stream, None)
 
     def _open_windows(self) -> None:
         opens = self._manners.opens
-        if not self._owed or self._opening or opens == "never":
+        if not self._open_for or self._opening or opens == "never":
             return
         if opens == "late":
             self._opening = True
@@ -256,14 +275,15 @@ class Speech:
         if self._far.is_closed:
             return
         self._drops_left -= 1
-        for stream in list(self._owed):
+        for stream in self._open_for:
             self._open_one(stream, 1)
         self._open_windows()
         self.flush()
 
     def _open(self) -> None:
         least = 1 if self._manners.opens == "late" else self._manners.opens_by
-        for stream, size in list(self._owed.items()):
+        for stream in self._open_for:
+            size = self._owed[stream]
             if size >= least or stream not in self._listening:
                 self._open_one(stream, size)
 
@@ -278,6 +298,11 @@ class Speech:
             self.conn.increment_flow_control_window(size, stream)
 
     # -- saying
+
+    @property
+    def may_connect(self) -> bool:
+        """Whether the other side takes an extended CONNECT."""
+        return bool(self.conn.remote_settings.enable_connect_protocol)
 
     @property
     def room(self) -> int:

@@ -64,6 +64,7 @@ class Answer:
     trailers: RawFields = field(default_factory=list[tuple[bytes, bytes]])
     complete: bool = False
     reset: int | None = None  # of HTTP/2: the code by which its stream was given up, by either side
+    granted: bool = False  # it is no HTTP any more
 
     def get(self, name: str) -> str | None:
         """The first value of a header field."""
@@ -289,6 +290,7 @@ class H11Client(FarEnd):
 
     def _goes_on(self, ask: Ask, behind: Behind, data: bytes) -> None:
         self._behind = behind
+        self._due[0][1].granted = True
         if not ask.hasty and behind.early:
             self.write(behind.early)
         behind.begin(self)
