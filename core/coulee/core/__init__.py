@@ -9,6 +9,7 @@ from __future__ import annotations
 from coulee.core.config import Config, Forwarding, Http2, Limits, Retry, Timeouts, WebSocket
 from coulee.core.effects import blocking, deadline, dial, fetch, native, nursery, shielded, sleep
 from coulee.core.errors import REASONS, ExchangeError, Reason
+from coulee.core.event_stream import EventStream, ServerSentEvent
 from coulee.core.exchange import Exchange
 from coulee.core.filters import Filter, FilterError
 from coulee.core.forward import Forward
@@ -45,6 +46,7 @@ __all__ = [
     "Data",
     "DeadlineExceeded",
     "Event",
+    "EventStream",
     "Exchange",
     "ExchangeError",
     "Filter",
@@ -74,6 +76,7 @@ __all__ = [
     "Retry",
     "Routed",
     "Security",
+    "ServerSentEvent",
     "Through",
     "Timeouts",
     "Trailers",
