@@ -189,6 +189,7 @@ def act(event: ServerSentEvent) -> Any:
 @example(b"data\r\n\r\ndata\r\r\n\ndata:a\r\r\n", [8, 15])
 @example(b"data: x\n\r\ndata: x\r\n\r\n", [9, 20])
 @example(b"data:x\r\rdata:y\n\n", [14])
+@example(b"data:x\n\n\n", [8])
 @example(b"data:x\r\r:c\n\ndata:x\n\n", [10])
 def test_any_cuts_give_the_same_stream_behind_a_filter(stream: bytes, cuts: list[int]) -> None:
     def behind(*pieces: bytes) -> tuple[bytes, list[ServerSentEvent]]:

@@ -166,9 +166,8 @@ class EventStream(Filter):
     async def _filtered(self, exchange: Exchange, reader: EventReader, data: bytes, ended: bool) -> bytes:
         """What becomes of a piece of the stream."""
         written: list[bytes] = []
-        expects_lf = False
         for piece in reader.read(data, ended):
-            expects_lf = False
+            reader.drop_lf = False
             if isinstance(piece, bytes):
                 written.append(piece)
                 continue
@@ -178,8 +177,9 @@ class EventStream(Filter):
                 written.append(piece.raw)
             else:
                 written.append(self._instead(piece, events))
-                expects_lf = piece.raw.endswith(b"\r")
-        reader.drop_lf = expects_lf and not reader.kept
+                reader.drop_lf = piece.raw.endswith(b"\r")
+        if reader.kept:
+            reader.drop_lf = False
         return b"".join(written)
 
     def _instead(self, found: Found, events: list[object]) -> bytes:
