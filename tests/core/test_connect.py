@@ -678,7 +678,11 @@ def test_how_it_is_cut_does_not_matter(cuts: list[int], early: bytes) -> None:
 def test_a_tunnel_to_a_peer_of_http2_goes_by_no_http_at_all() -> None:
     """What the peer speaks is for its connections that carry requests."""
     peer = Peer(("10.0.0.1", 80), "a", transport=Transport(prior_knowledge=True))
-    world = make(on("upstream_peer", lambda exchange: peer))
+
+    def choose(exchange: Exchange) -> Peer:
+        return peer
+
+    world = make(on("upstream_peer", choose))
     client, target = tunnelled(world)
     world.receives(client, SECRET)
     assert world.sent(target) == SECRET

@@ -156,9 +156,8 @@ def test_the_way_through(down: Spoken, up: Spoken) -> None:
 @pytest.mark.parametrize(("down", "up"), ALL)
 def test_each_direction_ends_by_itself(down: Spoken, up: Spoken, first: str) -> None:
     world = between(up)
-    ends_of = dict(zip(("down", "up"), switched(world, down, up), strict=True))
-    one = ends_of[first]
-    other = ends_of["up" if first == "down" else "down"]
+    client, origin = switched(world, down, up)
+    one, other = (client, origin) if first == "down" else (origin, client)
     one.says(b"last words")
     one.ends()
     assert other.heard() == b"last words"
@@ -172,7 +171,7 @@ def test_each_direction_ends_by_itself(down: Spoken, up: Spoken, first: str) -> 
     assert one.ended
     assert not (one.reset or other.reset)
     assert reasons(world) == [""]
-    over(world, ends_of["down"], ends_of["up"])
+    over(world, client, origin)
 
 
 @pytest.mark.parametrize(("down", "up"), ALL)
@@ -605,7 +604,7 @@ def test_another_origin_may_offer_it() -> None:
 
 
 def test_a_filter_hears_that_no_connection_for_it_could_be_had() -> None:
-    heard = []
+    heard: list[str] = []
 
     def note(exchange: Exchange, error: ExchangeError) -> None:
         heard.append(error.reason)

@@ -84,7 +84,7 @@ def test_each_has_a_key_of_its_own_and_a_replay_the_same() -> None:
     def keys() -> list[str]:
         world = between("h1")
         client = Client2(world)
-        found = []
+        found: list[str] = []
         for stream in (1, 3, 5):
             client.beside(stream).asks()
             origin = Origin1(world)
@@ -133,7 +133,7 @@ def test_a_filter_may_choose_the_key() -> None:
 
 
 def test_filters_see_the_proof_that_came() -> None:
-    seen = []
+    seen: list[str | None] = []
 
     def note(exchange: Exchange, response: Response) -> None:
         seen.append(response.headers.get("sec-websocket-accept"))

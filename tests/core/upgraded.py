@@ -57,7 +57,7 @@ class End:
         self.start = ""  # the first line, or what stands for it
         self.status = 0
         self.fields: dict[str, str] = {}
-        self.body = b""
+        self.body: bytes = b""
 
     def listen(self) -> None:
         """Take what has come."""
