@@ -79,9 +79,6 @@ class Codec(Protocol):
     secure: bool
     """Whether its bytes come by TLS; set by whoever knows."""
 
-    prior_knowledge: bool
-    """Of a codec of HTTP/1, whether a client may begin with HTTP/2, which is told by `Http2Begins`."""
-
     @property
     def buffered(self) -> int:
         """Bytes fed and not yet given out as parts."""

@@ -75,7 +75,8 @@ class Downstream(SoleConnection):
     )
 
     def __init__(self, proxy: Proxy, guest: Guest, count: Count) -> None:
-        super().__init__(proxy, guest.number, proxy.new_codec("server"), proxy.config)
+        may_begin_http2 = guest.security is None and proxy.config.http2.cleartext
+        super().__init__(proxy, guest.number, proxy.new_codec("server", may_begin_http2), proxy.config)
         self.proxy = proxy
         self.peer = guest.peer
         self.local = guest.local
@@ -83,8 +84,6 @@ class Downstream(SoleConnection):
         told = guest.header.tls if guest.header is not None else None
         if guest.security is not None or told is not None:  # with us, or with the balancer that we trust
             self.codec.secure = True
-        if guest.security is None:
-            self.codec.prior_knowledge = proxy.config.http2.cleartext
         self.held = guest.held
         if guest.blocked:
             self.block()

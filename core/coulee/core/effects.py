@@ -90,8 +90,8 @@ async def fetch(
     """Send a request of our own and give the answer with its whole body. Raises `ExchangeError`.
 
     Without a `peer` the proxy's balancer chooses. The body of `request` is its `data`. `fresh` asks for a connection of
-    its own, which is closed behind it. Not retried; give it a time limit with `deadline` if the usual ones are too
-    long.
+    its own, which is closed behind it; at the peer's cap it may have to share one of HTTP/2 that is busy. Not retried;
+    give it a time limit with `deadline` if the usual ones are too long.
     """
     from coulee.core.proxy import Proxy  # the proxy knows the effects' users, not the effects
 

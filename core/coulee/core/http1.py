@@ -83,13 +83,13 @@ class Http1Codec:
 
     __slots__ = ("_asked", "_blank_line_seen", "_data", "_easy", "_eof", "_error", "_expects_continue",
                  "_extensions", "_forwards", "_heads", "_interims", "_keep", "_last", "_left", "_limits", "_old",
-                 "_reading", "_scanned", "_server", "_stream", "_trailers", "_upgrade", "_whole_head",
-                 "_writing", "_writing_left", "buffered", "prior_knowledge", "secure")  # fmt: skip
+                 "_prior_knowledge", "_reading", "_scanned", "_server", "_stream", "_trailers", "_upgrade",
+                 "_whole_head", "_writing", "_writing_left", "buffered", "secure")  # fmt: skip
 
-    def __init__(self, role: Role, limits: Limits, forwards: bool = False) -> None:
+    def __init__(self, role: Role, limits: Limits, forwards: bool = False, prior_knowledge: bool = False) -> None:
         self._server = role == "server"
         self.secure = False
-        self.prior_knowledge = False  # a client may begin with HTTP/2
+        self._prior_knowledge = prior_knowledge  # a client may begin with HTTP/2, which `Http2Begins` tells
         self._forwards = forwards
         self._heads = heads = heads_with(limits.fields_max)
         self._whole_head = heads.request if self._server else heads.answer
@@ -231,7 +231,7 @@ class Http1Codec:
     def _difficult_head(self) -> re.Match[bytes] | None:
         """A head that is not there whole and good at the first look; None where more may make it so."""
         data = self._data
-        if self.prior_knowledge and self._stream == 1 and not self._blank_line_seen and look_for_http2(data):
+        if self._prior_knowledge and self._stream == 1 and not self._blank_line_seen and look_for_http2(data):
             return None
         if self._server and not self._blank_line_seen and data.startswith(b"\r\n"):
             # Old clients send an empty line behind a body: one is ignored (section 2.2).

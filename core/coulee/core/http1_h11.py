@@ -56,12 +56,12 @@ class H11Codec:
     """One HTTP/1.1 connection. `role` is ours: a `"server"` reads requests. `forwards` lets CONNECT be one of these."""
 
     __slots__ = ("_asked", "_blank_line_seen", "_chunked", "_conn", "_eof", "_error", "_fed", "_forwards", "_interims",
-                 "_last", "_limits", "_role", "_stream", "_switched", "_trailers", "_upgrade",
-                 "prior_knowledge", "secure")  # fmt: skip
+                 "_last", "_limits", "_prior_knowledge", "_role", "_stream", "_switched", "_trailers", "_upgrade",
+                 "secure")  # fmt: skip
 
-    def __init__(self, role: Role, limits: Limits, forwards: bool = False) -> None:
+    def __init__(self, role: Role, limits: Limits, forwards: bool = False, prior_knowledge: bool = False) -> None:
         self.secure = False
-        self.prior_knowledge = False  # a client may begin with HTTP/2
+        self._prior_knowledge = prior_knowledge  # a client may begin with HTTP/2, which `Http2Begins` tells
         self._forwards = forwards
         self._role: Role = role
         self._limits = limits
@@ -179,7 +179,7 @@ class H11Codec:
         data = b"".join(self._fed)
         self._fed.clear()
         begun = conn.trailing_data[0] + data
-        if self.prior_knowledge and self._stream == 1 and begun[:4] == b"PRI " and look_for_http2(begun):
+        if self._prior_knowledge and self._stream == 1 and begun[:4] == b"PRI " and look_for_http2(begun):
             self._fed.append(data)
             return False
         if self._role == "server" and conn.their_state is h11.IDLE and not self._blank_line_seen:

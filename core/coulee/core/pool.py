@@ -271,15 +271,14 @@ class Pool:
             self._free_place(desk)
             return
         desk.opening -= 1
-        if speaks_http2(connection, peer):
-            self._opened_http2(connection)
+        joined = _as_it_speaks(connection, peer)
+        joined.receive()
+        if isinstance(joined, Http2Upstream):
+            self.review(joined)
+        elif desk.hopeful:
+            desk.hopeful.popleft().call(joined.lend())
         else:
-            desk.multiplexes = False
-            connection.receive()
-            if desk.hopeful:
-                desk.hopeful.popleft().call(connection.lend())
-            else:
-                self._put(connection)
+            self._put(joined)
         if not (desk.opening and desk.multiplexes):
             self._let_open(desk)
 
@@ -293,26 +292,13 @@ class Pool:
             connection.close(abort=True)
             self._free_place(desk)
             raise
-        if speaks_http2(connection, peer):
-            shared = self._opened_http2(connection, for_one=True, fresh=fresh)
-            assert shared is not None
-            return shared
-        desk.multiplexes = False
-        stream = connection.lend()
+        joined = _as_it_speaks(connection, peer)
+        stream = joined.lend()
         if fresh:
-            connection.spend()
-        connection.receive()
-        return stream
-
-    def _opened_http2(self, before: Upstream, *, for_one: bool = False, fresh: bool = False) -> OriginStream | None:
-        """A connection has room for many: first for the `one` who has opened it, if it was one."""
-        connection = Http2Upstream(before)
-        connection.desk.multiplexes = True
-        stream = connection.lend() if for_one else None
-        if fresh:
-            connection.spend()
-        connection.receive()
-        self.review(connection)
+            joined.spend()
+        joined.receive()
+        if isinstance(joined, Http2Upstream):
+            self.review(joined)
         return stream
 
     def _let_open(self, desk: Desk) -> None:
@@ -493,3 +479,9 @@ def speaks_http2(connection: Upstream, peer: Peer) -> bool:
     """Whether this connection does: by ALPN (RFC 9113 section 3.2), or by prior knowledge (section 3.3)."""
     security = connection.security
     return peer.transport.prior_knowledge if security is None else security.alpn == "h2"
+
+
+def _as_it_speaks(connection: Upstream, peer: Peer) -> Upstream | Http2Upstream:
+    """A connection that stands, by what it has turned out to speak; the next one is expected to speak the same."""
+    connection.desk.multiplexes = speaks_http2(connection, peer)
+    return Http2Upstream(connection) if connection.desk.multiplexes else connection

@@ -219,11 +219,12 @@ class Proxy(KernelMachine):
 
     # -- for exchanges
 
-    def new_codec(self, role: Role) -> Codec:
-        """The codec of a new connection."""
+    def new_codec(self, role: Role, prior_knowledge: bool = False) -> Codec:
+        """The codec of a new connection; `prior_knowledge` says that a client may begin with HTTP/2."""
+        forwards = self.config.forward is not None
         if self.config.http1_codec == "own":
-            return Http1Codec(role, self.config.limits, self.config.forward is not None)
-        return H11Codec(role, self.config.limits, self.config.forward is not None)
+            return Http1Codec(role, self.config.limits, forwards, prior_knowledge)
+        return H11Codec(role, self.config.limits, forwards, prior_knowledge)
 
     def trusts(self, peer: Address) -> bool:
         """Whether what a client at this address says about who is behind it counts."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class RawCodec:
     """Bytes as `Data` parts, as they come; the end of the stream is the end of the body."""
 
-    __slots__ = ("_data", "_eof", "buffered", "prior_knowledge", "secure")
+    __slots__ = ("_data", "_eof", "buffered", "secure")
 
     reusable = False
     idle = False
@@ -23,7 +23,6 @@ class RawCodec:
 
     def __init__(self) -> None:
         self.secure = False
-        self.prior_knowledge = False
         self._data: list[bytes] = []
         self._eof = False
         self.buffered = 0
