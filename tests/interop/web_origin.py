@@ -128,8 +128,9 @@ async def main() -> None:
     site = web.TCPSite(runner, HOST, 0)
     await site.start()
     async with serve(
-        echo.handle, HOST, 0, select_subprotocol=chosen, process_request=echo.respond, max_size=MESSAGE_BYTES_MAX
-    ) as server:
+        echo.handle, HOST, 0, select_subprotocol=chosen, process_request=echo.respond, max_size=MESSAGE_BYTES_MAX,
+        max_queue=2, backlog=1024,
+    ) as server:  # fmt: skip
         ports: dict[str, Any] = {
             "websockets": next(iter(server.sockets)).getsockname()[1],
             "site": runner.addresses[0][1],

@@ -16,7 +16,7 @@ LONG = bool(os.environ.get("WEBSOCKETS_LONG"))
 WAYS = ["passed", "filtered"]
 
 APP = """
-from coulee.core import Filter, Proxy
+from coulee.core import Config, Filter, Proxy, WebSocket
 from coulee.lb import Cluster
 
 
@@ -25,13 +25,17 @@ class Nothing(Filter):
         return None
 
 
-proxy = Proxy(Cluster({url!r}), [Nothing()])
+proxy = Proxy(Cluster({url!r}), [Nothing()], Config(websocket=WebSocket(**{settings!r})))
 """
 
 
 @contextlib.contextmanager
-def before(url: str, way: str, backend: str, *args: str) -> Generator[Coulee, None, None]:
-    """coulee, while the block lasts."""
+def before(url: str, way: str, backend: str, *args: str, **settings: float) -> Generator[Coulee, None, None]:
+    """coulee, while the block lasts; `settings` are what a filtered WebSocket is allowed."""
     args = ("--backend", backend, "--log", "json", "--grace", "0", *args)
-    with running(*args, app=APP.format(url=url)) if way == "filtered" else running("--to", url, *args) as child:
+    with (
+        running(*args, app=APP.format(url=url, settings=settings))
+        if way == "filtered"
+        else running("--to", url, *args) as child
+    ):
         yield child
