@@ -40,7 +40,7 @@ from tests.simulation.bodies import pattern, pieces_of
 from tests.simulation.bounds import check_bounds
 from tests.simulation.edges import Edges
 from tests.simulation.versions import FLOOD, Versions
-from tests.simulation.websockets import Talk, WebSockets
+from tests.simulation.websockets import Stamp, Talk, WebSockets
 
 PROXY: Address = ("10.0.0.1", 80)
 MALFORMED = (
@@ -156,7 +156,7 @@ class Scenario:
             filters.append(Bodies())
         filters += self.balance.filters()
         if self.websockets.filter is not None:
-            filters.append(self.websockets.filter)
+            filters += [self.websockets.filter, *[Stamp()] * (self.websockets.style == "meddles")]
         transport = self.edges.transport(http2=self.versions.origins)
         self.definition = Proxy(self.balance.cluster(self.endpoints, transport), filters, self._config())
         self.proxies: list[Proxy] = []  # one; or those that followed each other

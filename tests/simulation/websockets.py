@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from coulee.backends.far_end import FarEnd
 from coulee.backends.peers import Answer, Ask, Asked, Fields, Reply
@@ -49,6 +49,7 @@ BROKEN: Final[tuple[tuple[int, Callable[[bytes], bytes]], ...]] = (
 
 _ENDS: Final = ("close frame", "close frame", "close frame", "half-close", "asks to close")
 
+Outcomes: TypeAlias = list[tuple[Literal["on", "back"], str | bytes]]
 Kind = Literal["agrees", "refuses", "another protocol", "unasked"]
 Speaker = Literal["client", "origin"]
 
@@ -56,10 +57,21 @@ Speaker = Literal["client", "origin"]
 # --------------------------------------------------------------------------------------------------------- the filters
 
 
-def outcome_of(data: str | bytes, style: str) -> list[tuple[Literal["on", "back"], str | bytes]]:
-    """What comes of a message."""
+def outcome_of(data: str | bytes, style: str, sender: str) -> Outcomes:
+    """What comes of a message. The filters see the client's in their order, and the origin's in reverse."""
     if style != "meddles":
         return [("on", data)]
+    if sender != "downstream":
+        return _meddled(stamped(data))
+    return [(where, stamped(what) if where == "on" else what) for where, what in _meddled(data)]
+
+
+def stamped(data: str | bytes) -> str | bytes:
+    """Seen by the second filter."""
+    return data + "+" if isinstance(data, str) else data + b"+"
+
+
+def _meddled(data: str | bytes) -> Outcomes:
     kind = len(data) % 7
     if kind == 0:
         return []
@@ -73,6 +85,13 @@ def outcome_of(data: str | bytes, style: str) -> list[tuple[Literal["on", "back"
     return [("on", data)]
 
 
+class Stamp(Filter):
+    """The second filter."""
+
+    def websocket_message(self, exchange: Exchange, message: Message) -> Outcome:
+        return stamped(message.data)
+
+
 class Watcher(Filter):
     """Sees every message. Its style: it `keeps` them as they are, `meddles`, or `sleeps` over each."""
 
@@ -82,14 +101,13 @@ class Watcher(Filter):
 
     async def websocket_message(self, exchange: Exchange, message: Message) -> Outcome | None:
         data = message.data
-        if data == "enough":
+        if data in ("enough", "enough+"):
             return Closing(ENOUGH, "as you like")
         if self.style == "sleeps":
             await sleep(len(data) % 5 * 0.003)
         if self.style != "meddles":
             return None
-        outcomes = outcome_of(data, self.style)
-        return [message.reply(what) if where == "back" else what for where, what in outcomes]
+        return [message.reply(what) if where == "back" else what for where, what in _meddled(data)]
 
     def websocket_close(self, exchange: Exchange, closing: Closing) -> None:
         self.closings[exchange.request.target] += 1
@@ -140,6 +158,7 @@ class WebSockets:
         self.count = rng.choice((0, 0, 1, 2, 4))
         self.style = rng.choice(("", "", "keeps", "meddles", "sleeps")) if self.count else ""
         self.filter = Watcher(self.style) if self.style else None
+        self.passes_pings = rng.random() < 0.5
         self.drain_at_s = rng.random() * 0.6 if self.count and hostile and rng.random() < 0.1 else 0.0
         self.is_fair = not hostile  # and nobody drained it
         self.talks: dict[int, Talk] = {}
@@ -151,7 +170,7 @@ class WebSockets:
         return WebSocket(
             message_bytes_max=rng.choice((1000, 16_777_216, 16_777_216)) if hostile else 16_777_216,
             fragments_max=rng.choice((2, 1024)) if hostile else 1024,
-            pings=rng.choice(("pass", "answer")),
+            pings="pass" if self.passes_pings else "answer",
             messages_per_s=rng.choice((0.0, 0.0, 1.0)) if hostile else 0.0,
             messages_at_once_max=2,
             bytes_per_s=rng.choice((0.0, 0.0, 10_000.0)) if hostile else 0.0,
@@ -271,7 +290,7 @@ class WebSockets:
             return [writer.control(PING, unit.encode())]
         if kind == "pong":
             return [writer.control(PONG, unit.encode())]
-        size = rng.choice((0, 1, 7, 30, 125, 126, 1000, rng.choice((5000, 65_535, 65_536))))
+        size = rng.choice((0, 1, 3, 7, 30, 31, 125, 126, 1000, rng.choice((5000, 65_535, 65_536))))
         text = (unit * (size // len(unit) + 1))[:size]
         fragments = rng.choice((1, 1, 2, 3))
         self.counts["websocket:fragments"] += fragments > 1
@@ -332,9 +351,12 @@ class WebSockets:
     def _judge_messages(self, talk: Talk, client: WebSocketEnd, origin: WebSocketEnd, record: Access) -> None:
         for end, other in ((client, origin), (origin, client)):
             assert not end.theirs.broken, f"we say nothing that is no WebSocket: {end.theirs.broken}"
-            expected = [what for message in other.mine.messages for where, what in outcome_of(message, self.style)
+            sides = ("downstream", "upstream") if other is client else ("upstream", "downstream")
+            expected = [what for message in other.mine.messages
+                        for where, what in outcome_of(message, self.style, sides[0])
                         if where == "on" and message != "enough"]  # fmt: skip
-            replies = [what for message in end.mine.messages for where, what in outcome_of(message, self.style)
+            replies = [what for message in end.mine.messages
+                       for where, what in outcome_of(message, self.style, sides[1])
                        if where == "back" and message != "enough"]  # fmt: skip
             of_filter = [message for message in end.theirs.messages if str(message).startswith(REPLY)]
             passed = [message for message in end.theirs.messages if not str(message).startswith(REPLY)]
@@ -350,6 +372,10 @@ class WebSockets:
                     assert passed == expected, "up to the last"
             if end.was_told and end.theirs.closing is None:
                 assert "end" in (end.gone, other.gone) or other.gone == "close", "no reset is told as an end in order"
+            pings = other.mine.pings if self.passes_pings else []
+            pongs = other.mine.pongs if self.passes_pings else end.mine.pings
+            assert pings[: len(end.theirs.pings)] == end.theirs.pings
+            assert pongs[: len(end.theirs.pongs)] == end.theirs.pongs
         self._judge_close(talk, client, origin, record)
 
     def _judge_close(self, talk: Talk, client: WebSocketEnd, origin: WebSocketEnd, record: Access) -> None:
