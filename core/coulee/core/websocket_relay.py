@@ -90,7 +90,7 @@ class Side:
         self.burst += size
         self.sent += size
         try:
-            self.stream.write(Data(data))
+            self.stream.pass_on(data)
         except ExchangeError:
             if not self.ending:
                 raise
