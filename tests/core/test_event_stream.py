@@ -266,11 +266,14 @@ def test_what_is_no_event_goes_on_at_once_and_an_event_when_it_is_whole() -> Non
     ],
 )
 def test_what_becomes_of_an_event(outcome: Any, behind: bytes) -> None:
+    def at_once(event: ServerSentEvent) -> Any:
+        return outcome
+
     async def later(event: ServerSentEvent) -> Any:
         return outcome
 
-    for what in (later, lambda _: outcome):
-        assert through([Seen(what)], b":\ndata\n\n"[:2], b"id: 1\r\ndata: a\r\nx\r\n\r\n") == b":\n" + behind
+    for act in (at_once, later):
+        assert through([Seen(act)], b":\ndata\n\n"[:2], b"id: 1\r\ndata: a\r\nx\r\n\r\n") == b":\n" + behind
 
 
 def test_an_event_that_is_dropped_without_a_place_leaves_nothing() -> None:
