@@ -150,8 +150,11 @@ class Player:
         if state is None:
             return
         way = number // 2 % 8
-        if malformed or state.asked == "CONNECT" or state.upgrade:
+        if malformed or state.asked == "CONNECT" or (state.upgrade and way % 2):
             self.write(number, respond(400, b"no"))
+        elif state.upgrade:
+            self.write(number, Response(101, length=None, ended=False, upgrade=state.upgrade), Data(b"x" * 300))
+            self.write(number, Data(b"", True))
         elif way == 0:
             self.write(number, Interim(103, HINTS), respond(200, b"x" * 10))
         elif way == 1:
@@ -272,7 +275,7 @@ def check_message(case: Case, told: list[News], bodiless: bool) -> None:
         return
     left: int | None = None
     head: Request | Response | None = None
-    ended = False
+    ended = tunnel = False
     for news in told:
         assert not ended, f"{news!r} behind the end"
         if isinstance(news, Interim):
@@ -302,6 +305,7 @@ def check_message(case: Case, told: list[News], bodiless: bool) -> None:
             assert isinstance(news, Trailers)
             assert head is not None
             assert not left, "trailers, and bytes are missing"
+            assert not tunnel, "trailers of what is no HTTP"
             check_fields(news.headers)
             ended = True
 

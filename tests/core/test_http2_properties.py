@@ -33,7 +33,8 @@ BLOCKS = st.sampled_from(
     [h2.get(), h2.post(), h2.post("/", ("content-length", "5")), h2.get("/", ("priority", "u=1, i")), h2.get("a"),
      h2.fields([(":status", "200")]), h2.fields([(":status", "103")]), h2.fields([(":status", "204")]),
      h2.fields([(":status", "200"), ("content-length", "5")]), h2.fields([("a", "b")]), h2.fields([("A", "b")]),
-     b"\x40\x03x-a\x01b" + h2.get(), h2.get() + b"\xbe", b"\x20" + h2.get(), b"\x80", b"", b"\x88\x10\x01a\x01b"]
+     b"\x40\x03x-a\x01b" + h2.get(), h2.get() + b"\xbe", b"\x20" + h2.get(), b"\x80", b"", b"\x88\x10\x01a\x01b",
+     h2.fields([(":method", "CONNECT"), (":protocol", "websocket"), *h2.request()[1:]])]
 )  # fmt: skip
 VALUES = st.sampled_from([0, 1, 5, 100, 16384, 40000, 70000, 2**31 - 1, 2**31, 2**32 - 1]).map(lambda n: n.to_bytes(4))
 PAIR = st.tuples(st.sampled_from([1, 2, 3, 4, 5, 6, 8, 9, 77]), VALUES).map(lambda pair: pair[0].to_bytes(2) + pair[1])

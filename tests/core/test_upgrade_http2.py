@@ -3,10 +3,14 @@ ways behind it, between all versions."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from h2.settings import SettingCodes
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from coulee.core import (
     Exchange,
@@ -36,6 +40,7 @@ from tests.core.upgraded import (
     Client2,
     End,
     End2,
+    Origin,
     Origin1,
     Origin2,
     Spoken,
@@ -45,6 +50,9 @@ from tests.core.upgraded import (
 from tests.core.world import World
 from tests.http2 import frames as h2
 
+CONNECT = [
+    (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":authority", "a"), (":path", "/chat"),
+]  # fmt: skip
 ALL: list[tuple[Spoken, Spoken]] = [("h1", "h1"), ("h2", "h1"), ("h1", "h2"), ("h2", "h2")]
 
 
@@ -944,3 +952,27 @@ def test_the_end_of_an_answer_that_nobody_waits_for_any_more() -> None:
     page.answers(200, b"a page")
     assert other.heard() == b"a page"
     over(world, other, origin)
+
+
+@given(st.lists(st.integers(0, 400), max_size=6), st.sampled_from(["h1", "h2"]))
+@hypothesis_settings(max_examples=40)
+def test_how_it_is_cut_does_not_matter(cuts: list[int], up: Spoken) -> None:
+    world = between(up)
+    conn = world.client()
+    stream = b"".join(
+        [
+            h2.PREFACE, h2.settings(), h2.headers(1, h2.fields(CONNECT), end=False), h2.data(1, b"early "),
+            h2.ping(), h2.data(1, b"and ", padding=3), h2.data(1), h2.data(1, b"more", end=True),
+        ]
+    )  # fmt: skip
+    for at, end in pairwise([0, *sorted({min(cut, len(stream)) for cut in cuts} - {0, len(stream)}), len(stream)]):
+        world.receives(conn, stream[at:end])
+    origin: Origin = Origin1(world) if up == "h1" else Origin2(world)
+    assert origin.heard() == b""
+    origin.accepts()
+    assert origin.heard() == b"early and more"
+    assert origin.ended
+    origin.ends()
+    assert reasons(world) == [""]
+    world.receives(conn, b"")
+    over(world, origin)
