@@ -1,7 +1,7 @@
 """Real clients of WebSocket before coulee: the package `websockets`, its synchronous and its asynchronous client, and
 aiohttp; each where bytes pass as they come, and where a filter sees the messages.
 
-The short form runs with every test run, on one backend; WEBSOCKETS_LONG=1 makes it all (`make websockets`).
+The short form runs with every test run, on one backend; WEBSOCKET_LONG=1 makes it all (`make websockets`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Many WebSockets at once, and large ones, through the real program with bounded memory; by bytes and by messages.
 
-The short form runs with every test run, on two backends; WEBSOCKETS_LONG=1 makes it long, and all of them
+The short form runs with every test run, on two backends; WEBSOCKET_LONG=1 makes it long, and all of them
 (`make websockets`): a thousand clients with a message a second each, and 100 MiB in each direction.
 """
 

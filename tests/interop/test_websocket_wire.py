@@ -1,7 +1,7 @@
 """WebSocket byte by byte on the wire, through the real program: frames in pieces of one byte, half-closes, resets, and
 what no frame may be. Both ends are raw connections; what they say is made and read by the package `websockets`.
 
-The short form runs with every test run, on one backend; WEBSOCKETS_LONG=1 makes it all (`make websockets`).
+The short form runs with every test run, on one backend; WEBSOCKET_LONG=1 makes it all (`make websockets`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """coulee before an origin of WebSockets: `passed`, where no filter sees them, and `filtered`, where one does that
 changes nothing.
 
-`WEBSOCKETS_LONG=1` in the environment makes the tests of WebSocket as long as `make websockets` has them.
+`WEBSOCKET_LONG=1` in the environment makes the tests of WebSocket as long as `make websockets` has them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Generator
 
 from tests.interop.conftest import Coulee, running
 
-LONG = bool(os.environ.get("WEBSOCKETS_LONG"))
+LONG = bool(os.environ.get("WEBSOCKET_LONG"))
 WAYS = ["passed", "filtered"]
 
 APP = """

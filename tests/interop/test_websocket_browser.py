@@ -1,7 +1,7 @@
 """A real browser before coulee, headless Chromium: WebSocket and server-sent events, without TLS, by HTTP/1.1 in TLS,
 and by HTTP/2, where it opens them as streams of the connection that it has (RFC 8441).
 
-The origin is a site by aiohttp. The short form runs with every test run, on one backend; WEBSOCKETS_LONG=1 makes it all
+The origin is a site by aiohttp. The short form runs with every test run, on one backend; WEBSOCKET_LONG=1 makes it all
 (`make websockets`).
 """
 
