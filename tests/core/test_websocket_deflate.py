@@ -396,6 +396,15 @@ def test_a_bomb_is_one_however_it_is_cut(
     assert found == told
 
 
+@pytest.mark.parametrize(
+    ("line_bytes", "allowed"), [(0, 700), (1, 1024), (512, 1024), (513, 2048), (1024, 2048), (1025, 3000), (9999, 3000)]
+)
+def test_what_is_allowed_goes_by_steps(line_bytes: int, allowed: int) -> None:
+    deflate = made(inflate_free_bytes=700, inflate_ratio_max=2, message_bytes_max=3000)
+    deflate._line_bytes = line_bytes
+    assert deflate.allowed() == allowed
+
+
 def test_no_more_is_inflated_than_is_asked_for() -> None:
     """The bound holds while it is inflated, and for what comes out with the tail."""
     deflate = made(message_bytes_max=1000)

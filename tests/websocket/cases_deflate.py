@@ -62,6 +62,8 @@ DEFLATE: Final = [
     zrow("6.1", "the bit on the continuation of one not compressed", BROKEN, f(TEXT, b"a", fin=False),
         f(CONTINUATION, HELLO, rsv=COMPRESSED)),
     zrow("6.1", "the bit on a continuation of nothing", BROKEN, f(CONTINUATION, HELLO, rsv=COMPRESSED)),
+    zrow("6.1", "a continuation of a whole one", Fails(1002, text("Hello").frames), z(TEXT, HELLO),
+        f(CONTINUATION, b"\xff" * 20)),
     zrow("6.1", "a new one within", BROKEN, z(TEXT, HELLO[:3], fin=False), z(TEXT, HELLO)),
     zrow("6.1", "one not compressed within", BROKEN, z(TEXT, HELLO[:3], fin=False), f(TEXT, b"a")),
     *[zrow("6.1", f"reserved bits {rsv}", BROKEN, f(TEXT, HELLO, rsv=rsv)) for rsv in (1, 2, 3, 5, 6, 7)],
