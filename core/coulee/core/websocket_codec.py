@@ -208,7 +208,6 @@ class Bounds(Extension):
     ) -> CloseReason | RsvBits:
         """The head of a frame is here. wsproto comes again with the same one while its mask is not."""
         if opcode.iscontrol():
-            self._comes = self._came
             return _NOT_RESERVED
         size, frames = self._came if opcode is Opcode.CONTINUATION else (0, 0)
         self._comes = (size + payload_length, frames + 1)
