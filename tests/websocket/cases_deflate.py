@@ -66,6 +66,8 @@ DEFLATE: Final = [
         f(CONTINUATION, b"\xff" * 20)),
     zrow("6.1", "a new one within", BROKEN, z(TEXT, HELLO[:3], fin=False), z(TEXT, HELLO)),
     zrow("6.1", "one not compressed within", BROKEN, z(TEXT, HELLO[:3], fin=False), f(TEXT, b"a")),
+    *[zrow("6.1", f"a new one within, which is no more of it, rsv {rsv}", BROKEN, z(TEXT, HELLO[:3], fin=False),
+        f(BINARY, b"\x07\xff\xff\xff", rsv=rsv)) for rsv in (0, COMPRESSED)],
     *[zrow("6.1", f"reserved bits {rsv}", BROKEN, f(TEXT, HELLO, rsv=rsv)) for rsv in (1, 2, 3, 5, 6, 7)],
     zrow("7.2.2", "no deflate", Fails(1007), z(TEXT, b"\xff\xff")),
     zrow("7.2.2", "no deflate in a second frame", Fails(1007, text("Hello").frames), z(TEXT, HELLO),

@@ -4,7 +4,7 @@ Rules:
 
 - Of a client's offers the first that is well formed is taken; one that is not is passed over, never a fault. An origin
   may agree to what was offered and nothing else.
-- Nothing is inflated without a bound: see `Deflate.allowed`. Whether a message is within it does not depend on how its
+- Nothing is inflated without a bound: see `Deflate._allowed`. Whether a message is within it does not depend on how its
   bytes were cut on the way. (Whether zlib minds a window larger than agreed to does.)
 - zlib cannot deflate with a window of 8 bits. Who insists on it gets its messages as they are, which it has to
   understand (section 6).
@@ -166,8 +166,10 @@ class Deflate(Extension):
         """The head of a frame; wsproto may come again with the same one. The bit may be set where a message begins
         (section 6.1)."""
         self._data = not opcode.iscontrol()
-        if not self._data or opcode is Opcode.CONTINUATION or self._within:
+        if not self._data or opcode is Opcode.CONTINUATION:
             return _NOT_RESERVED
+        if self._within:
+            return CloseReason.PROTOCOL_ERROR  # before its bytes are taken for more of the message
         self._compressed = rsv.rsv1
         self._line_bytes = self._inflated_bytes = self._final_blocks = 0
         return _COMPRESSED
@@ -194,40 +196,40 @@ class Deflate(Extension):
         return rest
 
     def _inflate(self, data: bytes) -> bytes | CloseReason:
-        """More of a message. What zlib has not read of it is put in again, with room for one byte more than is allowed
-        up to there."""
+        """More of a message: up to the next step by itself, for what zlib has read and what it has given out do not
+        tell where in its input a bound was passed."""
         inflated: list[bytes] = []
-        more = data != b""
-        while more:
+        at = 0
+        size = len(data)
+        while at < size:
             inflater = self._inflater
             if inflater is None:
                 inflater = self._inflater = zlib.decompressobj(-self.inflate_bits)
-            room = self.allowed() - self._inflated_bytes + 1
+            steps = self._line_bytes // _STEP_BYTES + 1
+            step = data[at : at + steps * _STEP_BYTES - self._line_bytes]
+            room = self._allowed(steps) - self._inflated_bytes
             try:
-                piece = inflater.decompress(data, room)
+                piece = inflater.decompress(step, room + 1)
             except zlib.error:
                 return CloseReason.INVALID_FRAME_PAYLOAD_DATA
-            inflated.append(piece)
-            rest = inflater.unconsumed_tail
-            more = rest != b"" or len(piece) == room
+            self._inflated_bytes += len(piece)
+            if len(piece) > room:
+                return CloseReason.MESSAGE_TOO_BIG
+            read = len(step)
             if inflater.eof:
-                rest = inflater.unused_data
-                more = rest != b""
+                read -= len(inflater.unused_data)
                 self._inflater = None
                 self._final_blocks += 1
                 if self._final_blocks > FINAL_BLOCKS_MAX:
                     return CloseReason.INVALID_FRAME_PAYLOAD_DATA
-            self._line_bytes += len(data) - len(rest)
-            self._inflated_bytes += len(piece)
-            if self._inflated_bytes > self.allowed():
-                return CloseReason.MESSAGE_TOO_BIG
-            data = rest
+            at += read
+            self._line_bytes += read
+            inflated.append(piece)
         return b"".join(inflated)
 
-    def allowed(self) -> int:
-        """How large what has come on the line may have become: whatever the settings say of its bytes, rounded up to
-        512, so that it does not matter whether they came one by one."""
-        steps = -(-self._line_bytes // _STEP_BYTES)
+    def _allowed(self, steps: int) -> int:
+        """How large what has come on the line may have become: its bytes are counted in steps of 512, begun ones as
+        whole, so that it does not matter whether they came one by one."""
         return int(min(self._bytes_max, max(self._free_bytes, self._ratio_max * _STEP_BYTES * steps)))
 
     # -- what goes
