@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from coulee.backends.asyncio import run
-from coulee.core import Exchange, Proxy, Request
-from coulee.core.event_stream import EventStream, ServerSentEvent
+from coulee.core import EventStream, Exchange, Proxy, Request, ServerSentEvent
 from coulee.lb import Cluster
 
 
