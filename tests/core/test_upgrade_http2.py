@@ -23,6 +23,7 @@ from coulee.core import (
     Timeouts,
     UpstreamTls,
     respond,
+    sleep,
 )
 from coulee.core.config import Http2
 from coulee.core.seam import Blocked, Drain, Sent
@@ -976,3 +977,62 @@ def test_how_it_is_cut_does_not_matter(cuts: list[int], up: Spoken) -> None:
     assert reasons(world) == [""]
     world.receives(conn, b"")
     over(world, origin)
+
+
+# ------------------------------------------------------------------------------------ what mutations have got through
+
+
+def test_an_origin_whose_settings_do_not_speak_of_it() -> None:
+    world = between("h2")
+    client = Client1(world)
+    client.asks()
+    origin = Origin2(world, None)
+    world.receives(origin.conn, h2.settings())
+    client.listen()
+    assert (client.status, reasons(world)) == (502, ["upgrade_unsupported"])
+    over(world, client)
+
+
+def test_a_connection_that_dies_between_its_beginning_and_the_request() -> None:
+    async def wait(exchange: Exchange, reused: bool) -> None:
+        await sleep(5)
+
+    world = between("h2", on("connected_to_upstream", wait), retry=Retry(retries_max=0))
+    client = Client1(world)
+    client.asks()
+    origin = Origin2(world, None)
+    world.resets(origin.conn)
+    world.wait(6)
+    client.listen()
+    assert (client.status, reasons(world)) == (503, ["upstream_refused_stream"]), "it waits for nobody's word"
+    over(world, client)
+
+
+def test_any_2xx_of_a_filter_would_open_one() -> None:
+    async def answer(exchange: Exchange) -> Response:
+        return respond(204)
+
+    world = between("h1", on("request_filter", answer))
+    client = Client2(world)
+    client.asks()
+    client.listen()
+    assert (client.status, reasons(world)) == (500, ["filter_error"])
+    client.leaves()
+
+
+@pytest.mark.parametrize(("down", "up"), [("h1", "h2"), ("h2", "h2")])
+def test_other_protocols_have_no_proofs(down: Spoken, up: Spoken) -> None:
+    world = between(up, upgrades=("chat/2",))
+    sent = b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: chat/2\r\n\r\n"
+    client: Client = Client1(world) if down == "h1" else Client2(world)
+    if isinstance(client, Client1):
+        world.receives(client.conn, sent)
+    else:
+        client.asks(protocol="chat/2")
+    origin = Origin2(world)
+    assert origin.start == "CONNECT chat/2 http /chat"
+    origin.accepts(fields=[("Sec-WebSocket-Accept", "mine")] if down == "h2" else [])
+    client.listen()
+    assert client.status == 101
+    assert client.fields.get("sec-websocket-accept") == ("mine" if down == "h2" else None)
+    over(world, client, origin)
