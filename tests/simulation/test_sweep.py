@@ -47,7 +47,7 @@ EXPECTED_OF_HTTP2 = (
     "event:http2_error", "event:http2_flood", "event:http2_goaway", "http2:2.0", "http2:takes back", "http2:leaves",
     "http2:asks oddly", "http2:floods", "http2:breaks", "http2:refuse", "http2:http1", "http2:goaway",
     "http2:goaway_all", "http2:bad_head", "http2:early_end", "http2:refused by us", "http2:cut by us",
-    "http2:fallen back", "http2:shared", "http2:calls",
+    "http2:fallen back", "http2:shared", "http2:calls", "http2:websockets",
 )  # fmt: skip
 """... and of HTTP/2."""
 

@@ -15,7 +15,16 @@ from typing import Any, Final
 from h2.settings import SettingCodes
 
 from coulee.backends.http2_peers import H2Client, H2Origin, Whim
-from coulee.backends.http2_speech import BROKEN, INTERNAL_ERROR, NO_ERROR, PREFACE, REFUSED_STREAM, Manners, frame
+from coulee.backends.http2_speech import (
+    BROKEN,
+    CANCEL,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PREFACE,
+    REFUSED_STREAM,
+    Manners,
+    frame,
+)
 from coulee.backends.peers import Ask, Asked, H11Client, H11Origin, Reply
 from coulee.backends.simulator import WALL_CLOCK_OFFSET_S, Simulator
 from coulee.core import Access, Event
@@ -246,6 +255,7 @@ class Versions:
             self.counts["http2:cut by us"] += answer.reset == INTERNAL_ERROR
             if answer.granted:
                 self.counts["http2:websockets"] += 1
+                assert answer.reset in (None, CANCEL) or answer.ask.target in client.taken_back, "RFC 8441 section 5"
             elif answer.complete:
                 assert answer.reset in (None, NO_ERROR), "what was answered whole is not taken back"
             else:
