@@ -209,8 +209,9 @@ class _Second(Http1Codec):
 
 @pytest.fixture(autouse=True)
 def version_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    def new_codec(proxy: Proxy, role: Role) -> Codec:
-        return (_Second if role == "server" else Http1Codec)(role, proxy.config.limits)
+    def new_codec(proxy: Proxy, role: Role, prior_knowledge: bool = False) -> Codec:
+        kind = _Second if role == "server" else Http1Codec
+        return kind(role, proxy.config.limits, prior_knowledge=prior_knowledge)
 
     monkeypatch.setattr(Proxy, "new_codec", new_codec)
 
