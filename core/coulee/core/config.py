@@ -318,8 +318,8 @@ class WebSocket:
     """... and offer it to the origin. It is usually near, and deflating is the most that a message can cost."""
 
     window_bits: int = 12
-    """Of what we deflate, from 9 to 15: 2 to that power bytes, and eight times as much of memory. What `websockets`
-    uses, because more of it compresses messages little better."""
+    """Of what we deflate, from 9 to 15: 2 to that power bytes, and eight times as much of memory; and of what a client
+    does, where it lets us say so. What `websockets` uses, because more of it compresses messages little better."""
 
     pings: Literal["pass", "answer"] = "pass"
     """Who answers a ping: the other side, as if nobody were between, or we."""
