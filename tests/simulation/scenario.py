@@ -335,7 +335,8 @@ class Scenario:
                 leave_by=rng.choice(("reset", "close")),
             )
             self._arrives(client, plans)
-        if rng.random() < 0.3 and not self.websockets.style:  # what is said there is no WebSocket
+        only_http2 = self.versions.origins and not self.edges.origins_have_tls
+        if rng.random() < 0.3 and not (self.websockets.style or only_http2):  # what is said there is no WebSocket
             leaves = self.hostile and rng.random() < 0.3
             plan = self._upgrade()
             self._arrives(H11Client([plan.ask], leave_after_bytes=rng.choice((150, 400)) if leaves else None), [plan])

@@ -54,7 +54,8 @@ EXPECTED_OF_HTTP2 = (
 EXPECTED_OF_WEBSOCKET = (
     *(f"websocket:{kind}" for kind in ("agrees", "refuses", "another protocol", "unasked")),
     *(f"websocket:{filtered}{end}, by {who}" for filtered in ("", "filtered, ")
-      for end in ("close frame", "half-close", "kill", "silence") for who in ("client", "origin")),
+      for end in ("close frame", "half-close") for who in ("client", "origin")),
+    "websocket:silence", "websocket:filtered, silence",
     *(f"websocket:filtered, {end}, by {who}" for end in ("asks to close", "breaks a rule")
       for who in ("client", "origin")),
     *(f"websocket:{what} {who}" for what in ("early by", "reset heard by", "pong heard by", "1001 heard by",
