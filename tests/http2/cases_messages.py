@@ -94,8 +94,10 @@ PSEUDO = [
     malformed("8.5", "CONNECT with :path", [(":method", "CONNECT"), AUTHORITY, PATH]),
     malformed("8.5", "CONNECT with :scheme", [(":method", "CONNECT"), AUTHORITY, SCHEME]),
     malformed("8.5", "CONNECT without :authority", [(":method", "CONNECT")]),
-    malformed("8441 3", "an extended CONNECT of which nobody has spoken",
-              [(":method", "CONNECT"), (":protocol", "websocket"), *without(":method")]),
+    malformed("9220 3", "an extended CONNECT for a protocol that nobody has spoken of",
+              [(":method", "CONNECT"), (":protocol", "gossip"), *without(":method")], Answered(status=501)),
+    malformed("8441 4", "an extended CONNECT without :path",
+              [(":method", "CONNECT"), (":protocol", "websocket"), *without(":method", ":path")]),
     malformed("8441 4", "a :protocol without CONNECT", request("/", (":protocol", "websocket"))),
 ]  # fmt: skip
 

@@ -302,11 +302,15 @@ def before(url: str) -> World:
     return World(Proxy(Cluster(url)).fresh(rng=Random(1), wall_clock_offset_s=1e9, listen=[LISTENER]))
 
 
-def test_an_upgrade_to_an_endpoint_of_http2_goes_by_http1() -> None:
+def test_an_upgrade_to_an_endpoint_of_http2_needs_its_word() -> None:
     world = before("h2c://127.0.0.1:9000")
     client = world.client()
-    world.receives(client, ask(b"Connection: upgrade\r\nUpgrade: websocket\r\n"))
-    assert world.sent(world.connects()).startswith(b"GET / HTTP/1.1\r\n")
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    world.receives(client, ask(b"Connection: upgrade\r\nUpgrade: websocket\r\n" + key))
+    origin = world.connects()
+    assert b":protocol" not in world.sent(origin)
+    world.receives(origin, h2.settings({8: 1}))
+    assert b":protocol" in world.sent(origin)
 
 
 def test_an_endpoint_that_wants_http1_gets_it() -> None:

@@ -160,6 +160,16 @@ class Http2Stream(Stream):
             if not connection.blocked:
                 connection.let_out()
 
+    @coroutine
+    def wait_until_out(self) -> Generator[_Parked, Any, None]:
+        """See `Stream`: a stream that is given up is reset, with all that waits for a window."""
+        while self.connection.codec.waits(self.number) and self.error is None:
+            self.writer = self.connection.machine.kernel.running
+            try:
+                yield PARKED
+            finally:
+                self.writer = None
+
     def send_eof(self) -> None:
         """See `Stream`."""
         self.write(Data(b"", True))

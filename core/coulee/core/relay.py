@@ -54,6 +54,7 @@ async def _pump_up(exchange: Exchange, upstream: Stream, idle: Idle) -> None:
             upstream.pass_on(part.data)
         ended = part.ended
     upstream.send_eof()
+    await upstream.wait_until_out()
 
 
 async def _pump_down(exchange: Exchange, upstream: Stream, idle: Idle) -> None:

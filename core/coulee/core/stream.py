@@ -61,6 +61,11 @@ class Stream:
         """Of what is no HTTP any more: send bytes now. Raises `ExchangeError` where nobody will get them."""
         self.write(Data(data))
 
+    def wait_until_out(self) -> Awaitable[None]:
+        """Of what is no HTTP any more: wait until nothing of it would be lost if it was given up. Raises
+        `ExchangeError` where it never will be out."""
+        raise NotImplementedError
+
     def limit(self, seconds: float) -> None:
         """From now on, `seconds` for the part that is awaited."""
         raise NotImplementedError
@@ -194,6 +199,9 @@ class SoleStream(Stream):
         if self.error is not None:
             raise self.error
         self.connection.push(data)
+
+    async def wait_until_out(self) -> None:
+        """See `Stream`: a connection is closed behind what is queued."""
 
     def limit(self, seconds: float) -> None:
         """See `Stream`."""

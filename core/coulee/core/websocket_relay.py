@@ -213,11 +213,14 @@ class WebSocketRelay(Alarm):
                 if exchange.proxy.draining:
                     self.drain()
                 await tasks.join()
+            await self._let_out()
         except ExchangeError as error:
             await self._lost(error)
             raise
         except Cancelled:
             await self._lost(exchange.failure)
+            if self.upstream.said:
+                await self._let_out()
             if self.downstream.said and (self.downstream.heard is not None or self.downstream.shut):
                 exchange.failure = self.error  # who has said all may go at once
             raise
@@ -415,6 +418,13 @@ class WebSocketRelay(Alarm):
             grace_s = self.exchange.proxy.config.timeouts.logging_grace_s
             with suppress(TimeoutError, Cancelled), shielded(grace_s):
                 await self._begin_to_end(Closing(NO_CLOSE, "", error.side if error is not None else "coulee"))
+
+    async def _let_out(self) -> None:
+        """What the origin was told is not to be lost when its stream is given back."""
+        self.upstream.shut_down()
+        grace_s = self.exchange.proxy.config.websocket.close_timeout_s
+        with suppress(ExchangeError, TimeoutError, Cancelled), shielded(grace_s):
+            await self.upstream.stream.wait_until_out()
 
     def _note(self, error: ExchangeError) -> None:
         """Why it ends, for the access record: the first reason counts."""
