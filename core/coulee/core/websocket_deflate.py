@@ -74,11 +74,16 @@ def agree_upstream(settings: WebSocket, value: str | None) -> Deflate | None:
         raise ProtocolError(
             f"the origin agreed to {NAME} with client_max_window_bits without a value (RFC 7692 section 7.1)"
         )
+    if (terms.client_bits or 0) > settings.window_bits:
+        raise ProtocolError(
+            f"the origin agreed to {NAME} with client_max_window_bits={terms.client_bits}, and was offered"
+            f" {settings.window_bits} (RFC 7692 section 7.1.2.2)"
+        )
     return Deflate(
         settings,
         inflate_bits=terms.server_bits or _BITS_MAX,
         inflate_anew=terms.server_anew,
-        deflate_bits=min(terms.client_bits or _BITS_MAX, settings.window_bits),
+        deflate_bits=terms.client_bits or settings.window_bits,
         deflate_anew=terms.client_anew,
     )
 
