@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from coulee.core.errors import ExchangeError
-from coulee.core.kernel import Alarm, nursery
+from coulee.core.kernel import Alarm, nursery, shielded
 from coulee.core.parts import Data, Response
 
 if TYPE_CHECKING:
@@ -33,10 +33,22 @@ async def relay_bytes(exchange: Exchange, upstream: Stream, response: Response) 
             tasks.start(_pump_up, exchange, upstream, idle)
             tasks.start(_pump_down, exchange, upstream, idle)
             await tasks.join()
+        await _let_out(exchange, upstream)
     finally:
         kernel.disarm(idle)
     exchange.answered = exchange.upstream_ended = True
     downstream.end()
+
+
+async def _let_out(exchange: Exchange, upstream: Stream) -> None:
+    """What waits for an origin is not lost when its stream is given back, though the client has heard all and may go.
+    Raises `ExchangeError`."""
+    limit_s = exchange.proxy.config.timeouts.close_grace_s
+    try:
+        with shielded(limit_s):
+            await upstream.wait_until_out()
+    except TimeoutError:
+        raise ExchangeError("upstream_timeout", f"did not take the last bytes within {limit_s:g} s") from None
 
 
 async def _pump_up(exchange: Exchange, upstream: Stream, idle: Idle) -> None:
@@ -54,7 +66,6 @@ async def _pump_up(exchange: Exchange, upstream: Stream, idle: Idle) -> None:
             upstream.pass_on(part.data)
         ended = part.ended
     upstream.send_eof()
-    await upstream.wait_until_out()
 
 
 async def _pump_down(exchange: Exchange, upstream: Stream, idle: Idle) -> None:
