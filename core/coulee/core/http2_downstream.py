@@ -413,9 +413,14 @@ class Http2Downstream(Http2Connection[ClientStream]):
     def gone(self, kind: ErrorKind | None, detail: str) -> None:
         self.proxy.kernel.disarm(self.notice)
         for stream in list(self.streams.values()):
-            if stream.exchange is not None:
+            if stream.exchange is not None and not self._needs_nothing(stream, stream.exchange):
                 self._end(stream, ExchangeError("client_gone", detail))
         self.streams.clear()
+
+    def _needs_nothing(self, stream: ClientStream, exchange: Exchange) -> bool:
+        """Whether an upgraded stream has ended both ways: its client may go, and what it said still goes to the
+        origin."""
+        return exchange.switched and self.codec.is_read(stream.number) and self.codec.is_written(stream.number)
 
     def timed_out(self, reading: bool) -> None:
         if not reading:
