@@ -252,9 +252,8 @@ class Deflate(Extension):
             bits = self.deflate_bits
             deflater = zlib.compressobj(LEVEL, zlib.DEFLATED, -bits, bits - 7)
         deflated = deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)
-        if self.deflate_anew:
-            return (_COMPRESSED, deflated[:-4]) if len(deflated) - 4 < len(data) else (rsv, data)
-        self._deflater = deflater
+        if not self.deflate_anew:
+            self._deflater = deflater
         return _COMPRESSED, deflated[:-4]
 
 
