@@ -17,6 +17,7 @@ WAYS = ["passed", "filtered"]
 
 APP = """
 from coulee.core import Config, Filter, Proxy, WebSocket
+from coulee.core.config import Limits
 from coulee.lb import Cluster
 
 
@@ -25,17 +26,15 @@ class Nothing(Filter):
         return None
 
 
-proxy = Proxy(Cluster({url!r}), [Nothing()], Config(websocket=WebSocket(**{settings!r})))
+config = Config(limits=Limits(connections_per_address_max=0), websocket=WebSocket(**{settings!r}))
+proxy = Proxy(Cluster({url!r}), {filters}, config)
 """
+"""All clients of a test come from one address, which may have 256 connections else."""
 
 
 @contextlib.contextmanager
 def before(url: str, way: str, backend: str, *args: str, **settings: float) -> Generator[Coulee, None, None]:
     """coulee, while the block lasts; `settings` are what a filtered WebSocket is allowed."""
-    args = ("--backend", backend, "--log", "json", "--grace", "0", *args)
-    with (
-        running(*args, app=APP.format(url=url, settings=settings))
-        if way == "filtered"
-        else running("--to", url, *args) as child
-    ):
+    app = APP.format(url=url, settings=settings, filters="[Nothing()]" if way == "filtered" else "[]")
+    with running("--backend", backend, "--log", "json", "--grace", "0", *args, app=app) as child:
         yield child
