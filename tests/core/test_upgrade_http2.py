@@ -48,6 +48,7 @@ from tests.core.upgraded import (
     asked,
     switched,
 )
+from tests.core.websocket_frames import BINARY, frame
 from tests.core.world import World
 from tests.http2 import frames as h2
 
@@ -483,6 +484,58 @@ def test_the_limits_of_bodies_are_not_those_of_what_is_no_http() -> None:
     client.says(b"still")
     assert len(origin.heard()) == 2005
     over(world, client, origin)
+
+
+@pytest.mark.parametrize(
+    "filters", [[], [on("websocket_close", lambda exchange, closing: None)]], ids=["bytes", "seen"]
+)
+@pytest.mark.parametrize("down", ["h1", "h2"])
+def test_what_waits_for_the_window_of_an_origin_goes_out_though_all_is_said(
+    down: Spoken, filters: list[Filter]
+) -> None:
+    world = between("h2", *filters)
+    client, origin = switched(world, down, "h2")
+    assert isinstance(origin, Origin2)
+    origin.takes = False
+    said = b"".join(frame(BINARY, bytes(40_000)) for _ in range(2))
+    client.says(said[:60_000])
+    client.listen()
+    client.says(said[60_000:])
+    client.ends()
+    origin.ends()
+    client.listen()
+    origin.listen()
+    assert len(origin.body) < len(said)
+    assert not origin.reset
+    assert client.ended
+    client.leaves()
+    got = len(origin.body)
+    origin.h2.acknowledge_received_data(got, origin.stream)
+    origin.takes = True
+    origin.flush()
+    origin.listen()
+    assert len(origin.body) == len(said)
+    assert origin.ended
+    assert not origin.reset
+    (record,) = world.access
+    assert record.reason == ""
+    world.leaves_nothing()
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_an_origin_that_never_opens_its_window_is_not_waited_for_long(seen: bool) -> None:
+    filters = [on("websocket_close", lambda exchange, closing: None)] if seen else []
+    world = between("h2", *filters, timeouts=Timeouts(close_grace_s=3, send_stall_timeout_s=100))
+    client, origin = switched(world, "h1", "h2")
+    assert isinstance(origin, Origin2)
+    origin.takes = False
+    client.says(b"".join(frame(BINARY, bytes(40_000)) for _ in range(2)))
+    client.ends()
+    origin.ends()
+    world.wait(20)
+    (record,) = world.access
+    assert record.reason == ("" if seen else "upstream_timeout")
+    world.leaves_nothing()
 
 
 # ------------------------------------------------------------------------------ what only an origin of HTTP/2 can do
