@@ -56,7 +56,7 @@ grpc: $(STAMP)  ## HTTP/2 and gRPC with real programs at full length, on every b
 	HTTP2_LONG=1 $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_grpc.py tests/interop/test_http2_*.py
 
 websockets: $(STAMP)  ## WebSocket with real programs at full length, on every backend: all cases of Autobahn, many connections, large streams
-	WEBSOCKET_LONG=1 $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_autobahn.py tests/interop/test_websocket_*.py
+	WEBSOCKET_LONG=1 $(BIN)/python -m pytest -q -s --timeout 0 tests/interop/test_autobahn.py tests/interop/test_event_stream.py tests/interop/test_websocket_*.py
 
 properties: $(STAMP)  ## the properties with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout 0 tests/core tests/lb tests/differential

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.conftest import WITHIN_S, Raw, running
+from tests.interop.websocket_doors import LONG
 
 if TYPE_CHECKING:
     from tests.interop.conftest import Coulee, Curl, Head, Wire
@@ -95,6 +96,19 @@ def raw() -> Generator[Raw, None, None]:
     origin = Raw()
     yield origin
     origin.close()
+
+
+BACKENDS = ["asyncio", "uvloop", "trio", "curio", "threads"] if LONG else ["asyncio", "threads"]
+"""Two in the short form, which runs with every test run; WEBSOCKET_LONG=1 has all of them (`make websockets`)."""
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of a backend."""
+    name: str = request.param
+    if name not in ("asyncio", "threads"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    return name
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from tests.interop.fleet import until
 from tests.interop.h2_client import dialled
 from tests.interop.http2_proxied import Doors, doors, serving
 from tests.interop.proxied import Certificates, certificates_in
+from tests.interop.websocket_doors import LONG
 from tests.interop.websocket_http2 import WITHIN_S, Http2, Refused
 
 if TYPE_CHECKING:
@@ -31,6 +32,19 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 1024 * 1024
 EVERY_KIND: list[str | bytes] = ["text", "", "é" * 1000, b"\x00binary\xff", bytes(MEBIBYTE), "x" * MEBIBYTE]
+
+
+BACKENDS = ["asyncio", "uvloop", "trio", "curio", "threads"] if LONG else ["asyncio", "threads"]
+"""Two in the short form, which runs with every test run; WEBSOCKET_LONG=1 has all of them (`make websockets`)."""
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of a backend."""
+    name: str = request.param
+    if name not in ("asyncio", "threads"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    return name
 
 
 class Server:
