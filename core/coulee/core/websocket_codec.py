@@ -78,12 +78,11 @@ News: TypeAlias = Message | Ping | Pong | Closing
 class WebSocketCodec:
     """Reads what `sender` sends and writes to it. `role` is ours: who takes that of a `"client"` masks."""
 
-    __slots__ = ("_binary", "_bounds", "_deflate", "_frames", "_read", "_sender", "_text")
+    __slots__ = ("_binary", "_bounds", "_frames", "_read", "_sender", "_text")
 
     def __init__(self, role: Role, sender: Sender, settings: WebSocket, deflate: Deflate | None, rng: Random) -> None:
         self._sender: Sender = sender
         self._bounds = Bounds(settings)
-        self._deflate = deflate
         extensions: list[Extension] = [self._bounds] if deflate is None else [self._bounds, deflate]
         keys = MaskingKeys(rng) if role == "client" else None
         self._frames = _Frames(role == "client", extensions, keys)
