@@ -885,3 +885,30 @@ def test_compression_with_each_side_apart() -> None:
     assert b"Extensions" not in line.switched
     line.says(text("b" * 500))
     assert [each.rsv for each in line.up] == [4]
+
+
+def test_the_first_reason_counts() -> None:
+    line = Line(Ends(lambda closing: _raise(RuntimeError("oops"))))
+    line.says(frame(TEXT, b"\xff"))
+    line.answers(close(1001, mask=None))
+    line.answers(b"")
+    line.says(b"")
+    assert line.record == ("websocket_error", 1007)
+    assert line.world.events("filter_error"), "and the other one is told as well"
+
+
+def test_a_drain_ends_each_at_a_time_of_its_own() -> None:
+    line = Line(Seen(), drain_after_s=2)
+    clients = [line.client]
+    for _ in range(7):
+        clients.append(line.world.client())
+        line.world.receives(clients[-1], ASK)
+        line.world.receives(line.world.connects(), SWITCH)
+        line.world.sent(clients[-1])
+    line.world.gives(Drain(30))
+    told_by: list[int] = []
+    for _ in range(20):
+        line.world.wait(0.1 if told_by else 2.0)
+        told_by.append(sum(1 for client in clients if line.world.outbox.get(client)))
+    assert told_by[-1] == 8
+    assert len(set(told_by)) > 4, "they do not all come back at once"

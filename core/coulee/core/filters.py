@@ -253,7 +253,8 @@ def _is_awaitable(result: object) -> bool:
 
 
 async def outcome_of(call: Callable[..., Any], *args: Any) -> Any:
-    """What one filter makes of something. Raises `ExchangeError`, as `decide` does."""
+    """What one filter makes of something. Raises `ExchangeError`, as `decide` does; which has the same in its loop, as
+    `transform` has, because a coroutine more would cost more than all else that they do."""
     try:
         result: Any = call(*args)
         if result is not None and _is_awaitable(result):
