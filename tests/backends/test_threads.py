@@ -375,10 +375,12 @@ def signals() -> Iterator[None]:
     """Signals come to the main thread only, and afterwards do what they did before."""
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("these tests do not run in the main thread")
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs us behind itself ignores it
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert signal.set_wakeup_fd(-1) == -1
+    signal.signal(signal.SIGINT, found)
 
 
 @pytest.mark.parametrize("times", [1, 2])

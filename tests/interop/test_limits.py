@@ -108,16 +108,14 @@ def test_a_client_with_too_many_connections_is_told_so(raw: Raw, limited: Coulee
     assert limited.line("too_many_connections")
     refused.close()  # it is counted until then
     silent = [dial(limited.port) for _ in range(2)]  # they wait to be refused, and nobody else may
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError):  # which may be before `dial` returns
         assert dial(limited.port).rest() == b"", "it is closed without a word"
     clients[0].close()
     silent[0].close()
     for _ in range(1000):  # until that is noticed
-        again = dial(limited.port)
-        with contextlib.suppress(ConnectionError, EOFError):
+        with contextlib.suppress(ConnectionError, EOFError), contextlib.closing(dial(limited.port)) as again:
             again.send(GET)
             if again.read_head().status == 200:
                 break
-        again.close()
     else:
         pytest.fail("there was no room again")
