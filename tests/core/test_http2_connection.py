@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from coulee.core import Cancelled, Exchange, Limits, Response, Retry, UpstreamTls, respond, sleep
+from coulee.core import Cancelled, Exchange, Limits, Response, Retry, Timeouts, UpstreamTls, respond, sleep
 from coulee.core.config import Http2
 from coulee.core.forward import Forward
 from coulee.core.seam import Blocked, Drain, Sent
@@ -74,7 +74,7 @@ def test_a_tunnel_on_a_stream() -> None:
     world.receives(two, b"")
     assert client.told() == ["1 DATA 'down'", "3 DATA '' end"]
     world.resets(one)
-    assert "1 RST INTERNAL_ERROR" in client.told()
+    assert "1 RST CONNECT_ERROR" in client.told(), "RFC 9113 section 8.5"
     assert len(world.access) == 2
     client.leaves()
     ends(world)
@@ -91,6 +91,19 @@ def test_a_tunnel_whose_origin_ends_first() -> None:
     client.says(data(1, b"last", end=True))
     assert world.sent(origin) == b"last"
     assert reasons(world) == [""]
+    client.leaves()
+    ends(world)
+
+
+def test_a_tunnel_on_which_nothing_comes() -> None:
+    world = played(forward=Forward(hosts=("a.test",), ports=(443,)), timeouts=Timeouts(upgraded_idle_timeout_s=5))
+    client = Client(world)
+    client.says(headers(1, fields([(":method", "CONNECT"), (":authority", "a.test:443")]), end=False))
+    world.connects()
+    assert client.told() == ["1 200"]
+    world.wait(6)
+    assert "1 RST CANCEL" in client.told(), "which is nobody's error"
+    assert reasons(world) == ["idle_timeout"]
     client.leaves()
     ends(world)
 

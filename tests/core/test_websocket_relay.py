@@ -31,6 +31,7 @@ from tests.core.websocket_frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    KEY,
     PING,
     PONG,
     TEXT,
@@ -129,6 +130,8 @@ class Line:
     def is_over(self) -> None:
         """Nothing is left of it."""
         assert {self.client, self.origin} <= set(self.world.closed)
+        set_still = {type(alarm).__name__ for _, _, alarm in self.proxy.kernel.heap if alarm is not None}
+        assert set_still <= {"Bell"}, "the cluster has one of its own; another would keep all that its exchange holds"
         self.world.leaves_nothing()
 
 
@@ -456,6 +459,43 @@ def test_a_side_that_goes_without_a_close_frame_and_another_that_stays() -> None
     line.world.wait(4)
     assert (line.up, line.down) == ([], []), "1006 is never sent"
     assert line.record == ("", 1006)
+    line.is_over()
+
+
+def test_a_half_close_leaves_the_other_side_some_time_and_no_more() -> None:
+    for side in ("client", "origin"):
+        line = Line(Seen(), close_timeout_s=2)
+        stays, goes = (line.answers, line.says) if side == "client" else (line.says, line.answers)
+        more = text("more", mask=None if side == "client" else KEY)
+        goes(b"")
+        line.world.wait(1)
+        stays(more)
+        assert (line.down if side == "client" else line.up) == told("more")
+        line.world.wait(1.5)
+        stays(more)
+        assert (line.up, line.down) == ([], [])
+        line.world.wait(2)
+        assert line.record == ("client_gone" if side == "client" else "upstream_reset", 1006), "something was lost"
+        assert "(close_timeout_s)" in line.world.access[0].detail
+        line.is_over()
+
+
+@pytest.mark.parametrize("side", ["client", "origin"])
+def test_who_does_not_take_what_is_left_is_cut_off_in_the_end(side: str) -> None:
+    line = Line(Seen(), close_timeout_s=2)
+    conn = line.client if side == "client" else line.origin
+    slow, other = (line.says, line.answers) if side == "client" else (line.answers, line.says)
+    mask = None if side == "client" else KEY
+    other(text("more", mask=mask))
+    line.world.gives(Blocked(conn))
+    slow(b"")
+    other(text("more", mask=mask))
+    line.world.wait(3.9)
+    assert not line.world.access
+    line.world.wait(60)
+    word = "send_timeout" if side == "client" else "upstream_timeout"
+    assert line.record == (word, 1006), "nobody takes a part for the whole"
+    assert "what was left within 4 s" in line.world.access[0].detail
     line.is_over()
 
 

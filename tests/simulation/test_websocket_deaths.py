@@ -172,10 +172,10 @@ the other is half-closed | origin | reset   | reset / upstream_reset / 0        
 the other is half-closed | origin | end     | end / - / 0                        | end / - / 0
 the other is half-closed | origin | silence | reset / idle_timeout / 60          | end / - / 10
 its bytes are not taken  | client | reset   | reset / client_gone / 0            | reset / client_gone / 0
-its bytes are not taken  | client | end     | reset / idle_timeout / 60          | reset / - / 10
+its bytes are not taken  | client | end     | reset / idle_timeout / 60          | reset / upstream_timeout / 10
 its bytes are not taken  | client | silence | reset / idle_timeout / 60          | reset / idle_timeout / 70
 its bytes are not taken  | origin | reset   | reset / upstream_reset / 0         | reset / upstream_reset / 0
-its bytes are not taken  | origin | end     | reset / idle_timeout / 60          | reset / - / 10
+its bytes are not taken  | origin | end     | reset / idle_timeout / 60          | reset / send_timeout / 10
 its bytes are not taken  | origin | silence | reset / idle_timeout / 60          | reset / idle_timeout / 70
 """
 

@@ -244,8 +244,7 @@ class Http2Downstream(Http2Connection[ClientStream]):
         if self.closing or self.broken or self.streams.get(stream.number) is not stream:
             self.discard(stream)
         elif not exchange.answered:
-            upgraded = exchange.switched and exchange.request.upgrade
-            self.codec.reset(stream.number, Code.CANCEL if upgraded else code_of(exchange.error))
+            self.codec.reset(stream.number, _code_of_end(exchange))
             self.discard(stream)
         elif self.codec.is_written(stream.number):
             self.finished(stream)
@@ -439,3 +438,14 @@ class Http2Downstream(Http2Connection[ClientStream]):
         else:
             self.leave()  # it has asked nothing for long
             self.name_last()
+
+
+def _code_of_end(exchange: Exchange) -> int:
+    """With which code the stream of an exchange is reset whose answer is not whole."""
+    error = exchange.error
+    if not exchange.switched:
+        return code_of(error)
+    if exchange.request.upgrade:
+        return Code.CANCEL  # RFC 8441 section 5: what a reset of TCP becomes
+    ours = error is not None and error.side != "upstream"
+    return code_of(error) if ours else Code.CONNECT_ERROR  # RFC 9113 section 8.5: ... behind a plain CONNECT

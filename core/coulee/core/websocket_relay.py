@@ -327,6 +327,8 @@ class WebSocketRelay(Alarm):
         if side.full:
             await side.room()
         if side.said or side.shut:
+            if self.late:
+                self._cut_off(side)
             return
         try:
             frame = side.codec.write(data)
@@ -433,6 +435,15 @@ class WebSocketRelay(Alarm):
         if self.error is None:
             self.error = error
 
+    def _cut_off(self, side: Side) -> None:
+        """A message comes too late for a side. That is a loss where it has ended by a half-close, and would read on."""
+        closing = self.closing
+        if closing is not None and closing.code == NO_CLOSE and closing.sender == side.name:
+            limit_s = self.exchange.proxy.config.websocket.close_timeout_s
+            word = "client_gone" if side is self.downstream else "upstream_reset"
+            detail = f"ended without a close frame, and the other side did not end within {limit_s:g} s"
+            self._note(ExchangeError(word, f"{detail} (close_timeout_s)"))
+
     def drain(self) -> None:
         """The proxy is shutting down: end it in a while."""
         if self.closing is None and self.tasks is not None:
@@ -451,6 +462,10 @@ class WebSocketRelay(Alarm):
                 side.shut_down()
             self.exchange.proxy.kernel.arm(self, now + self.exchange.proxy.config.websocket.close_timeout_s)
         else:
+            limit_s = self.exchange.proxy.config.websocket.close_timeout_s
+            for side, word in ((self.downstream, "send_timeout"), (self.upstream, "upstream_timeout")):
+                if side.stream.blocked:
+                    self._note(ExchangeError(word, f"did not take what was left within {2 * limit_s:g} s"))
             self.tasks.cancel()
 
 
