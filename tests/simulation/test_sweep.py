@@ -59,7 +59,8 @@ EXPECTED_OF_WEBSOCKET = (
     *(f"websocket:filtered, {end}, by {who}" for end in ("asks to close", "breaks a rule")
       for who in ("client", "origin")),
     *(f"websocket:{what} {who}" for what in ("early by", "reset heard by", "pong heard by", "1001 heard by",
-      "1002 heard by", "1009 heard by", "4321 heard by") for who in ("client", "origin")),
+      "1002 heard by", "1009 heard by", "4321 heard by", "deflated by", "deflated for")
+      for who in ("client", "origin")),
     "websocket:client killed", "websocket:origin killed", "websocket:by bytes", "websocket:fragments",
     "websocket:ping between fragments", "websocket:slow", "websocket:filtered, idle_timeout", "websocket:idle_timeout",
     "websocket:client_gone", "websocket:filtered, client_gone", "websocket:upstream_reset",

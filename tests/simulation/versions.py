@@ -255,7 +255,9 @@ class Versions:
             self.counts["http2:cut by us"] += answer.reset == INTERNAL_ERROR
             if answer.granted:
                 self.counts["http2:websockets"] += 1
-                assert answer.reset in (None, CANCEL) or answer.ask.target in client.taken_back, "RFC 8441 section 5"
+                behind_the_end = answer.complete and answer.reset == NO_ERROR  # to who goes on (RFC 9113 section 8.1)
+                may_be = answer.reset in (None, CANCEL) or behind_the_end or answer.ask.target in client.taken_back
+                assert may_be, "RFC 8441 section 5"
             elif answer.complete:
                 assert answer.reset in (None, NO_ERROR), "what was answered whole is not taken back"
             else:

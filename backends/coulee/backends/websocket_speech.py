@@ -126,7 +126,8 @@ class BrokenError(Exception):
 class Reader:
     """What one side says. `masked` is whether its frames have to be, which those of clients do (section 5.1).
 
-    `frames` counts them, `longest` is the largest; `closing` is the close frame.
+    `frames` counts them, `longest` is the largest; `inflated` counts messages that came compressed; `closing` is the
+    close frame.
     """
 
     masked: bool
@@ -138,6 +139,7 @@ class Reader:
     broken: str = ""
     frames: int = 0
     longest: int = 0
+    inflated: int = 0
     unread: bytearray = field(default_factory=bytearray)
     _pieces: list[bytes] = field(default_factory=list[bytes])  # of a message that is not whole
     _opcode: int = 0  # of it; 0 where there is none
@@ -232,6 +234,7 @@ class Reader:
         assert deflate is not None
         if self._inflater is None or deflate.afresh:
             self._inflater = zlib.decompressobj(wbits=-deflate.bits)
+        self.inflated += 1
         try:
             return self._inflater.decompress(data + _TAIL)
         except zlib.error as error:
