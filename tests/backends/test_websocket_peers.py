@@ -125,6 +125,8 @@ def test_half_closes() -> None:
     World(client, origin)
     assert client.theirs.messages == ["b", "c"]
     assert (client.gone, origin.gone, client.was_told, origin.was_told) == ("end", "end", True, True)
+    assert client.in_order
+    assert origin.in_order
 
 
 def test_who_goes() -> None:
@@ -137,7 +139,7 @@ def test_who_goes() -> None:
     client = WebSocketEnd(masks=True)
     origin = WebSocketEnd(masks=False, dies_after_s=2.0)
     World(client, origin)
-    assert (origin.gone, client.error) == ("reset", "reset")
+    assert (origin.gone, origin.in_order, client.error) == ("reset", False, "reset")
     client.kill()
     assert client.gone == ""
 

@@ -867,16 +867,40 @@ def test_trailers_of_an_origin_break_its_stream() -> None:
     over(world, client, origin)
 
 
-def test_an_origin_that_goes_lets_it_live() -> None:
+@pytest.mark.parametrize("by", ["the origin", "time", "a drain"])
+def test_an_origin_that_goes_lets_it_live(by: str) -> None:
     world = between("h2")
     client, origin = switched(world, "h1", "h2")
     world.receives(origin.conn, h2.goaway(1))
     client.says(b"still")
     assert origin.heard() == b"still"
-    client.ends()
     origin.ends()
-    assert world.closing[origin.conn] is False
+    client.ends()
     assert reasons(world) == [""]
+    assert origin.conn in world.eofs
+    world.receives(origin.conn, h2.window_update(0, 5) + b"what nobody reads")
+    assert origin.conn not in world.closing, "that would be answered by a reset, and what it has not read be lost"
+    if by == "the origin":
+        origin.leaves()
+    elif by == "time":
+        world.wait(0.9)
+        assert origin.conn not in world.closing
+        world.wait(0.2)
+    else:
+        world.gives(Drain(0.1))
+        world.wait(0.2)
+    assert world.closing[origin.conn] is (by == "a drain")
+    over(world, client)
+
+
+def test_an_origin_that_had_time_to_read_all_is_not_waited_for() -> None:
+    world = between("h2")
+    client, origin = switched(world, "h1", "h2")
+    origin.ends()
+    client.ends()
+    world.wait(1)
+    world.receives(origin.conn, h2.goaway(1))
+    assert world.closing[origin.conn] is False
     over(world, client)
 
 

@@ -57,7 +57,8 @@ class WebSocketEnd:
     connection so long after the 101, if that is not 0.
 
     `said` and `heard` are all bytes behind the head, `mine` and `theirs` what these say. `gone` is how this end has
-    ended its side, `was_told` that the other has in order. `error` is how the line ended, once it `is_closed`.
+    ended its side, `in_order` that it has once done so as one should, `was_told` that the other has. `error` is how the
+    line ended, once it `is_closed`.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class WebSocketEnd:
         self.mine = Reader(masks, my_deflate)
         self.theirs = Reader(not masks, their_deflate)
         self.gone: Literal["", "end", "reset", "close"] = ""
+        self.in_order = False
         self.was_told = False
         self.is_closed = False
         self.error: ErrorKind | None = None
@@ -136,6 +138,7 @@ class WebSocketEnd:
             self.kill()
         else:
             self.gone = "close"
+            self.in_order = True
             line.close()
 
     def kill(self) -> None:
@@ -161,6 +164,7 @@ class WebSocketEnd:
     def _end(self) -> None:
         if not self._over and self.line is not None:
             self.gone = "end"
+            self.in_order = True
             self.line.write_eof()
 
     # -- hearing

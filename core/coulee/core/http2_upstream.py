@@ -10,6 +10,9 @@ Rules:
 - An upgrade waits for the origin's SETTINGS to say that it may be asked for (RFC 8441 section 3). Meanwhile its stream
   has a place in the table like others, with a number below 0: so its time limits, and the connection's end, are found
   as ever.
+- A connection that nobody will have again is closed at once, but where the last word was ours a moment ago: then the
+  origin is left some time to read it, for what it still says of windows would be answered by a reset, which destroys
+  what it has not read.
 - An origin that owes us an answer, and has sent nothing for a while, is asked by a PING whether it is there; not often,
   for gRPC servers mind.
 """
@@ -80,6 +83,11 @@ class OriginStream(Http2Stream):
             raise ExchangeError("upgrade_unsupported", "it speaks HTTP/2, and does not offer extended CONNECT")
         return True
 
+    def send_eof(self) -> None:
+        """See `Stream`."""
+        super().send_eof()
+        self.upstream.last_word_at = self.upstream.machine.kernel.now
+
     def go_on(self) -> None:
         """The origin's SETTINGS are here."""
         request, self.upgrade = self.upgrade, None
@@ -100,8 +108,8 @@ class OriginStream(Http2Stream):
 class Http2Upstream(Http2Connection[OriginStream]):
     """One connection to an origin, lent to several exchanges, or idle."""
 
-    __slots__ = ("_asked", "_asked_at", "_heard", "desk", "going", "lent", "placed", "pool", "told_to_go", "unsettled",
-                 "until", "uses", "uses_max")  # fmt: skip
+    __slots__ = ("_asked", "_asked_at", "_heard", "departing", "desk", "going", "last_word_at", "lent", "placed",
+                 "pool", "told_to_go", "unsettled", "until", "uses", "uses_max")  # fmt: skip
 
     resets_count = False  # an origin that answers early resets each request behind its answer (section 8.1)
 
@@ -122,6 +130,8 @@ class Http2Upstream(Http2Connection[OriginStream]):
         self.lent = 0  # streams that somebody has
         self.going = False  # nothing more is lent
         self.told_to_go = False  # nor is anything more begun of what was
+        self.departing = False  # it is left to the origin to close it
+        self.last_word_at = -inf  # when we last ended a stream whose origin might still be reading it
         self.unsettled = 0  # the last number below 0, of those that wait for the origin's SETTINGS
         self.placed = True  # it has a place in the count of its peer's connections
         self.uses = 0
@@ -188,6 +198,18 @@ class Http2Upstream(Http2Connection[OriginStream]):
             self.speak()
         if not self.streams:
             self._asked = False
+
+    def depart(self) -> None:
+        """Nobody has it, and nobody will."""
+        linger_s = self.timeouts.linger_s
+        has_read_all = self.machine.kernel.now >= self.last_word_at + linger_s
+        if has_read_all or self.departing or self.broken or self.closing or self.pool.proxy.ended:
+            self.close()
+            return
+        self.departing = self.broken = True
+        self.send_eof()
+        self.receive()
+        self.limit_read(linger_s)
 
     # -- what happens to its streams
 

@@ -399,8 +399,8 @@ class Pool:
             desk.shared.remove(connection)
         self.idle.pop(connection, None)
         if not connection.lent and connection.room <= 0:
-            connection.close()
-        if connection.closing and connection.placed:
+            connection.depart()
+        if (connection.closing or connection.departing) and connection.placed:
             connection.placed = False
             self._free_place(desk)
 
