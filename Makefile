@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-JOBS ?= 3
+JOBS ?= 4
 
 .PHONY: help demo test lint types unit coverage sweep reloads failover grpc websockets properties fuzz bench versions docs clean system
 
