@@ -162,13 +162,20 @@ def running(
     assert traceback or "Traceback" not in said, said
 
 
-@pytest.fixture(params=["asyncio", "uvloop", "trio", "curio", "threads"], scope="session")
-def backend(request: pytest.FixtureRequest) -> str:
-    """The name of a backend."""
-    name: str = request.param
+EVERY_BACKEND = ["asyncio", "uvloop", "trio", "curio", "threads"]
+
+
+def installed(name: str) -> str:
+    """The name of a backend, or a skip."""
     if name != "threads" and importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
     return name
+
+
+@pytest.fixture(params=EVERY_BACKEND, scope="session")
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of a backend."""
+    return installed(request.param)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 
 from tests.interop.fleet import HOST
 from tests.interop.http2_proxied import serving
-from tests.interop.websocket_proxied import LONG, WAYS, before
+from tests.interop.websocket_doors import LONG, WAYS, before
 
 Verdicts: TypeAlias = dict[str, tuple[str, str]]
 """Of each case how it went, and how its connection was closed."""
@@ -71,7 +71,7 @@ def directly(origin: int, tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_passes_directly_passes_through_coulee(origin: int, directly: Verdicts, way: str, tmp_path: Path) -> None:
-    with before(f"http://{HOST}:{origin}", way, settings=f"fragments_max={FRAGMENTS_MAX}") as coulee:
+    with before(f"http://{HOST}:{origin}", way, "asyncio", fragments_max=FRAGMENTS_MAX) as coulee:
         verdicts = judged(coulee.port, tmp_path)
     assert verdicts.keys() == directly.keys()
     worse = {case: (directly[case], verdicts[case]) for case in bad(verdicts) - bad(directly)}

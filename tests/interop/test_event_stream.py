@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.conftest import WITHIN_S, Raw, running
+from tests.interop.conftest import EVERY_BACKEND, WITHIN_S, Raw, installed, running
 from tests.interop.websocket_doors import LONG
 
 if TYPE_CHECKING:
@@ -98,17 +98,13 @@ def raw() -> Generator[Raw, None, None]:
     origin.close()
 
 
-BACKENDS = ["asyncio", "uvloop", "trio", "curio", "threads"] if LONG else ["asyncio", "threads"]
+BACKENDS = EVERY_BACKEND if LONG else ["asyncio", "threads"]
 """Two in the short form, which runs with every test run; WEBSOCKET_LONG=1 has all of them (`make websockets`)."""
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    """The name of a backend."""
-    name: str = request.param
-    if name not in ("asyncio", "threads"):
-        pytest.importorskip(name, reason=f"{name} is not installed")
-    return name
+    return installed(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -31,14 +31,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory and desc
 
 CONNECTIONS = 200
 OPENED_PER_S = 25
-LENGTH_S = 12
+LENGTH_S = 60  # at most: it ends when all of them were closed
 CROWD_STANDS_AT_S = 5.0  # the limits below have begun to close as many connections as are opened
 GROWTH_MAX_KIB = 20 * 1024  # after that; five times as much, and more, if none were closed
 MEDIAN_MAX_S = 0.3
 SLOWEST_MAX_S = 3.0
 PAUSE_S = 0.05
 LARGE = 8 * 1024 * 1024
-LAST_READERS = 20  # who may be reading still when the attack is over, on a busy machine
 
 APP = """
 from coulee.core import Config, Limits, Proxy, Timeouts
@@ -75,6 +74,10 @@ class Attacks:
                     stdout=out,
                     stderr=subprocess.STDOUT,
                 )
+
+    def are_over(self) -> bool:
+        """Whether those are that notice it when they are closed."""
+        return all(each.poll() is not None for name, each in self._running.items() if name != "slow-read")
 
     def last(self, within_s: float) -> bool:
         """Whether any of them goes on after that time."""
@@ -121,16 +124,19 @@ def test_slow_clients_are_closed_while_others_are_served(
     at_rest = descriptors(proxy.process.pid)
     took: list[float] = []
     memory: list[tuple[float, int]] = []
+    ended: Counter[tuple[int, str]] = Counter()
     began = time.monotonic()
     attacks = Attacks(proxy.url, tmp_path)
     try:
         while attacks.last(PAUSE_S):
             took.append(ask(proxy.port))
             memory.append((time.monotonic() - began, proxy.memory_kib("VmRSS")))
+            ended = Counter((record["status"], record["reason"]) for record in proxy.records)
+            if attacks.are_over() and ended[ATTACKS["slow-read"][2]] >= CONNECTIONS:
+                break
     finally:
         attacks.end()
 
-    ended = Counter((record["status"], record["reason"]) for record in proxy.records)
     before = max(kib for at, kib in memory if at <= CROWD_STANDS_AT_S)
     after = max(kib for at, kib in memory if at > CROWD_STANDS_AT_S)
     print(f"{backend}: {len(took)} requests, median {statistics.median(took):.4f} s, slowest {max(took):.3f} s")
@@ -139,8 +145,7 @@ def test_slow_clients_are_closed_while_others_are_served(
     assert max(took) < SLOWEST_MAX_S
     assert after - before < GROWTH_MAX_KIB
     for name, (_, _, end) in ATTACKS.items():
-        at_least = CONNECTIONS - LAST_READERS if name == "slow-read" else CONNECTIONS
-        assert ended[end] >= at_least, f"{name}: {ended}\n{attacks.said(name)}"
+        assert ended[end] >= CONNECTIONS, f"{name}: {ended}\n{attacks.said(name)}"
     for name in ("slow-head", "slow-body", "ranges"):  # who reads slowly does not notice
         assert "No open connections left" in attacks.said(name)
     assert descriptors(proxy.process.pid) <= at_rest + 10

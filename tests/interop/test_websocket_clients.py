@@ -7,7 +7,6 @@ The short form runs with every test run, on one backend; WEBSOCKET_LONG=1 makes 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import itertools
 import json
 import random
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.interop.conftest import EVERY_BACKEND, installed
 from tests.interop.fleet import HOST, WITHIN_S, until
 from tests.interop.http2_proxied import serving
 from tests.interop.websocket_doors import LONG, WAYS, before
@@ -42,7 +42,7 @@ MESSAGES: list[str | bytes] = [
     NOISE.hex()[:MEBIBYTE],
 ]
 CODES = [1000, 1001, 1003, 1007, 1011, 3000, 4999]
-BACKENDS = ["asyncio", "uvloop", "trio", "curio", "threads"] if LONG else ["uvloop"]
+BACKENDS = EVERY_BACKEND if LONG else ["uvloop"]
 NUMBERS = itertools.count()
 
 
@@ -281,10 +281,7 @@ def origin() -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name != "threads" and importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
-    return name
+    return installed(request.param)
 
 
 @pytest.fixture(scope="module", params=WAYS)

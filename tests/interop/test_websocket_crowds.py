@@ -7,7 +7,6 @@ The short form runs with every test run, on one backend; WEBSOCKET_LONG=1 makes 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import itertools
 import random
 import socket
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.interop.conftest import EVERY_BACKEND, installed
 from tests.interop.fleet import HOST, WITHIN_S
 from tests.interop.http2_proxied import serving
 from tests.interop.websocket_doors import LONG, WAYS, before
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 pytest.importorskip("websockets", reason="the package websockets is not installed")
 pytest.importorskip("aiohttp", reason="the package aiohttp is not installed")
 
-BACKENDS = ["asyncio", "uvloop", "trio", "curio", "threads"]
-RUNS = list(itertools.product(BACKENDS, WAYS)) if LONG else [("threads", "filtered")]
+RUNS = list(itertools.product(EVERY_BACKEND, WAYS)) if LONG else [("threads", "filtered")]
 CLIENTS, ROUNDS = (1000, 10) if LONG else (100, 2)
 CONNECTING_AT_ONCE = 50
 LATENCY_MAX_S = 5.0 if LONG else 2.0  # the 99th percentile, where all of this shares two cores with the rest
@@ -58,9 +57,7 @@ def origin() -> Iterator[str]:
 def run(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A backend, and whether a filter sees the messages."""
     backend, way = request.param
-    if backend != "threads" and importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    return backend, way
+    return installed(backend), way
 
 
 async def connected(port: int) -> ClientConnection:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from h2.errors import ErrorCodes
 
-from tests.interop.conftest import HOST
+from tests.interop.conftest import EVERY_BACKEND, HOST, installed
 from tests.interop.fleet import until
 from tests.interop.h2_client import dialled
 from tests.interop.http2_proxied import Doors, doors, serving
@@ -34,17 +34,13 @@ MEBIBYTE = 1024 * 1024
 EVERY_KIND: list[str | bytes] = ["text", "", "é" * 1000, b"\x00binary\xff", bytes(MEBIBYTE), "x" * MEBIBYTE]
 
 
-BACKENDS = ["asyncio", "uvloop", "trio", "curio", "threads"] if LONG else ["asyncio", "threads"]
+BACKENDS = EVERY_BACKEND if LONG else ["asyncio", "threads"]
 """Two in the short form, which runs with every test run; WEBSOCKET_LONG=1 has all of them (`make websockets`)."""
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    """The name of a backend."""
-    name: str = request.param
-    if name not in ("asyncio", "threads"):
-        pytest.importorskip(name, reason=f"{name} is not installed")
-    return name
+    return installed(request.param)
 
 
 class Server:

@@ -7,7 +7,6 @@ The short form runs with every test run, on one backend; WEBSOCKET_LONG=1 makes 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import socket
 from collections.abc import Generator, Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.interop.conftest import Wire
+from tests.interop.conftest import EVERY_BACKEND, Wire, installed
 from tests.interop.fleet import HOST, WITHIN_S
 from tests.interop.websocket_doors import LONG, WAYS, before
 
@@ -30,7 +29,7 @@ from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-BACKENDS = ["asyncio", "uvloop", "trio", "curio", "threads"] if LONG else ["asyncio"]
+BACKENDS = EVERY_BACKEND if LONG else ["asyncio"]
 SPLIT = 300
 """So many bytes of what is said at once go out one by one; then the rest does in one piece."""
 
@@ -137,10 +136,7 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name != "threads" and importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
-    return name
+    return installed(request.param)
 
 
 @pytest.fixture(scope="module", params=WAYS)
