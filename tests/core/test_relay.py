@@ -185,6 +185,30 @@ def test_what_a_lost_origin_said_last_arrives_before_its_end_does(codec: CodecNa
     assert world.closing == {client: True}, "its end must not look like one in order"
 
 
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_client_that_was_told_the_end_may_leave_without_a_farewell(takes: bool) -> None:
+    """Browsers do, where a WebSocket goes by TLS."""
+    world, client, origin = switched("own")
+    world.receives(origin, b"a close frame")
+    if not takes:
+        world.gives(Blocked(client))
+    world.receives(origin, b"")
+    world.resets(client)
+    (record,) = world.access
+    assert record.reason == ("" if takes else "client_gone"), "it may not have heard all"
+    assert world.closing[origin] is True, "to whom nothing may look whole that is not"
+    world.leaves_nothing()
+
+
+def test_a_client_that_leaves_before_that_is_gone() -> None:
+    world, client, origin = switched("own")
+    world.receives(origin, b"a close frame")
+    world.resets(client)
+    assert world.access[0].reason == "client_gone"
+    assert world.closing[origin] is True
+    world.leaves_nothing()
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_what_came_while_one_side_was_full_counts_as_a_sign_of_life(turned: bool) -> None:
     timeouts = Timeouts(upgraded_idle_timeout_s=5.0, send_stall_timeout_s=60.0)

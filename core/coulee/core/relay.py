@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from coulee.core.errors import ExchangeError
-from coulee.core.kernel import Alarm, nursery, shielded
+from coulee.core.kernel import Alarm, Cancelled, nursery, shielded
 from coulee.core.parts import Data, Response
 
 if TYPE_CHECKING:
@@ -31,13 +31,26 @@ async def relay_bytes(exchange: Exchange, upstream: Stream, response: Response) 
         with nursery() as tasks:
             # Both are children, so that to step one does not lead through the frames of the exchange above.
             tasks.start(_pump_up, exchange, upstream, idle)
-            tasks.start(_pump_down, exchange, upstream, idle)
-            await tasks.join()
-        await _let_out(exchange, upstream)
+            down = tasks.start(_pump_down, exchange, upstream, idle)
+            try:
+                await tasks.join()
+                await _let_out(exchange, upstream)
+            except Cancelled:
+                if down.done and not downstream.blocked and _may_leave(exchange):
+                    exchange.failure = None
+                raise
     finally:
         kernel.disarm(idle)
     exchange.answered = exchange.upstream_ended = True
     downstream.end()
+
+
+def _may_leave(exchange: Exchange) -> bool:
+    """Whether a client that is gone, and had been told everything before, has left in order. A server is the first to
+    close a WebSocket, when both have said in it that they end (RFC 6455 section 7.1.1); and then browsers leave a TLS
+    connection without its farewell, which would be a loss else."""
+    error = exchange.failure
+    return error is not None and error.reason == "client_gone" and exchange.request.upgrade == "websocket"
 
 
 async def _let_out(exchange: Exchange, upstream: Stream) -> None:
@@ -84,6 +97,7 @@ async def _pump_down(exchange: Exchange, upstream: Stream, idle: Idle) -> None:
         ended = part.ended
     downstream.send_eof()
     upstream.tell_of_loss(exchange.cancel)  # nobody reads from it any more, and so nobody else would hear of its end
+    await downstream.wait_until_out()
 
 
 class Idle(Alarm):
