@@ -36,7 +36,8 @@ async def relay_bytes(exchange: Exchange, upstream: Stream, response: Response) 
                 await tasks.join()
                 await _let_out(exchange, upstream)
             except Cancelled:
-                if down.done and not downstream.blocked and _may_leave(exchange):
+                told_all = down.done and down.error is None and not downstream.blocked
+                if told_all and _may_leave(exchange):
                     exchange.failure = None
                 raise
     finally:
