@@ -23,11 +23,13 @@ from coulee.backends.asyncio import AsyncioDriver, serve
 from coulee.core import Proxy
 from coulee.core.kernel import Task
 from coulee.core.peer import Balancer
-from coulee.core.seam import ListenAt
+from coulee.core.seam import ListenAt, UpstreamTls
+from coulee.core.transport import Transport
 from coulee.lb.checks import Checker
 from coulee.lb.endpoint import Endpoint
 from coulee.lb.health import HealthCheck, Probe
 from coulee.lb.probes import Grpc, Http, Tcp, TlsHello
+from tests.interop.proxied import certificates_in
 
 HOST = "127.0.0.1"
 WITHIN_S = 15.0  # for anything that should happen at once, on a machine that may be busy
@@ -58,10 +60,16 @@ class Prober(Proxy):
         super().drain(grace_s)
 
 
-def causes(probe: Probe, ports: Sequence[int], on_cause: Callable[[int, str], None] = lambda count, cause: None,
-           count: int = 0, **settings: Any) -> list[str]:  # fmt: skip
-    """What checks of ports come to: the first that is heard of each, or the first `count` of all, in order of time."""
-    members = [Endpoint((HOST, port)) for port in ports]
+def causes(
+    probe: Probe,
+    where: Sequence[int | Endpoint],
+    on_cause: Callable[[int, str], None] = lambda count, cause: None,
+    count: int = 0,
+    **settings: Any,
+) -> list[str]:
+    """What checks of ports, or endpoints, come to: the first that is heard of each, or the first `count` of all, in
+    order of time."""
+    members = [each if isinstance(each, Endpoint) else Endpoint((HOST, each)) for each in where]
     heard: list[tuple[Endpoint, str]] = []
 
     async def main() -> None:
@@ -87,7 +95,7 @@ def causes(probe: Probe, ports: Sequence[int], on_cause: Callable[[int, str], No
     return [next(cause for endpoint, cause in heard if endpoint is member) for member in members]
 
 
-def cause(probe: Probe, port: int, **settings: Any) -> str:
+def cause(probe: Probe, port: int | Endpoint, **settings: Any) -> str:
     """What one check comes to; "" is healthy."""
     (text,) = causes(probe, [port], **settings)
     return text
@@ -330,15 +338,18 @@ def test_a_server_of_openssl_that_speaks_no_version_of_ours(certificate: tuple[P
 
 
 @contextlib.contextmanager
-def grpc_server(health: bool) -> Generator[tuple[int, Any], None, None]:
-    """The port of a server of grpcio, and its health service, which may be missing."""
+def grpc_server(health: bool, pair: bytes = b"") -> Generator[tuple[int, Any], None, None]:
+    """The port of a server of grpcio, and its health service, which may be missing; over TLS with a certificate."""
     grpc = pytest.importorskip("grpc")
     health_pb2_grpc = pytest.importorskip("grpc_health.v1.health_pb2_grpc")
     servicer = pytest.importorskip("grpc_health.v1.health").HealthServicer()
     server = grpc.server(ThreadPoolExecutor(2))
     if health:
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    port = server.add_insecure_port(f"{HOST}:0")
+    if pair:
+        port = server.add_secure_port(f"{HOST}:0", grpc.ssl_server_credentials([(pair, pair)]))
+    else:
+        port = server.add_insecure_port(f"{HOST}:0")
     server.start()
     try:
         yield port, servicer
@@ -359,6 +370,16 @@ def test_a_grpc_server() -> None:
         servicer.enter_graceful_shutdown()
         assert cause(Grpc(), port) == "NOT_SERVING"
         assert cause(Http(), port).startswith("upstream_")
+
+
+def test_a_grpc_server_over_tls(tmp_path: Path) -> None:
+    certificates = certificates_in(tmp_path)
+    tls = UpstreamTls(ca=certificates.ca.read_bytes(), alpn=("h2",))
+    with grpc_server(health=True, pair=certificates.pair.read_bytes()) as (port, servicer):
+        endpoint = Endpoint(f"https://localhost:{port}", transport=Transport(tls=tls))
+        assert cause(Grpc(), endpoint) == ""
+        servicer.enter_graceful_shutdown()
+        assert cause(Grpc(), endpoint) == "NOT_SERVING"
 
 
 def test_a_grpc_server_without_health_service() -> None:

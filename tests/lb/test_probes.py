@@ -326,6 +326,14 @@ def test_grpc_names_the_endpoint_and_sends_nothing_that_nobody_asked_for() -> No
     assert all(each.data for each in check.world.operations if isinstance(each, Send))
 
 
+def test_grpc_says_https_where_the_endpoint_has_tls() -> None:
+    tls = UpstreamTls(alpn=("h2",))
+    check = Check(Grpc(), Endpoint("https://a.test", transport=Transport(tls=tls))).connect()
+    assert check.world.secures().tls == tls.for_host("a.test")
+    origin = GrpcOrigin(check)
+    assert (origin.request[":scheme"], origin.request[":authority"]) == ("https", "a.test")
+
+
 def test_grpc_wants_nothing_else() -> None:
     check = Check(Grpc()).connect()
     assert check.receive(GrpcOrigin(check).answer(OK, SERVING[:-1] + b"\2")).cause == "NOT_SERVING"

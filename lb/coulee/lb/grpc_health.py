@@ -55,7 +55,7 @@ class HealthCall:
 
     __slots__ = ("_body", "_conn", "_count", "_fields", "_start")
 
-    def __init__(self, authority: str, service: str = "") -> None:
+    def __init__(self, authority: str, service: str = "", scheme: str = "http") -> None:
         self._conn = conn = H2Connection(H2Configuration(client_side=True, header_encoding="latin-1"))
         self._start = b""  # the first bytes that came, until it is known that they are HTTP/2
         self._count = 0
@@ -64,7 +64,7 @@ class HealthCall:
         conn.local_settings = Settings(initial_values=_SETTINGS)
         conn.initiate_connection()
         conn.send_headers(_STREAM, [
-            (":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Check"),
+            (":method", "POST"), (":scheme", scheme), (":path", "/grpc.health.v1.Health/Check"),
             (":authority", authority), ("te", "trailers"), ("content-type", "application/grpc"),
             ("user-agent", "coulee-check"),
         ])  # fmt: skip

@@ -156,7 +156,8 @@ class Http:
 
 @dataclass(frozen=True, slots=True)
 class Grpc:
-    """Its health service says SERVING (`grpc.health.v1`, over HTTP/2 without TLS)."""
+    """Its health service says SERVING (`grpc.health.v1`): over HTTP/2 by prior knowledge, and with TLS where the
+    endpoint's transport has it, which then has to offer h2."""
 
     service: str = ""
     """The service that is asked about; "" is the whole server."""
@@ -178,7 +179,8 @@ class Grpc:
         from coulee.lb.grpc_health import HealthCall  # which needs h2, and this probe alone does
 
         peer = _peer(endpoint, self.port)
-        call = HealthCall(self.authority or peer.authority, self.service)
+        scheme = "http" if peer.transport.tls is None else "https"
+        call = HealthCall(self.authority or peer.authority, self.service, scheme)
         async with dial(peer) as line:
             await line.send(call.to_send())
             while not call.feed(await line.receive()):
