@@ -11,7 +11,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["coulee.core"]):
+with atheris.instrument_imports(include=["coulee.core", "wsproto"]):
     from fuzz.targets import TARGETS
 
 

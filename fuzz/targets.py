@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fuzz import http2_case, http2_properties, properties
+from fuzz import http2_case, http2_properties, properties, websocket_case, websocket_properties
 from fuzz.case import Case
 
 FOLDER: Final = Path(__file__).parent
@@ -36,5 +36,6 @@ class Target:
 TARGETS: Final = {
     "http1": Target("http1", Case, properties.check, 512),
     "http2": Target("http2", http2_case.Case, http2_properties.check, 1024),
+    "websocket": Target("websocket", websocket_case.Case, websocket_properties.check, 512),
 }
 """`bytes_max` is of an input: all there is to reach is reached with less, where the limits are the small ones."""

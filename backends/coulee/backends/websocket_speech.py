@@ -232,13 +232,21 @@ class Reader:
     def _inflated(self, data: bytes) -> bytes:
         deflate = self.deflate
         assert deflate is not None
-        if self._inflater is None or deflate.afresh:
-            self._inflater = zlib.decompressobj(wbits=-deflate.bits)
+        if deflate.afresh:
+            self._inflater = None
         self.inflated += 1
-        try:
-            return self._inflater.decompress(data + _TAIL)
-        except zlib.error as error:
-            raise BrokenError(f"what cannot be inflated: {error}") from error
+        whole, data = b"", data + _TAIL
+        while data and (self._inflater is not None or data != _TAIL):
+            if self._inflater is None:
+                self._inflater = zlib.decompressobj(wbits=-deflate.bits)
+            try:
+                whole += self._inflater.decompress(data)
+            except zlib.error as error:
+                raise BrokenError(f"what cannot be inflated: {error}") from error
+            data = self._inflater.unused_data
+            if self._inflater.eof:  # a final block (section 7.2.3.4), behind which another may begin
+                self._inflater = None
+        return whole
 
     def _control(self, opcode: int, payload: bytes) -> Control:
         if opcode == PING:
