@@ -109,7 +109,7 @@ def check_kept(case: Case, codec: WebSocketCodec, ended: bool) -> None:
     held = len(codec._frames._frame_decoder.buffer)
     assert ended or held <= HEADER_BYTES_MAX + CONTROL_BYTES_MAX, f"{held} bytes kept"
     for kept in (codec._text, codec._binary):
-        size = 0 if kept is None else len(kept.getvalue())
+        size = 0 if kept is None else kept.tell()
         assert size <= case.settings.message_bytes_max, f"{size} bytes kept of a message"
 
 
