@@ -99,7 +99,7 @@ def test_an_outer_one_that_ends_first_has_cut_the_inner_one_short(pieces: Callab
     asks, answers, outer_asks, _ = nested()
     sent = asks.layer.encrypt(b"some") + outer_asks.layer.farewell()
     heard, error = until_it_fails(answers, pieces(sent))
-    assert (error.kind, error.detail) == ("reset", TRUNCATED)
+    assert (error.kind, error.detail) == ("truncated", TRUNCATED)
     assert heard == b"some"
 
 

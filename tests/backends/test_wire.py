@@ -497,7 +497,7 @@ class TestTheEnd:
         wire = stage.secured()
         wire.received(b"data")
         wire.received(b"")
-        assert stage.heard() == [Received(1, b"DATA"), Closed(1, "reset", TRUNCATED)]
+        assert stage.heard() == [Received(1, b"DATA"), Closed(1, "truncated", TRUNCATED)]
 
     def test_with_a_farewell(self, stage: Stage) -> None:
         wire = stage.secured()

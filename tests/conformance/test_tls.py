@@ -361,7 +361,7 @@ class TestTheEnd(Chapter):
         conn, other = secured(bench)
         other.say(b"some")
         other.peer.write_eof()
-        assert failure(bench, conn, other) == Closed(conn, "reset", TRUNCATED)
+        assert failure(bench, conn, other) == Closed(conn, "truncated", TRUNCATED)
         assert bench.read(conn) == b"some"
         assert not bench.ended(conn)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from coulee.core import Config, Forwarding, Limits, Proxy, Timeouts
 from coulee.core.parts import Data, Part
-from coulee.core.seam import Blocked, Operation, Receive, Send, Sent
+from coulee.core.seam import Blocked, ErrorKind, Operation, Receive, Send, Sent
 from coulee.core.stream import Stream
 from coulee.lb import Cluster
 from tests.core.world import LISTENER, World
@@ -185,17 +185,20 @@ def test_what_a_lost_origin_said_last_arrives_before_its_end_does(codec: CodecNa
     assert world.closing == {client: True}, "its end must not look like one in order"
 
 
-@pytest.mark.parametrize("takes", [True, False])
-def test_a_client_that_was_told_the_end_may_leave_without_a_farewell(takes: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "takes", "reason"),
+    [("truncated", True, ""), ("truncated", False, "client_gone"), ("reset", True, "client_gone")],
+)
+def test_a_client_that_was_told_the_end_may_leave_without_a_farewell(kind: ErrorKind, takes: bool, reason: str) -> None:
     """Browsers do, where a WebSocket goes by TLS."""
     world, client, origin = switched("own")
     world.receives(origin, b"a close frame")
     if not takes:
         world.gives(Blocked(client))
     world.receives(origin, b"")
-    world.resets(client)
+    world.resets(client, kind)
     (record,) = world.access
-    assert record.reason == ("" if takes else "client_gone"), "it may not have heard all"
+    assert record.reason == reason, "it may not have heard all, or we not all of it"
     assert world.closing[origin] is True, "to whom nothing may look whole that is not"
     world.leaves_nothing()
 
@@ -203,7 +206,7 @@ def test_a_client_that_was_told_the_end_may_leave_without_a_farewell(takes: bool
 def test_a_client_that_leaves_before_that_is_gone() -> None:
     world, client, origin = switched("own")
     world.receives(origin, b"a close frame")
-    world.resets(client)
+    world.resets(client, "truncated")
     assert world.access[0].reason == "client_gone"
     assert world.closing[origin] is True
     world.leaves_nothing()

@@ -165,7 +165,7 @@ both have sent one       | client | silence | 4000 reset / idle_timeout / 60    
 both have sent one       | origin | reset   | 4000 reset / upstream_reset / 0    | 4000 end / - / 10
 both have sent one       | origin | end     | 4000 end reset / idle_timeout / 60 | 4000 end / - / 10
 both have sent one       | origin | silence | 4000 reset / idle_timeout / 60     | 4000 end / - / 10
-the other is half-closed | client | reset   | reset / - / 0                      | reset / client_gone / 0
+the other is half-closed | client | reset   | reset / client_gone / 0            | reset / client_gone / 0
 the other is half-closed | client | end     | end / - / 0                        | end / - / 0
 the other is half-closed | client | silence | reset / idle_timeout / 60          | end / - / 10
 the other is half-closed | origin | reset   | reset / upstream_reset / 0         | reset / upstream_reset / 0

@@ -1,6 +1,6 @@
 """What the system's errors mean to the core, and what can be no Unix socket's name.
 
-The core never sees an errno, for they differ between systems; it sees one of eight kinds, and a text for the log.
+The core never sees an errno, for they differ between systems; it sees one of nine kinds, and a text for the log.
 """
 
 from __future__ import annotations

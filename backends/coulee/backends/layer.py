@@ -97,7 +97,7 @@ class Nested:
         finally:
             self._gather()
         if self._outer.ended and not self._inner.ended:
-            raise LayerError("reset", TRUNCATED, plain)
+            raise LayerError("truncated", TRUNCATED, plain)
         return plain
 
     def _gather(self) -> None:

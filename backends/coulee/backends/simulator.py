@@ -60,7 +60,7 @@ _COUNTED = {kind: f"operation:{kind.__name__}" for kind in OPERATIONS} | {
     kind: f"completion:{kind.__name__}" for kind in COMPLETIONS
 }
 _ERROR_KINDS: tuple[ErrorKind, ...] = (
-    "refused", "unreachable", "timed_out", "reset", "tls", "aborted", "resources", "other",
+    "refused", "unreachable", "timed_out", "reset", "truncated", "tls", "aborted", "resources", "other",
 )  # fmt: skip
 _pack = Struct("<dIHQ").pack
 

@@ -225,7 +225,7 @@ class Wire(ABC):
         elif data:
             self._take_in(layer, layer.receive, data)
         else:
-            self.fail(LayerError("reset", TRUNCATED))
+            self.fail(LayerError("reset" if self.securing else "truncated", TRUNCATED))
 
     def _take_in(self, layer: Layer, receive: Callable[[bytes], bytes], data: bytes) -> None:
         """What has come, and what TLS itself has to say to it."""

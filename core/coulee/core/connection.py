@@ -62,6 +62,7 @@ class Connection(Alarm):
         "held",
         "limits",
         "local",
+        "lost_by",
         "machine",
         "number",
         "open_limit_s",
@@ -98,6 +99,7 @@ class Connection(Alarm):
         self.open_limit_s = inf
         self.closing = False
         self.aborted = False
+        self.lost_by: ErrorKind | None = None
         self.read_by = inf
         self.write_by = inf
         machine.connections[number] = self
@@ -285,6 +287,7 @@ class Connection(Alarm):
         """The transport is closed."""
         self.machine.kernel.disarm(self)
         self.closing = True
+        self.lost_by = kind
         self.read_by = self.write_by = inf
         self.out = []
         self.out_bytes = 0

@@ -47,11 +47,11 @@ async def relay_bytes(exchange: Exchange, upstream: Stream, response: Response) 
 
 
 def _may_leave(exchange: Exchange) -> bool:
-    """Whether a client that is gone, and had been told everything before, has left in order. A server is the first to
+    """Whether a client that is gone, and had been told everything before, has left as one may. A server is the first to
     close a WebSocket, when both have said in it that they end (RFC 6455 section 7.1.1); and then browsers leave a TLS
     connection without its farewell, which would be a loss else."""
-    error = exchange.failure
-    return error is not None and error.reason == "client_gone" and exchange.request.upgrade == "websocket"
+    lost_by = exchange.downstream.connection.lost_by
+    return exchange.failure is not None and lost_by == "truncated" and exchange.request.upgrade == "websocket"
 
 
 async def _let_out(exchange: Exchange, upstream: Stream) -> None:

@@ -46,8 +46,11 @@ from coulee.core.tls import UpstreamTls as UpstreamTls
 Bytes: TypeAlias = bytes | list[bytes]
 """What a `Send` carries: bytes, or a list of bytes where joining them would copy a large body."""
 
-ErrorKind: TypeAlias = Literal["refused", "unreachable", "timed_out", "reset", "tls", "aborted", "resources", "other"]
-"""Why a connection failed. Never an errno: those differ between systems; text for the log goes beside it."""
+ErrorKind: TypeAlias = Literal[
+    "refused", "unreachable", "timed_out", "reset", "truncated", "tls", "aborted", "resources", "other"
+]
+"""Why a connection failed. Never an errno: those differ between systems; text for the log goes beside it. `truncated`
+is an end in order of what TLS went over, without TLS's own: what came may be all, or not (RFC 8446 section 6.1)."""
 
 
 # ---------------------------------------------------------------------------------------------- operations
