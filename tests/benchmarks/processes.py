@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ HOST = "127.0.0.1"
 READY_WITHIN = 10.0
 END_WITHIN = 3.0
 _POLL = 0.01
+_PORTS = range(20_000, 32_000)  # below those that Linux gives away by itself, and those of others
+_CHOICE = random.SystemRandom()  # for what hypothesis has seeded gives the same to all that run at once
 _PR_SET_PDEATHSIG = 1
 _CPUCLOCK_SCHED = 2  # clock_getcpuclockid(3): the ns a process has run, all its threads, user and system
 _CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
@@ -85,11 +88,13 @@ def child(
 
 
 def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listened on a moment ago, and that no system gives away by itself: so that nobody
+    comes to have it before it is used."""
+    while True:
+        port = _CHOICE.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            return port
 
 
 def wait_ready(target: Child, port: int) -> None:

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from coulee.core import Access, Config, Timeouts
 from coulee.core.seam import Address
+from tests.benchmarks.processes import free_port as free_port
 
 LIMIT_S = 30.0
 LARGE = os.urandom(1_048_576) * 16
@@ -91,13 +92,6 @@ def origin() -> Generator[Origin, None, None]:
             made.go_on.set()
             made.shutdown()
             thread.join()
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 at which nobody listens, as far as we know."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
 
 
 def ask(conn: http.client.HTTPConnection, target: str) -> tuple[int, bytes]:

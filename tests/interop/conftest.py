@@ -32,6 +32,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.interop.fleet import whole_lines
+
 HOST = "127.0.0.1"
 WITHIN_S = 15.0  # for anything that should happen at once, on a machine that may be busy
 BLOCK = 256 * 1024
@@ -75,8 +77,8 @@ class Coulee:
 
     @property
     def lines(self) -> list[str]:
-        """The access lines so far."""
-        return (self.folder / "stdout").read_text().splitlines()
+        """The access lines so far; one that is being written is none yet."""
+        return whole_lines(self.folder / "stdout")
 
     @property
     def records(self) -> list[dict[str, Any]]:

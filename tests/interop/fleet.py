@@ -63,6 +63,11 @@ def until(look: Callable[[], Value | None], what: str, within_s: float = WITHIN_
         time.sleep(0.005)
 
 
+def whole_lines(path: Path) -> list[str]:
+    """Of a file that somebody writes to: the last may be half there, and is left out then."""
+    return path.read_text().rpartition("\n")[0].splitlines()
+
+
 def alive(pid: int) -> bool:
     """Whether there is such a process, and it is not merely waiting to be reaped."""
     try:
@@ -93,7 +98,7 @@ class Fleet:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "stdout").read_text().splitlines()]
+        return [json.loads(line) for line in whole_lines(self.folder / "stdout")]
 
     def wait_said(self, words: str) -> str:
         """The first line with these words."""
