@@ -8,6 +8,7 @@ the stream at in the next three, in parts of 256, and then the stream. As a line
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -53,8 +54,7 @@ class Case:
     @property
     def pieces(self) -> list[bytes]:
         """The stream, cut at three places."""
-        at = [0, *sorted(cut * len(self.stream) // 256 for cut in self.cuts), len(self.stream)]
-        return [self.stream[one:two] for one, two in pairwise(at) if one < two]
+        return cut_at(self.stream, self.cuts)
 
     # -- as bytes
 
@@ -92,6 +92,12 @@ class Case:
 
 
 _NAMED: Final = {0x0D: "\\r", 0x0A: "\\n", 0x09: "\\t", 0x5C: "\\\\"}
+
+
+def cut_at(stream: bytes, cuts: Sequence[int]) -> list[bytes]:
+    """A stream, cut at these places, which are in parts of 256."""
+    at = [0, *sorted(cut * len(stream) // 256 for cut in cuts), len(stream)]
+    return [stream[one:two] for one, two in pairwise(at) if one < two]
 
 
 def escaped(data: bytes) -> str:

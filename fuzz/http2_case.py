@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Final
 
 from coulee.core.codec import PREFACE, Role
 from coulee.core.config import Config, Http2
-from fuzz.case import SMALL, escaped
+from fuzz.case import SMALL, cut_at, escaped
 
 TIMES: Final = 65
 FRAMES_MAX: Final = 64
@@ -77,8 +76,7 @@ class Case:
     @property
     def pieces(self) -> list[bytes]:
         """The stream, cut at three places."""
-        at = [0, *sorted(cut * len(self.stream) // 256 for cut in self.cuts), len(self.stream)]
-        return [self.stream[one:two] for one, two in pairwise(at) if one < two]
+        return cut_at(self.stream, self.cuts)
 
     # -- as bytes
 

@@ -14,14 +14,13 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Final, Literal
 
 from coulee.backends.websocket_speech import Deflate as Spoken
 from coulee.core.codec import Role
 from coulee.core.config import WebSocket
 from coulee.core.websocket_deflate import Deflate
-from fuzz.case import escaped
+from fuzz.case import cut_at, escaped
 
 Compression = Literal["plain", "deflate", "anew"]
 
@@ -117,8 +116,7 @@ class Case:
     @property
     def pieces(self) -> list[bytes]:
         """The stream, cut at three places."""
-        at = [0, *sorted(cut * len(self.stream) // 256 for cut in self.cuts), len(self.stream)]
-        return [self.stream[one:two] for one, two in pairwise(at) if one < two]
+        return cut_at(self.stream, self.cuts)
 
     # -- as bytes
 

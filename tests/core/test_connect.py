@@ -304,6 +304,16 @@ def test_a_reset_of_one_side_resets_the_other(who: str) -> None:
     world.leaves_nothing()
 
 
+def test_a_client_that_leaves_without_a_farewell_is_gone_though_the_target_has_ended() -> None:
+    """Of a tunnel nobody knows who ends it last, as of a WebSocket."""
+    client, target = tunnelled(world := make())
+    world.receives(target, b"")
+    world.resets(client, "truncated")
+    assert world.closing[target] is True
+    assert world.access[0].reason == "client_gone"
+    world.leaves_nothing()
+
+
 def test_a_tunnel_in_which_nothing_moves_ends() -> None:
     client, target = tunnelled(world := make(config=Config(timeouts=Timeouts(upgraded_idle_timeout_s=20.0))))
     for _ in range(3):

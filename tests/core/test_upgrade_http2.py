@@ -893,6 +893,23 @@ def test_an_origin_that_goes_lets_it_live(by: str) -> None:
     over(world, client)
 
 
+def test_a_connection_that_is_left_to_its_origin_to_close_counts_no_more() -> None:
+    world = between("h2", limits=Limits(connections_per_peer_max=1))
+    client, origin = switched(world, "h1", "h2")
+    world.receives(origin.conn, h2.goaway(1))
+    waiting = Client1(world)
+    waiting.asks()
+    assert not world.connecting
+    origin.ends()
+    client.ends()
+    assert origin.conn not in world.closing
+    second = Origin2(world)
+    second.accepts(b"hello")
+    assert waiting.heard() == b"hello"
+    origin.leaves()
+    over(world, client, waiting, second)
+
+
 def test_an_origin_that_had_time_to_read_all_is_not_waited_for() -> None:
     world = between("h2")
     client, origin = switched(world, "h1", "h2")

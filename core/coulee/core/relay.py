@@ -1,7 +1,7 @@
 """What is no HTTP any more: bytes both ways, behind a 101 or a tunnel's 200.
 
-Each direction ends by itself, at its half-close; a reset of one side, or a time limit, resets the other. Body filters
-see nothing of it.
+Each direction ends by itself, at its half-close; a reset of one side, or a time limit, resets the other, and so does an
+end of TLS without its farewell. Body filters see nothing of it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ def _may_leave(exchange: Exchange) -> bool:
     """Whether a client that is gone, and had been told everything before, has left as one may. A server is the first to
     close a WebSocket, when both have said in it that they end (RFC 6455 section 7.1.1); and then browsers leave a TLS
     connection without its farewell, which would be a loss else."""
-    lost_by = exchange.downstream.connection.lost_by
-    return exchange.failure is not None and lost_by == "truncated" and exchange.request.upgrade == "websocket"
+    error = exchange.failure
+    if error is None or error.reason != "client_gone" or exchange.request.upgrade != "websocket":
+        return False
+    return exchange.downstream.connection.lost_by == "truncated"
 
 
 async def _let_out(exchange: Exchange, upstream: Stream) -> None:
