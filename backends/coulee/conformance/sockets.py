@@ -203,9 +203,11 @@ class SocketHarness(ABC):
         return plain(sock.getsockname()), peers
 
     def nobody(self) -> Address:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            name: tuple[str, int] = sock.getsockname()
+        """Its port is kept, or it might be given to the driver itself when that listens."""
+        sock = socket.socket()
+        self._idle.append(sock)
+        sock.bind(("127.0.0.1", 0))
+        name: tuple[str, int] = sock.getsockname()
         return name
 
     def black_hole(self, port: int) -> str:
